@@ -1,0 +1,73 @@
+// The inner loops, as a table that each instruction-set level fills. Chosen once a call (dispatch.cpp).
+//
+// All pointers are to contiguous rows of `neurons` elements; no alignment is asked for.
+#pragma once
+
+#include <cstdint>
+
+#include "../rotation.h"
+#include "../univfast.h"
+
+namespace univfast::cpu {
+
+// Tokens summed in T before they are added to float64 sums. 16 keeps the rounding of a float32 run below
+// 1e-7 of the sum, so that r holds 1e-6 even for a single run.
+constexpr int kRunTokens = 16;
+
+// Rows of the sums that paired_run adds to: sums of x = a - pivot_a and y = b - pivot_b.
+enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
+
+template <class T>
+struct Run {
+    const T* a[kRunTokens];  // rows [neurons]
+    const T* b[kRunTokens];
+    int tokens;  // 1 .. kRunTokens
+    const T* pivot_a;  // [neurons]
+    const T* pivot_b;
+};
+
+template <class T>
+struct Kernels {
+    // sums[row * stride + i] += the run's sums, for i in 0 .. neurons.
+    void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
+
+    // rotated [neurons] = R (x - pivot), or R x where pivot is null. signs [kStages, neurons]; spare [neurons].
+    void (*rotate_row)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* rotated,
+                       T* spare);
+
+    // zz[i] += z[i]^2; xz[i] += (a[i] - pivot_a[i]) z[i].
+    void (*accumulate_rotated)(const T* z, const T* a, const T* pivot_a, int64_t neurons, T* zz, T* xz);
+
+    // sums[i] += run_sums[i], and run_sums[i] = 0.
+    void (*flush)(T* run_sums, double* sums, int64_t neurons);
+
+    // to[i] = from[i], of the dtype given, as T.
+    void (*convert)(const void* from, DType dtype, T* to, int64_t neurons);
+};
+
+struct Level {
+    const char* name;
+    Kernels<float> float32;
+    Kernels<double> float64;
+};
+
+template <class T>
+const Kernels<T>& kernels(const Level& level);
+template <>
+inline const Kernels<float>& kernels<float>(const Level& level) {
+    return level.float32;
+}
+template <>
+inline const Kernels<double>& kernels<double>(const Level& level) {
+    return level.float64;
+}
+
+// One a file; CMake chooses the files that fit the processor family.
+extern const Level level_baseline;
+extern const Level level_avx2;
+extern const Level level_avx512;
+
+// The level in use. Throws std::invalid_argument if UNIVFAST_SIMD names one that is not there.
+const Level& active_level();
+
+}  // namespace univfast::cpu

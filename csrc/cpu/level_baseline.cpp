@@ -1,0 +1,15 @@
+// What every processor of the family has: SSE2 on x86-64, NEON on 64-bit ARM.
+#include <utility>
+
+#include "kernels.h"
+
+namespace univfast::cpu {
+namespace {
+constexpr int kVectorBytes = 16;
+constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for temporaries
+#include "kernels.inc"
+}  // namespace
+
+const Level level_baseline = {"baseline", table<float>(), table<double>()};
+
+}  // namespace univfast::cpu

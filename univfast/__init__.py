@@ -1,0 +1,44 @@
+"""univfast: finds universal neurons, which two independently trained networks both learned.
+
+``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
+for a stream of batches, and `uf.reference` for the slow definitions that both are tested against.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from univfast import reference
+    from univfast.accumulators import PairedCorrelation
+    from univfast.correlation import correlate
+    from univfast.errors import InputError
+    from univfast.result import CorrelationResult
+
+__all__ = ["CorrelationResult", "InputError", "PairedCorrelation", "correlate", "reference"]
+
+__version__ = _version("univfast")
+
+# Names are imported when first used, so that `univfast --help` does not wait for torch.
+_HOME = {
+    "CorrelationResult": "univfast.result",
+    "InputError": "univfast.errors",
+    "PairedCorrelation": "univfast.accumulators",
+    "correlate": "univfast.correlation",
+    "reference": "univfast.reference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'univfast' has no attribute {name!r}")
+    module = import_module(_HOME[name])
+    value = module if name == "reference" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

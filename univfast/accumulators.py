@@ -1,0 +1,295 @@
+"""Streaming correlation: batches in, correlations out, no activation kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from univfast import moments as m
+from univfast import native
+from univfast.errors import InputError
+from univfast.inputs.arrays import check_dtype, to_tensor
+from univfast.result import CorrelationResult, make_result
+from univfast.rotations import HadamardRotations, make_rotations
+from univfast.statistics import LayerCorrelation
+
+__all__ = ["Origin", "PairedCorrelation", "check_device"]
+
+_STATE_VERSION = 1
+# Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
+# matrix product to run at its full rate.
+_DENSE_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a batch comes from, for messages: the two names, and the number of its first token."""
+
+    a: str = "a"
+    b: str = "b"
+    first_token: int = 0
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Refuses a device that this build cannot accumulate on.
+
+    Raises:
+        InputError: any device but the CPU.
+    """
+    if device is not None and torch.device(device).type != "cpu":
+        raise InputError(
+            f"device: this build of univfast runs on the CPU only, got {str(device)!r}; use 'cpu'"
+        )
+
+
+class PairedCorrelation:
+    """Correlates neuron i of A with neuron i of B, and with neuron i of random rotations of B.
+
+    Holds ``8 * (5 + 2 * draws) * neurons`` bytes however many tokens come.
+
+    Args:
+        neurons: the width of both layers.
+        draws: rotations of B for the baseline.
+        rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
+        seed: of the rotations; the same seed gives the same rotations everywhere.
+        layer: the layer's name, which the rotations depend on too.
+        device: where to accumulate: ``"cpu"`` or None. Tensors on other devices are copied.
+        threads: at most this many; None for torch's number. The result does not depend on it.
+
+    Raises:
+        InputError: a width, number of draws, rotation or device that cannot be.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        *,
+        draws: int = 5,
+        rotation: str = "hadamard",
+        seed: int = 0,
+        layer: str = "activations",
+        device: str | torch.device | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if isinstance(neurons, bool) or not isinstance(neurons, int):
+            raise TypeError(f"neurons: expected an integer, got {type(neurons).__name__}")
+        if neurons < 1:
+            raise InputError(f"neurons: got {neurons}, expected at least 1")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: got {threads}, expected at least 1")
+        check_device(device)
+        self._rotations = make_rotations(rotation, neurons, draws, seed, layer)
+        self._options = {
+            "neurons": neurons,
+            "draws": self._rotations.draws,
+            "rotation": rotation,
+            "seed": seed,
+            "layer": layer,
+        }
+        self._threads = threads
+        self.neurons = neurons
+        self.reset()
+
+    @property
+    def rotation(self) -> dict[str, Any]:
+        """Kind, draws and seed of the rotations, as the summary has them."""
+        return {
+            "kind": self._options["rotation"],
+            "draws": self._options["draws"],
+            "seed": self._options["seed"],
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Tokens accumulated so far."""
+        return self._tokens
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self._tokens = 0
+        self._moments = m.zero(self.neurons, self._rotations.draws)
+
+    def update(self, a: object, b: object, mask: object | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            a: activations of A, ``[..., neurons]``: a tensor, a NumPy array, or anything with
+                ``__dlpack__``; float64, float32, float16 or bfloat16. Not modified.
+            b: activations of B on the same tokens, of the same shape.
+            mask: ``[...]``, true for the tokens to use; None for all.
+
+        Raises:
+            InputError: shapes that do not fit; a NaN or infinity, named by token and neuron. What
+                was accumulated before stays as it was.
+            TypeError: an argument of another type.
+        """
+        x, y = to_tensor(a, "a"), to_tensor(b, "b")
+        check_dtype(x.dtype, "a")
+        check_dtype(y.dtype, "b")
+        if x.shape != y.shape:
+            raise InputError(
+                f"a and b: shapes differ, {list(x.shape)} and {list(y.shape)}; give both models'"
+                " activations on the same tokens"
+            )
+        if x.dim() < 1 or x.shape[-1] != self.neurons:
+            raise InputError(
+                f"a and b: got shape {list(x.shape)}, expected [..., {self.neurons}] (the last"
+                " axis is neurons)"
+            )
+        keep = None if mask is None else _flat_mask(mask, x.shape[:-1])
+        self.update_rows(x.reshape(-1, self.neurons), y.reshape(-1, self.neurons), keep, Origin())
+
+    def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
+        """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
+        a, b = _readable(a), _readable(b)
+        rows = None if mask is None else mask.nonzero()[:, 0]
+        tokens = len(a) if rows is None else len(rows)
+        if tokens == 0:
+            return
+        if isinstance(self._rotations, HadamardRotations):
+            batch = self._native_moments(a, b, rows, self._rotations.signs, origin)
+            self._moments = m.merge(self._moments, self._tokens, batch, tokens, self._rotations)
+            self._tokens += tokens
+            return
+        if rows is not None:
+            a, b = a[rows], b[rows]
+        state, count = self._moments, self._tokens
+        for first in range(0, tokens, _DENSE_TOKENS):
+            part = slice(first, first + _DENSE_TOKENS)
+            batch = self._dense_moments(a[part], b[part], rows, first, origin)
+            state = m.merge(state, count, batch, len(a[part]), self._rotations)
+            count += len(a[part])
+        self._moments, self._tokens = state, count
+
+    def merge(self, other: PairedCorrelation) -> None:
+        """Takes in the tokens of another accumulator with the same options.
+
+        Raises:
+            InputError: the options differ.
+        """
+        _check_options(other._options, self._options, "merge")
+        self._moments = m.merge(
+            self._moments, self._tokens, other._moments, other._tokens, self._rotations
+        )
+        self._tokens += other._tokens
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on later: plain values and one tensor, for ``torch.save``."""
+        return {
+            "format": "univfast-paired",
+            "version": _STATE_VERSION,
+            "options": dict(self._options),
+            "tokens": self._tokens,
+            "moments": self._moments.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replaces the state by one that `state_dict` gave.
+
+        Raises:
+            InputError: not such a state, of another version, or of other options.
+        """
+        if state.get("format") != "univfast-paired" or state.get("version") != _STATE_VERSION:
+            raise InputError(
+                "load_state_dict: not a state of PairedCorrelation version"
+                f" {_STATE_VERSION} (format {state.get('format')!r}, version"
+                f" {state.get('version')!r})"
+            )
+        _check_options(state.get("options", {}), self._options, "load_state_dict")
+        moments = state.get("moments")
+        if not isinstance(moments, Tensor) or moments.shape != self._moments.shape:
+            raise InputError(
+                "load_state_dict: moments are missing or not of shape"
+                f" {list(self._moments.shape)}; was the state cut or edited?"
+            )
+        self._moments = moments.to(device="cpu", dtype=torch.float64, copy=True)
+        self._tokens = int(state["tokens"])
+
+    def correlations(self) -> LayerCorrelation:
+        """r and the rotated r of this layer.
+
+        Raises:
+            InputError: no tokens were given.
+        """
+        if self._tokens == 0:
+            raise InputError("compute: no tokens were accumulated; call update first")
+        r, rotated = m.finish(self._moments)
+        return LayerCorrelation(str(self._options["layer"]), self._tokens, r, rotated)
+
+    def compute(self, threshold: float = 0.5) -> CorrelationResult:
+        """The result so far; more batches may follow.
+
+        Raises:
+            InputError: no tokens were given, or the threshold is not a number.
+        """
+        return make_result(
+            [self.correlations()],
+            models=("a", "b"),
+            rotation=self.rotation,
+            threshold=threshold,
+        )
+
+    def _native_moments(
+        self, a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, origin: Origin
+    ) -> Tensor:
+        moments = native.paired_moments(a, b, rows, signs, self._threads or torch.get_num_threads())
+        if isinstance(moments, native.BadValue):
+            raise InputError(_bad_value(moments, str(self._options["layer"]), origin))
+        return moments
+
+    def _dense_moments(
+        self, a: Tensor, b: Tensor, rows: Tensor | None, first: int, origin: Origin
+    ) -> Tensor:
+        """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
+        none = torch.empty(0, 1, self.neurons)
+        paired = native.paired_moments(a, b, None, none, self._threads or torch.get_num_threads())
+        if isinstance(paired, native.BadValue):
+            token = first + paired.token if rows is None else int(rows[first + paired.token])
+            raise InputError(
+                _bad_value(paired._replace(token=token), str(self._options["layer"]), origin)
+            )
+        wide = torch.float64 in (a.dtype, b.dtype)
+        compute = torch.float64 if wide else torch.float32
+        # Rotating deviations instead of values keeps a large common offset out of the products.
+        deviations = b.to(compute) - paired[m.MEAN_B].to(compute)
+        rows_rotated = []
+        for rotated in self._rotations.apply(deviations):
+            draw = self._native_moments(a, rotated, None, none, origin)
+            rows_rotated += [draw[m.M2_B], draw[m.CO_AB]]
+        return torch.cat([paired, torch.stack(rows_rotated)])
+
+
+def _readable(x: Tensor) -> Tensor:
+    """On the CPU, neurons contiguous: in place where the strides permit it."""
+    x = x.detach().cpu()
+    return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
+
+
+def _flat_mask(mask: object, shape: torch.Size) -> Tensor:
+    tensor = to_tensor(mask, "mask").cpu()
+    if tensor.dtype != torch.bool:
+        raise InputError(f"mask: got dtype {tensor.dtype}, expected bool, true for tokens to use")
+    if tensor.shape != shape and tensor.shape != (shape.numel(),):
+        raise InputError(
+            f"mask: got shape {list(tensor.shape)}, expected {list(shape)}, one value a token"
+        )
+    return tensor.reshape(-1)
+
+
+def _bad_value(bad: native.BadValue, layer: str, origin: Origin) -> str:
+    name = origin.b if bad.in_b else origin.a
+    token = origin.first_token + bad.token
+    where = f"{name}: layer {layer!r} has {bad.value!r} at token {token}, neuron {bad.neuron}"
+    if bad.value - bad.value == 0:
+        return f"{where}, too large to square; rescale the activations"
+    return f"{where}; mend the activations or leave such tokens out with a mask"
+
+
+def _check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
+    for key, value in expected.items():
+        if got.get(key) != value:
+            raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")

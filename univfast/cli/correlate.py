@@ -1,0 +1,139 @@
+"""`univfast correlate` and `univfast report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from univfast.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from univfast.result import CorrelationResult
+
+__all__ = ["correlate", "print_result", "report"]
+
+_PATH = click.Path(path_type=str)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  univfast correlate a.pt b.pt
+  univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
+  univfast correlate base.ckpt tuned.ckpt --json > summary.json"""
+)
+@click.argument("a", type=_PATH)
+@click.argument("b", type=_PATH)
+@click.option(
+    "--match",
+    type=click.Choice(["index"]),
+    default="index",
+    show_default=True,
+    help="Which neuron of B a neuron of A is compared with. 'index': the one of the same number,"
+    " for models of one lineage.",
+)
+@click.option(
+    "--rotation",
+    type=click.Choice(["hadamard", "haar", "gaussian", "none"]),
+    default="hadamard",
+    show_default=True,
+    help="Random rotation of B for the baseline. 'hadamard' is structured and fast; 'haar' is"
+    " uniform; 'gaussian' is that of Gurnee et al. 2024.",
+)
+@click.option(
+    "--draws",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Rotations to average the baseline over. The chance count needs at least 2.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the rotations.")
+@click.option(
+    "--threshold",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="A neuron is universal if its correlation exceeds its baseline by more than this.",
+)
+@click.option("--layers", metavar="GLOB", help="Use only layers whose name matches, as 'mlp.*'.")
+@click.option(
+    "--mask",
+    type=_PATH,
+    metavar="FILE",
+    help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute. This build has the CPU only.",
+)
+@click.option("--threads", type=int, help="Use at most this many threads.  [default: all cores]")
+@click.option(
+    "--out",
+    type=_PATH,
+    metavar="DIR",
+    help="Write neurons.csv, summary.json, correlation.png, excess.png and report.html here.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+def correlate(
+    a: str, b: str, device: str, out: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Correlate the neurons of model A with those of model B.
+
+    A and B hold the activations of two models on the same tokens, with the neurons on the last axis:
+    a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
+    checkpoint that 'univfast train' wrote, whose activations are captured on the way.
+    """
+    import univfast
+
+    with progress_bar("correlate", "values", quiet) as progress:
+        result = univfast.correlate(
+            a, b, device=None if device == "auto" else device, progress=progress, **options
+        )
+    if out is not None:
+        result.save(out)
+    if not quiet or as_json:
+        print_result(result, as_json, out)
+
+
+@click.command()
+@click.argument("directory", type=_PATH)
+def report(directory: str) -> None:
+    """Draw the plots and report.html of a saved result again.
+
+    DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
+    neurons.csv are read from it.
+    """
+    from univfast.output import redraw
+
+    print_result(redraw(directory), as_json=False, out=directory)
+
+
+def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> None:
+    """The summary on stdout: as JSON, or as a table a layer and a verdict."""
+    from univfast.output import summary_json
+
+    if as_json:
+        click.echo(summary_json(result.summary), nl=False)
+        return
+    summary = result.summary
+    click.echo(f"{' and '.join(summary['models'])}: {summary['tokens']} tokens")
+    width = max(5, *(len(row["layer"]) for row in summary["layers"]))
+    click.echo(
+        f"{'layer':<{width}}  neurons   dead  universal  mean r  baseline  excess",
+    )
+    for row in summary["layers"]:
+        means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
+        r, baseline, excess = ("-" if mean is None else f"{mean:.3f}" for mean in means)
+        universal = "-" if row["universal"] is None else row["universal"]
+        click.echo(
+            f"{row['layer']:<{width}}  {row['neurons']:>7}  {row['dead']:>5}  {universal:>9}"
+            f"  {r:>6}  {baseline:>8}  {excess:>6}"
+        )
+    click.echo(result.verdict())
+    if out is not None:
+        click.echo(f"Written to {out}: neurons.csv, summary.json, two plots and report.html.")

@@ -1,0 +1,167 @@
+"""The experiment: `univfast demo`, `univfast train`, `univfast capture`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from univfast.cli.correlate import print_result
+from univfast.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from univfast.experiment import Half, ModelConfig, TrainingOptions
+
+__all__ = ["capture", "demo", "train"]
+
+_PATH = click.Path(path_type=str)
+_data = click.option(
+    "--data",
+    default="docs",
+    show_default=True,
+    metavar="docs|random|FILE",
+    help="Text to train on: Python's own documentation, random tokens, or a text file.",
+)
+_quiet = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+
+
+@click.command()
+@click.argument("out", type=_PATH, metavar="OUT")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
+@_data
+@click.option(
+    "--half",
+    type=click.Choice(["auto", "first", "second"]),
+    default="auto",
+    show_default=True,
+    help="Half of the training text to read. 'auto': first for odd seeds, second for even ones.",
+)
+@click.option("--steps", type=int, default=800, show_default=True, help="Optimiser steps.")
+@click.option("--samples", type=int, default=10_000, show_default=True, help="Training samples.")
+@click.option("--layers", type=int, default=2, show_default=True, help="Transformer blocks.")
+@click.option("--d-model", type=int, default=64, show_default=True, help="Width of the embedding.")
+@click.option("--d-mlp", type=int, default=256, show_default=True, help="Neurons of each MLP.")
+@click.option("--heads", type=int, default=4, show_default=True, help="Attention heads.")
+@_quiet
+def train(
+    out: str,
+    seed: int,
+    data: str,
+    half: str,
+    steps: int,
+    samples: int,
+    quiet: bool,
+    **sizes: int,
+) -> None:
+    """Train a tiny transformer on next-token prediction and save it to OUT.
+
+    The checkpoint carries its own configuration: 'univfast capture' and 'univfast correlate' need
+    nothing else. Models trained with an odd and an even seed read disjoint halves of the text; the
+    text that activations are captured on is held out of both.
+    """
+    from univfast.experiment import ModelConfig, TrainingOptions
+    from univfast.files import check_writable
+
+    options = TrainingOptions(steps=steps, samples=samples)
+    check_writable(out)
+    _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half, out)
+
+
+@click.command()
+@click.argument("model", type=_PATH, metavar="MODEL")
+@click.option("--out", type=_PATH, metavar="FILE", required=True, help="Where to write (.pt).")
+@click.option(
+    "--site",
+    type=click.Choice(["pre", "post"]),
+    default="pre",
+    show_default=True,
+    help="'pre': right after the first linear layer of the MLP. 'post': after the ReLU.",
+)
+@click.option(
+    "--data",
+    metavar="docs|random|FILE",
+    help="Take the test set from this text.  [default: what MODEL was trained on]",
+)
+@_quiet
+def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> None:
+    """Capture the MLP activations of MODEL on its held-out test set.
+
+    MODEL is a checkpoint of 'univfast train'. OUT gets a dict of layer name to a float32 tensor
+    [samples, sequence, neurons], which 'univfast correlate' reads.
+    """
+    import dataclasses
+
+    import torch
+
+    from univfast.experiment import capture_mlp, load_checkpoint, test_set_name
+    from univfast.files import replacing
+
+    checkpoint = load_checkpoint(model)
+    if data is not None:
+        checkpoint = dataclasses.replace(checkpoint, data=data)
+    with replacing(out) as file:
+        activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
+        torch.save(activations, file)
+    if not quiet:
+        shape = list(next(iter(activations.values())).shape)
+        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(checkpoint)}")
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=_PATH,
+    metavar="DIR",
+    default="univfast-demo",
+    show_default=True,
+    help="Directory for the models, the tables, the plots and the report.",
+)
+@_data
+@click.option(
+    "--steps", type=int, default=800, show_default=True, help="Optimiser steps of each model."
+)
+@_quiet
+def demo(out: str, data: str, steps: int, quiet: bool) -> None:
+    """Run the whole experiment: train two models, capture, correlate, plot, report.
+
+    Two tiny transformers learn from different initialisations on 10,000 different samples each. Both
+    then read the same test text; neuron i of the first is correlated with neuron i of the second,
+    and with random rotations of the second. Needs no data and no network, and takes a minute or two.
+    """
+    import univfast
+    from univfast.experiment import ModelConfig, TrainingOptions
+    from univfast.files import make_directory
+
+    folder = make_directory(out)
+    paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
+    job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
+    for seed, path in enumerate(paths, start=1):
+        job.run(seed, "auto", path)
+    with progress_bar("correlate", "values", quiet) as progress:
+        result = univfast.correlate(*paths, draws=20, progress=progress)
+    result.save(out)
+    if not quiet:
+        print_result(result, as_json=False, out=out)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `train` and `demo` share."""
+
+    config: ModelConfig
+    options: TrainingOptions
+    data: str
+    quiet: bool
+
+    def run(self, seed: int, half: str, path: str) -> None:
+        """Trains one model and saves it."""
+        from univfast.experiment import default_half, save_checkpoint, train
+
+        chosen = default_half(seed) if half == "auto" else cast("Half", half)
+        with progress_bar(f"train (seed {seed})", "steps", self.quiet) as progress:
+            checkpoint = train(self.config, self.data, seed, chosen, self.options, progress)
+        save_checkpoint(path, checkpoint)
+        if not self.quiet:
+            steps = self.options.steps
+            click.echo(f"{path}: trained {steps} steps, loss {checkpoint.loss:.3f}")

@@ -1,0 +1,66 @@
+"""The `univfast` command: its subcommands, and what every error looks like."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from univfast import __version__
+from univfast.cli.correlate import correlate, report
+from univfast.cli.experiment import capture, demo, train
+from univfast.cli.info import info
+from univfast.errors import InputError
+
+__all__ = ["cli", "main"]
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with 'univfast demo', which needs no data. 'univfast COMMAND --help' tells more.",
+)
+@click.version_option(__version__, prog_name="univfast")
+def cli() -> None:
+    """Finds universal neurons: the neurons that two independently trained networks both learned.
+
+    univfast correlates the neurons of two models on the same tokens, compares each correlation with
+    what a random rotation of the second model gives, and says which neurons are universal and how
+    many would have been flagged by chance.
+    """
+
+
+for command in (demo, train, capture, correlate, report, info):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status.
+
+    0: done. 2: bad usage or bad input, said in one line on stderr. 130: interrupted.
+    """
+    try:
+        status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
+        # Not standalone, click returns the status of --help and --version, and a command's result.
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except InputError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # Whoever read stdout has gone; keep the interpreter from failing again when it flushes.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'univfast'}: {error.strerror or error}")
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    return BAD_INPUT

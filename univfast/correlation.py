@@ -1,0 +1,126 @@
+"""`correlate`: two models' activations in, the result out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from univfast.accumulators import Origin, PairedCorrelation, check_device
+from univfast.errors import InputError
+from univfast.inputs import Activations, Layer, load_mask, match_layers, open_activations
+from univfast.result import CorrelationResult, make_result
+
+__all__ = ["Progress", "correlate"]
+
+# Called with the number of values (tokens x neurons, over all layers) done, and their total.
+Progress = Callable[[int, int], None]
+
+# Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
+_READ_BYTES = 64 << 20
+
+
+def correlate(
+    a: object,
+    b: object,
+    *,
+    match: str = "index",
+    rotation: str = "hadamard",
+    draws: int = 5,
+    seed: int = 0,
+    threshold: float = 0.5,
+    mask: object | None = None,
+    layers: str | None = None,
+    device: str | torch.device | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> CorrelationResult:
+    """Correlates each neuron of A with its match in B, against random rotations of B.
+
+    Args:
+        a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
+            these, or the path of a file (`.pt`, `.safetensors`, `.npy`, `.npz`, or a checkpoint of
+            ``univfast train``). Files are memory-mapped and read in slices.
+        b: activations of model B on the same tokens, with layers of the same names and widths.
+        match: ``"index"``: neuron i of A with neuron i of B.
+        rotation: ``"hadamard"``, ``"haar"``, ``"gaussian"`` or ``"none"``.
+        draws: rotations for the baseline; chance counts, p and q need at least two.
+        seed: of the rotations.
+        threshold: a neuron is universal if its excess is above.
+        mask: ``[...]`` true for the tokens to use, as a tensor, array or path; None for all.
+        layers: glob pattern of the layers to use; None for all.
+        device: ``"cpu"`` or None.
+        threads: at most this many; None for torch's number.
+        progress: called after each slice.
+
+    Returns:
+        A row a neuron of A, and the counts.
+
+    Raises:
+        InputError: anything wrong with the inputs or options; the message names it.
+        TypeError: an argument of a type that cannot be used.
+    """
+    start = time.perf_counter()
+    if match != "index":
+        raise InputError(f"match: got {match!r}, expected 'index'")
+    check_device(device)
+    first, second = _open(a, "a"), _open(b, "b")
+    pairs = match_layers(first, second, layers)
+    accumulators = [
+        PairedCorrelation(
+            layer.neurons,
+            draws=draws,
+            rotation=rotation,
+            seed=seed,
+            layer=layer.name,
+            threads=threads,
+        )
+        for layer, _ in pairs
+    ]
+    keep = None if mask is None else _open_mask(mask, pairs[0][0])
+    total = sum(layer.tokens * layer.neurons for layer, _ in pairs)
+    done = 0
+    for (x, y), accumulator in zip(pairs, accumulators, strict=True):
+        for begin, end in _slices(x, y):
+            origin = Origin(first.name, second.name, begin)
+            part = None if keep is None else keep[begin:end]
+            accumulator.update_rows(x.read(begin, end), y.read(begin, end), part, origin)
+            x.release(begin, end)
+            y.release(begin, end)
+            done += (end - begin) * x.neurons
+            if progress:
+                progress(done, total)
+    return make_result(
+        [accumulator.correlations() for accumulator in accumulators],
+        models=(first.name, second.name),
+        rotation=accumulators[0].rotation,
+        threshold=threshold,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _open(source: object, name: str) -> Activations:
+    return source if isinstance(source, Activations) else open_activations(source, name)
+
+
+def _slices(x: Layer, y: Layer) -> list[tuple[int, int]]:
+    row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
+    step = max(1024, _READ_BYTES // row)
+    return [(begin, min(begin + step, x.tokens)) for begin in range(0, x.tokens, step)]
+
+
+def _open_mask(mask: object, layer: Layer) -> Tensor:
+    """A flat mask, bool ``[tokens]``, that leaves at least one token."""
+    name = os.fsdecode(mask) if isinstance(mask, (str, os.PathLike)) else "mask"
+    keep = load_mask(mask)
+    if len(keep) != layer.tokens:
+        raise InputError(
+            f"{name}: the mask has {len(keep)} tokens, the activations have {layer.tokens}; give"
+            " one value a token"
+        )
+    if not bool(keep.any()):
+        raise InputError(f"{name}: the mask leaves no token; true marks the tokens to use")
+    return keep

@@ -1,0 +1,13 @@
+"""The error that a user's input can cause."""
+
+from __future__ import annotations
+
+__all__ = ["InputError"]
+
+
+class InputError(ValueError):
+    """Input that univfast cannot use.
+
+    The message is one line, ``NAME: what is wrong, and what to do``, where ``NAME`` is the file or
+    the argument. The command line prints it behind ``Error:`` and exits with status 2.
+    """

@@ -1,0 +1,126 @@
+"""Training by next-token prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from univfast.errors import InputError
+from univfast.experiment.checkpoints import Checkpoint
+from univfast.experiment.checks import check_integer, check_number
+from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus, shuffled
+from univfast.experiment.model import ModelConfig, TinyTransformer
+
+__all__ = ["Progress", "TrainingOptions", "train"]
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with the steps done, the steps in all and the loss of the batch."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: samples of a step.
+        learning_rate, weight_decay: of AdamW.
+        samples: different samples of the training text the model sees, over and over.
+        test_samples: size of the held-out test set that activations are captured on.
+
+    Raises:
+        TypeError: a value is no number, or no int where one is needed.
+        InputError: a value is out of range.
+    """
+
+    steps: int = 800
+    batch_size: int = 64
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    samples: int = 10_000
+    test_samples: int = TEST_SAMPLES
+
+    def __post_init__(self) -> None:
+        check_integer("steps", self.steps, 1, 1_000_000)
+        check_integer("batch_size", self.batch_size, 1, 10_000)
+        check_number("learning_rate", self.learning_rate, 0, 10)
+        check_number("weight_decay", self.weight_decay, 0, 10)
+        check_integer("samples", self.samples, 1, 1_000_000)
+        check_integer("test_samples", self.test_samples, 1, 1_000_000)
+
+
+def train(
+    config: ModelConfig,
+    data: str,
+    seed: int,
+    half: Half,
+    options: TrainingOptions,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Train a model on the CPU.
+
+    The same arguments give the same checkpoint on the same machine with the same number of torch
+    threads. torch's global random state is left as it was.
+
+    Args:
+        config: the sizes of the model.
+        data: the corpus, as `load_corpus` takes it.
+        seed: of the initial weights, the samples and their order.
+        half: the half of the training text to read.
+        options: how to train.
+        progress: called after each step.
+
+    Raises:
+        InputError: the corpus cannot be used, or the loss is no longer finite.
+    """
+    corpus = load_corpus(data, config.sequence)
+    corpus.test(options.test_samples)  # a text too short to test on is refused before the work
+    samples = corpus.training(half, options.samples, seed)
+    model = _initial_model(config, seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    drawn = options.steps * options.batch_size
+    order = shuffled(len(samples), drawn, generator("order", seed)).view(options.steps, -1)
+    loss = math.nan
+    for step, batch in enumerate(order, start=1):
+        loss = _step(model, optimizer, samples[batch])
+        if not math.isfinite(loss):
+            raise InputError(
+                f"learning_rate: {options.learning_rate} is too large, the loss is {loss} after "
+                f"{step} steps; use a smaller one"
+            )
+        if progress is not None:
+            progress(step, options.steps, loss)
+    return Checkpoint(
+        config=config,
+        data=corpus.source,
+        seed=seed,
+        half=half,
+        steps=options.steps,
+        loss=loss,
+        state={name: value.detach().clone() for name, value in model.state_dict().items()},
+        test_samples=options.test_samples,
+    )
+
+
+def _initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
+    # torch.manual_seed would also reseed the CUDA generators, which fork_rng leaves alone here.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator("weights", seed).initial_seed())
+        return TinyTransformer(config).train()
+
+
+def _step(model: TinyTransformer, optimizer: torch.optim.Optimizer, samples: Tensor) -> float:
+    """One optimiser step on samples ``[batch, sequence + 1]``; returns the loss before it."""
+    logits = model(samples[:, :-1])
+    loss = cross_entropy(logits.flatten(0, 1), samples[:, 1:].flatten())
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()

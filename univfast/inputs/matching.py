@@ -1,0 +1,102 @@
+"""Which layer of one model is compared with which of another."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from univfast.errors import InputError
+from univfast.inputs.activations import Activations, Layer
+
+__all__ = ["match_layers"]
+
+_SHOWN = 6  # layer names in an error before "and N more": it has one line
+
+
+def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tuple[Layer, Layer]]:
+    """Pairs of layers of equal name, in the order of ``a``, for matching by index.
+
+    Args:
+        a: one model. Where both have a single layer, these are paired whatever their names.
+        b: the other.
+        pattern: only layers whose name matches this glob (``*``, ``?``, ``[...]``, case matters).
+
+    Raises:
+        InputError: other layers in one than in the other, other token counts or widths, or a
+            checkpoint's activations on another test set.
+    """
+    both = f"{a.name} and {b.name}"
+    if a.test_set is not None and b.test_set is not None and a.test_set != b.test_set:
+        raise InputError(
+            f"{both}: were captured on different test sets ({a.test_set} and {b.test_set}); "
+            "train both on the same data"
+        )
+    layers_a, layers_b = _select(a, pattern), _select(b, pattern)
+    if len(a.layers) == len(b.layers) == 1:
+        pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
+    else:
+        _check_names(a.name, layers_a, b.name, layers_b)
+        pairs = [(layer, layers_b[name]) for name, layer in layers_a.items()]
+    for one, other in pairs:
+        _check_pair(both, one, other)
+    _check_tokens(both, [one for one, _ in pairs])
+    return pairs
+
+
+def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
+    if pattern is None:
+        return model.layers
+    chosen = {
+        name: layer for name, layer in model.layers.items() if fnmatch.fnmatchcase(name, pattern)
+    }
+    if not chosen:
+        raise InputError(
+            f"{model.name}: no layer matches {pattern!r}; there are {_listed(list(model.layers))}"
+        )
+    return chosen
+
+
+def _check_names(
+    name_a: str, layers_a: dict[str, Layer], name_b: str, layers_b: dict[str, Layer]
+) -> None:
+    only_a = [name for name in layers_a if name not in layers_b]
+    only_b = [name for name in layers_b if name not in layers_a]
+    if only_a or only_b:
+        only = [
+            f"only {source} has {_listed(names)}"
+            for source, names in ((name_a, only_a), (name_b, only_b))
+            if names
+        ]
+        raise InputError(
+            f"{name_a} and {name_b}: have different layers: {', '.join(only)}; "
+            "choose layers that both have with --layers GLOB"
+        )
+
+
+def _check_pair(both: str, a: Layer, b: Layer) -> None:
+    names = repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r}"
+    if a.tokens != b.tokens:
+        raise InputError(
+            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so {a.tokens} "
+            f"and {b.tokens} tokens; run both models on the same tokens"
+        )
+    if a.neurons != b.neurons:
+        raise InputError(
+            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so {a.neurons} "
+            f"and {b.neurons} neurons; match='index' needs equal widths"
+        )
+
+
+def _check_tokens(both: str, layers: list[Layer]) -> None:
+    first = layers[0]
+    for layer in layers:
+        if layer.tokens != first.tokens:
+            raise InputError(
+                f"{both}: layers {first.name!r} and {layer.name!r} have {first.tokens} and "
+                f"{layer.tokens} tokens; run the model on the same tokens for all layers, or "
+                "choose layers with --layers GLOB"
+            )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

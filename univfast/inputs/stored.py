@@ -1,0 +1,104 @@
+"""One array as it was found: a tensor where PyTorch can hold it in place, else a NumPy array."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from univfast.errors import InputError
+from univfast.inputs.mapping import MappedFile
+
+__all__ = ["Stored", "from_bits", "from_memory", "from_numpy"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in memory or in a mapped file, not copied.
+
+    ``data`` is a NumPy array where PyTorch has no tensor for it: in the other byte order, at an
+    address that is no multiple of the item size, or with a negative stride. ``copy_rows`` makes a
+    tensor of a part of it.
+    """
+
+    data: torch.Tensor | NDArray[Any]
+    dtype: torch.dtype
+    mapped: MappedFile | None = None
+
+    def copy_rows(self, rows: NDArray[Any]) -> torch.Tensor:
+        """A part of ``data``, where that is a NumPy array, as a contiguous tensor."""
+        native = rows.astype(rows.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(native).view(self.dtype)
+
+    def tensor(self) -> torch.Tensor:
+        """All of it, in place where that is possible."""
+        return self.data if isinstance(self.data, torch.Tensor) else self.copy_rows(self.data)
+
+
+def from_numpy(array: NDArray[Any], where: str, mapped: MappedFile | None = None) -> Stored:
+    """A NumPy array of any layout. ``where`` (file or argument, and layer) begins the error."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(
+            f"{where}: is a masked array, whose mask would be lost; "
+            "pass the data (.data) and give the mask as mask="
+        )
+    array = np.asarray(array)
+    try:
+        dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{where}: has dtype {array.dtype}, which PyTorch cannot share; convert it to float32"
+        ) from None
+    return Stored(_in_place(array, dtype), dtype, mapped)
+
+
+def from_bits(bits: NDArray[Any], dtype: torch.dtype, mapped: MappedFile | None) -> Stored:
+    """An array of integers as wide as ``dtype``, to be read as ``dtype``.
+
+    NumPy has no bfloat16, so arrays that PyTorch types describe are mapped as their bits.
+    """
+    return Stored(_in_place(bits, dtype), dtype, mapped)
+
+
+def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception]) -> Stored:
+    """A tensor, a NumPy array or anything that offers DLPack.
+
+    Anything else raises ``wrong_type(message)``: in Python a TypeError, in a file an InputError.
+    """
+    if isinstance(value, np.ndarray):
+        return from_numpy(value, where)
+    if not isinstance(value, torch.Tensor):
+        if not hasattr(value, "__dlpack__"):
+            raise wrong_type(
+                f"{where}: expected a torch.Tensor, a NumPy array or an object with __dlpack__, "
+                f"found {type(value).__name__}"
+            )
+        try:
+            value = from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{where}: PyTorch cannot take this {type(value).__name__} through DLPack; "
+                "pass it as a NumPy array or a torch.Tensor"
+            ) from error
+    if value.layout is not torch.strided or value.device.type == "meta":
+        kind = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
+        raise InputError(f"{where}: is a {kind} tensor; pass a dense one that holds its values")
+    return Stored(value.detach(), value.dtype)
+
+
+def _in_place(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor | NDArray[Any]:
+    """The array as a tensor that shares its memory, or itself where there is no such tensor."""
+    size = array.dtype.itemsize
+    whole_strides = all(stride >= 0 and stride % size == 0 for stride in array.strides)
+    if not (array.flags.aligned and array.dtype.isnative and whole_strides):
+        return array
+    with warnings.catch_warnings():
+        # PyTorch warns that a read-only array could be written through the tensor: none is.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array).view(dtype)

@@ -1,0 +1,60 @@
+"""The state of the paired correlation, and how two states merge.
+
+A state is a float64 tensor ``[5 + 2 * draws, neurons]`` and a number of tokens. Its rows are the
+means of A and B, their second moments and their co-moment (sums about the mean, not divided by the
+tokens), then, for each draw, the second moment of the rotated B and its co-moment with A. The mean
+of the rotated B is the rotation of the mean of B, so it is not kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from univfast.rotations import Rotations
+
+__all__ = ["CO_AB", "M2_A", "M2_B", "MEAN_A", "MEAN_B", "ROTATED", "finish", "merge", "zero"]
+
+MEAN_A, MEAN_B, M2_A, M2_B, CO_AB, ROTATED = range(6)
+
+
+def zero(neurons: int, draws: int) -> Tensor:
+    """The state of no tokens."""
+    return torch.zeros(ROTATED + 2 * draws, neurons, dtype=torch.float64)
+
+
+def merge(
+    first: Tensor, first_tokens: int, second: Tensor, second_tokens: int, rotations: Rotations
+) -> Tensor:
+    """The state of both sets of tokens, by the pairwise update of Chan, Golub and LeVeque (1983)."""
+    if first_tokens == 0 or second_tokens == 0:
+        return second.clone() if first_tokens == 0 else first.clone()
+    tokens = first_tokens + second_tokens
+    weight = first_tokens * (second_tokens / tokens)
+    delta_a = second[MEAN_A] - first[MEAN_A]
+    delta_b = second[MEAN_B] - first[MEAN_B]
+    delta_rotated = rotations.apply(delta_b[None])[:, 0]
+
+    merged = first + second
+    merged[MEAN_A] = first[MEAN_A] + delta_a * (second_tokens / tokens)
+    merged[MEAN_B] = first[MEAN_B] + delta_b * (second_tokens / tokens)
+    merged[M2_A] += weight * delta_a * delta_a
+    merged[M2_B] += weight * delta_b * delta_b
+    merged[CO_AB] += weight * delta_a * delta_b
+    merged[ROTATED::2] += weight * delta_rotated * delta_rotated
+    merged[ROTATED + 1 :: 2] += weight * delta_a * delta_rotated
+    return merged
+
+
+def finish(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Pearson's r ``[neurons]``, and r with each rotation of B ``[draws, neurons]``.
+
+    NaN where a variance is exactly zero. There is no other threshold on a variance.
+    """
+    # Two square roots, because the product of two second moments can leave the range of float64.
+    root_a, root_b = moments[M2_A].sqrt(), moments[M2_B].sqrt()
+    r = moments[CO_AB] / root_a / root_b
+    rotated = moments[ROTATED + 1 :: 2] / root_a / moments[ROTATED::2].sqrt()
+    alive = (root_a > 0) & (root_b > 0)
+    r = torch.where(alive, r.clamp(-1.0, 1.0), torch.nan)
+    return r, torch.where(alive, rotated.clamp(-1.0, 1.0), torch.nan)
