@@ -38,15 +38,15 @@ struct Signs {
 // float64 input is summed in float64; any other in float32 within a run of kRunTokens, float64 between runs.
 // The bits do not depend on `threads`.
 struct PairedParams {
-    Matrix a;               // [tokens, neurons]
-    Matrix b;               // [tokens, neurons]
-    const int64_t* rows;    // [tokens_used] the rows of a and b to use; null: all of them, in order
-    int64_t tokens_used;    // at least 1
-    Signs signs;            // draws may be 0
-    double* moments;        // [5 + 2 * draws, neurons]
-    std::byte* workspace;   // paired_workspace() bytes, aligned to 64
+    Matrix a;                // [tokens, neurons]
+    Matrix b;                // [tokens, neurons]
+    const int64_t* rows;     // [tokens_used] the rows of a and b to use; null: all of them, in order
+    int64_t tokens_used;     // at least 1
+    Signs signs;             // draws may be 0
+    double* moments;         // [5 + 2 * draws, neurons]
+    std::byte* workspace;    // paired_workspace() bytes, aligned to 64
     int64_t workspace_size;  // bytes
-    int threads;            // at least 1
+    int threads;             // at least 1
 };
 
 // A value that is NaN or infinite, or too large to square in float64.

@@ -41,10 +41,41 @@ def write_legacy_pt(path: Path, layers: dict[str, torch.Tensor]) -> None:
 
 
 def write_deflated_pt(path: Path, layers: dict[str, torch.Tensor]) -> None:
+    """Compressed, and aligned all the same, so that nothing but the flag tells."""
     buffer = io.BytesIO()
     torch.save(layers, buffer)
-    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
         for member in old.namelist():
+            info = zipfile.ZipInfo(member)
+            if "/data/" in member:
+                info.compress_type = zipfile.ZIP_DEFLATED
+            padding = -(new.start_dir + 30 + len(member) + 4) % 64
+            info.extra = struct.pack("<HH", 0x5046, padding) + bytes(padding)
+            new.writestr(info, old.read(member))
+
+
+def write_swapped_pt(path: Path, layers: dict[str, torch.Tensor]) -> None:
+    """In the other byte order, unaligned, and with the members in another order."""
+    buffer = io.BytesIO()
+    torch.save(layers, buffer)
+    sizes = {tensor.nbytes: tensor.element_size() for tensor in layers.values()}
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
+        for member in reversed(old.namelist()):
+            data = old.read(member)
+            if member.endswith("/byteorder"):
+                data = b"big" if sys.byteorder == "little" else b"little"
+            elif "/data/" in member:
+                item = sizes[len(data)]
+                data = np.frombuffer(data, f"u{item}").byteswap().tobytes()
+            new.writestr(member, data)
+
+
+def write_rezipped_pt(path: Path, layers: dict[str, torch.Tensor]) -> None:
+    """Unaligned, and with the members in another order."""
+    buffer = io.BytesIO()
+    torch.save(layers, buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
+        for member in reversed(old.namelist()):
             new.writestr(member, old.read(member))
 
 
@@ -89,6 +120,8 @@ WRITERS: dict[str, Callable[[Path, dict[str, torch.Tensor]], None]] = {
     "pt": write_pt,
     "legacy.pt": write_legacy_pt,
     "deflated.pt": write_deflated_pt,
+    "swapped.pt": write_swapped_pt,
+    "rezipped.pt": write_rezipped_pt,
     "npy": write_npy,
     "npz": write_npz,
     "compressed.npz": write_compressed_npz,
@@ -112,6 +145,7 @@ def slices(layer: Layer, step: int) -> list[tuple[int, int]]:
 def read_all(layer: Layer, step: int = 7) -> torch.Tensor:
     parts = [layer.read(start, stop) for start, stop in slices(layer, step)]
     assert all(part.ndim == 2 and part.stride(1) == 1 for part in parts)
+    assert all(part.data_ptr() % part.element_size() == 0 for part in parts)
     return torch.cat(parts)
 
 
@@ -120,8 +154,8 @@ def assert_holds(layer: Layer, expected: torch.Tensor) -> None:
     assert (layer.tokens, layer.neurons) == (expected[..., 0].numel(), expected.shape[-1])
     found = read_all(layer)
     assert found.dtype == expected.dtype
-    expected = expected.reshape(-1, expected.shape[-1]).contiguous()
-    assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
+    expected = expected.reshape(-1).clone(memory_format=torch.contiguous_format)
+    assert torch.equal(found.reshape(-1).view(torch.uint8), expected.view(torch.uint8))
 
 
 def only(source: object) -> Layer:
@@ -225,7 +259,7 @@ def test_resident_memory_stays_flat(tmp_path: Path, kind: str) -> None:
     layer = only(path)
     assert layer.read(0, 8).sum().isfinite()
     start_size, peak = resident(), 0
-    for start, stop in slices(layer, 1000):  # 4 MiB, across block boundaries
+    for start, stop in slices(layer, 33):  # 132 KiB, so pages around a slice matter too
         assert layer.read(start, stop).sum().isfinite()
         peak = max(peak, resident())
         layer.release(start, stop)
@@ -311,7 +345,7 @@ def test_tensors(dtype: torch.dtype) -> None:
     for tensor in (base, base[:, ::2], base[..., ::3], base.transpose(0, 1), base.permute(2, 0, 1)):
         assert_holds(only(tensor), tensor)
     assert_holds(only(base[..., :1]), base[..., :1])
-    assert_holds(only(base[0].T[:1].T), base[0].T[:1].T)
+    assert_holds(only(random(1, 9, dtype=dtype).T), random(1, 9, dtype=dtype).T)
     assert_holds(only(base[:1, :1].expand(4, 5, 10)), base[:1, :1].expand(4, 5, 10))
     assert_holds(only(base[..., :1].expand(6, 8, 10)), base[..., :1].expand(6, 8, 10))
 
@@ -334,10 +368,10 @@ def test_a_copy_is_of_the_slice_alone() -> None:
 
 
 def test_negated_view() -> None:
-    tensor = torch.complex(random(4, 3), random(4, 3) + 1).conj().imag
+    tensor = torch._neg_view(random(4, 3))
     assert tensor.is_neg()
     assert not only(tensor).read(0, 4).is_neg()
-    assert_holds(only(tensor), tensor.clone())
+    assert_holds(only(tensor), -random(4, 3))
 
 
 def test_numpy_arrays() -> None:
@@ -361,7 +395,11 @@ def test_numpy_arrays() -> None:
 def test_read_only_array_does_not_warn() -> None:
     array = random(4, 3).numpy()
     array.flags.writeable = False
-    assert_holds(only(array), random(4, 3))
+    torch.set_warn_always(True)
+    try:
+        assert_holds(only(array), random(4, 3))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_dlpack_and_dicts() -> None:

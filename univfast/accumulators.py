@@ -12,6 +12,7 @@ from torch import Tensor
 from univfast import moments as m
 from univfast import native
 from univfast.errors import InputError
+from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import HadamardRotations, make_rotations
@@ -140,7 +141,7 @@ class PairedCorrelation:
                 f"a and b: got shape {list(x.shape)}, expected [..., {self.neurons}] (the last"
                 " axis is neurons)"
             )
-        keep = None if mask is None else _flat_mask(mask, x.shape[:-1])
+        keep = None if mask is None else open_mask(mask, x.shape[:-1].numel())
         self.update_rows(x.reshape(-1, self.neurons), y.reshape(-1, self.neurons), keep, Origin())
 
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
@@ -267,17 +268,6 @@ def _readable(x: Tensor) -> Tensor:
     """On the CPU, neurons contiguous: in place where the strides permit it."""
     x = x.detach().cpu()
     return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
-
-
-def _flat_mask(mask: object, shape: torch.Size) -> Tensor:
-    tensor = to_tensor(mask, "mask").cpu()
-    if tensor.dtype != torch.bool:
-        raise InputError(f"mask: got dtype {tensor.dtype}, expected bool, true for tokens to use")
-    if tensor.shape != shape and tensor.shape != (shape.numel(),):
-        raise InputError(
-            f"mask: got shape {list(tensor.shape)}, expected {list(shape)}, one value a token"
-        )
-    return tensor.reshape(-1)
 
 
 def _bad_value(bad: native.BadValue, layer: str, origin: Origin) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from univfast.accumulators import Origin, PairedCorrelation, check_device
 from univfast.errors import InputError
-from univfast.inputs import Activations, Layer, load_mask, match_layers, open_activations
+from univfast.inputs import Activations, Layer, match_layers, open_activations, open_mask
 from univfast.result import CorrelationResult, make_result
 
 __all__ = ["Progress", "correlate"]
@@ -80,7 +78,9 @@ def correlate(
         )
         for layer, _ in pairs
     ]
-    keep = None if mask is None else _open_mask(mask, pairs[0][0])
+    keep = None if mask is None else open_mask(mask, pairs[0][0].tokens)
+    if keep is not None and not bool(keep.any()):
+        raise InputError("mask: leaves no token; true marks the tokens to use")
     total = sum(layer.tokens * layer.neurons for layer, _ in pairs)
     done = 0
     for (x, y), accumulator in zip(pairs, accumulators, strict=True):
@@ -110,17 +110,3 @@ def _slices(x: Layer, y: Layer) -> list[tuple[int, int]]:
     row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
     step = max(1024, _READ_BYTES // row)
     return [(begin, min(begin + step, x.tokens)) for begin in range(0, x.tokens, step)]
-
-
-def _open_mask(mask: object, layer: Layer) -> Tensor:
-    """A flat mask, bool ``[tokens]``, that leaves at least one token."""
-    name = os.fsdecode(mask) if isinstance(mask, (str, os.PathLike)) else "mask"
-    keep = load_mask(mask)
-    if len(keep) != layer.tokens:
-        raise InputError(
-            f"{name}: the mask has {len(keep)} tokens, the activations have {layer.tokens}; give"
-            " one value a token"
-        )
-    if not bool(keep.any()):
-        raise InputError(f"{name}: the mask leaves no token; true marks the tokens to use")
-    return keep

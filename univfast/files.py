@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import BinaryIO
 
 from univfast.errors import InputError
 
-__all__ = ["check_writable", "make_directory", "replacing"]
+__all__ = ["check_directory", "check_writable", "make_directory", "replacing", "save_tensors"]
 
 
 @contextmanager
@@ -43,22 +44,48 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             Path(temporary).unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuses a path that could not be written, before the work whose result goes there.
+def save_tensors(path: str | os.PathLike[str], content: object) -> None:
+    """Writes what ``torch.save`` takes, whole or not at all.
 
     Raises:
-        InputError: as `replacing` would.
+        InputError: the file cannot be written.
+    """
+    import torch
+
+    with replacing(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch's writer hides the system's reason, which is nearly always this one.
+            raise OSError(errno.ENOSPC, "the write failed; is the disk full?") from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a file that could not be written, before the work whose result goes there.
+
+    Raises:
+        InputError: it is a directory, or its directory is missing or cannot be written to.
     """
     target = Path(path)
-    reason = None
     if target.is_dir():
-        reason = "is a directory"
-    elif not target.parent.is_dir():
-        reason = f"{target.parent} is not a directory"
-    elif not os.access(target.parent, os.W_OK):
-        reason = f"{target.parent} cannot be written to"
-    if reason is not None:
-        raise InputError(f"{path}: cannot be written ({reason}); name a place that can be")
+        raise InputError(f"{path}: cannot be written (is a directory); name a file")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: {target.parent} is not a directory; make it, or name another")
+    check_directory(target.parent)
+
+
+def check_directory(path: str | os.PathLike[str]) -> None:
+    """Refuses a directory that could not be made or written to. Makes nothing.
+
+    Raises:
+        InputError: it, or the nearest of its parents that is there, is a file or is protected.
+    """
+    folder = Path(path)
+    nearest = next((p for p in (folder, *folder.parents) if p.exists()), Path())
+    if not nearest.is_dir():
+        raise InputError(f"{path}: {nearest} is not a directory; name another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: {nearest} cannot be written to; name another place")
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
@@ -67,6 +94,7 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: it cannot be made, or written to.
     """
+    check_directory(path)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +102,6 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"{path}: no such directory can be made ({error.strerror or error}); name another"
         ) from error
-    check_writable(folder / "file")
     return folder
 
 

@@ -26,7 +26,7 @@ def zero(neurons: int, draws: int) -> Tensor:
 def merge(
     first: Tensor, first_tokens: int, second: Tensor, second_tokens: int, rotations: Rotations
 ) -> Tensor:
-    """The state of both sets of tokens, by the pairwise update of Chan, Golub and LeVeque (1983)."""
+    """The state of both sets of tokens: pairwise update of Chan, Golub and LeVeque (1983)."""
     if first_tokens == 0 or second_tokens == 0:
         return second.clone() if first_tokens == 0 else first.clone()
     tokens = first_tokens + second_tokens

@@ -74,7 +74,7 @@ def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
-    """Signs of the structured rotation, float32 ``[draws, stages, neurons]``, from a 64-bit seed."""
+    """Signs of the structured rotation, ``[draws, stages, neurons]``, from a 64-bit seed."""
     signs = torch.empty(draws, _native.SIGN_STAGES, neurons)
     _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
     return signs

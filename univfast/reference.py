@@ -31,7 +31,7 @@ _ROUNDS = 3
 _MIN_BLOCK = 64  # neurons
 
 
-# ---- rotations ------------------------------------------------------------------------------------
+# ---- rotations ----------------------------------------------------------------------------------
 
 
 def layer_seed(seed: int, layer: str) -> int:
@@ -44,7 +44,7 @@ def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def rotation_signs(neurons: int, draw: int, seed: int) -> Array:
@@ -65,7 +65,7 @@ def _hadamard(size: int) -> Array:
     h = np.ones((1, 1))
     while len(h) < size:
         h = np.block([[h, h], [h, -h]])
-    return h / np.sqrt(size)
+    return np.asarray(h / np.sqrt(size))
 
 
 def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
@@ -122,7 +122,7 @@ def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -
     return np.asarray(q * np.where(np.diag(r) < 0, -1.0, 1.0))
 
 
-# ---- correlation ----------------------------------------------------------------------------------
+# ---- correlation --------------------------------------------------------------------------------
 
 
 def pearson(a: ArrayLike, b: ArrayLike) -> Array:
@@ -141,7 +141,7 @@ def pearson(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 class PairedCorrelation:
-    """Keeps every token; `compute` correlates neuron i of A with neuron i of B and its rotations."""
+    """Keeps every token; `compute` correlates neuron i of A with that of B and its rotations."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class PairedCorrelation:
         return pearson(a, b), np.array(rotated).reshape(-1, self.neurons)
 
 
-# ---- statistics -----------------------------------------------------------------------------------
+# ---- statistics ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class CorrelationResult:
         q_value: Benjamini-Hochberg over all live neurons.
         universal: excess > threshold, bool ``[neurons]``.
         dead: zero variance in A or B, bool ``[neurons]``.
-        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; None with
-            fewer than two draws, and where the result was read back from files.
+        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; None
+            with fewer than two draws, and where the result was read back from files.
         summary: what ``summary.json`` holds.
     """
 
@@ -183,9 +183,7 @@ def make_result(
 
 def _counts(result: CorrelationResult, chance: list[int] | None) -> dict[str, Any]:
     """The numbers of the summary. None stands for what was not, or cannot be, known."""
-    # Without a baseline there is no excess, so nothing was tested, which is not the same as none.
-    tested = result.summary["rotation"]["draws"] > 0
-    universal = int(result.universal.sum()) if tested else None
+    universal = int(result.universal.sum())
     by_chance = None if chance is None else sum(chance) / len(chance)
     q = result.q_value
     return {
@@ -205,7 +203,6 @@ def _layer_rows(
 ) -> list[dict[str, Any]]:
     rows = []
     first = 0
-    tested = result.summary["rotation"]["draws"] > 0
     for layer in layers:
         part = slice(first, first + len(layer.correlation))
         rows.append(
@@ -213,7 +210,7 @@ def _layer_rows(
                 "layer": layer.layer,
                 "neurons": len(layer.correlation),
                 "dead": int(result.dead[part].sum()),
-                "universal": int(result.universal[part].sum()) if tested else None,
+                "universal": int(result.universal[part].sum()),
                 **_means(result, part),
             }
         )

@@ -34,9 +34,10 @@ class LayerCorrelation:
 class Statistics:
     """What follows, over all layers; float64 ``[neurons]`` unless said otherwise.
 
-    ``null_excess`` ``[draws, neurons]`` is the excess of each draw over the mean of the other draws,
-    and ``chance_counts`` ``[draws]`` how many live neurons pass the threshold in each. With fewer than
-    two draws there is no null: these two are None, the standard deviation, p and q are NaN.
+    ``null_excess`` ``[draws, neurons]`` is the excess of each draw over the mean of the other
+    draws, and ``chance_counts`` ``[draws]`` how many live neurons pass the threshold in each. With
+    fewer than two draws there is no null: these two are None, the standard deviation, p and q are
+    NaN.
     """
 
     baseline: Tensor
@@ -63,16 +64,9 @@ def statistics(layers: list[LayerCorrelation], threshold: float) -> Statistics:
 
     # rotated[d] - mean of the others, without a copy a draw
     null_excess = (rotated - baseline) * (draws / (draws - 1))
-    p_value = torch.cat(
-        [
-            _p_values(own, null)
-            for own, null in zip(
-                excess.split([len(layer.correlation) for layer in layers]),
-                null_excess.split([len(layer.correlation) for layer in layers], dim=1),
-                strict=True,
-            )
-        ]
-    )
+    sizes = [len(layer.correlation) for layer in layers]
+    parts = zip(torch.split(excess, sizes), torch.split(null_excess, sizes, dim=1), strict=True)
+    p_value = torch.cat([_p_values(own, null) for own, null in parts])
     return Statistics(
         baseline,
         rotated.std(dim=0),

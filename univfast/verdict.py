@@ -25,11 +25,11 @@ def verdict(summary: dict[str, Any]) -> str:
             f"All {summary['neurons']} neurons are dead (constant in one of the models), so none"
             " has a correlation."
         )
-    if summary["universal"] is None:
+    if summary["rotation"]["draws"] == 0:
         mean = summary["mean_correlation"]
         return (
-            f"The mean correlation of {live} live neurons is {mean:.3f}. Without a rotation there is"
-            " no baseline to compare it with, so no neuron is called universal."
+            f"The mean correlation of {live} live neurons is {mean:.3f}. Without a rotation there"
+            " is no baseline to compare it with, so no neuron is called universal."
         )
     flagged, threshold = summary["universal"], summary["threshold"]
     share = f"{flagged} of {live} live neurons ({100 * flagged / live:.1f}%)"
@@ -46,9 +46,10 @@ def _against_chance(summary: dict[str, Any], flagged: int) -> str:
     limit = by_chance + _SIGMAS * math.sqrt(max(variance, by_chance, 1.0))
     head = f"Chance alone gives {by_chance:.1f}."
     if flagged > limit:
+        false = 100 * by_chance / flagged
         return (
-            f"{head} That is more than chance explains: about {100 * min(1.0, by_chance / flagged):.0f}%"
-            " of those flagged are expected to be false."
+            f"{head} That is more than chance explains: about {false:.0f}% of those flagged are"
+            " expected to be false."
         )
     note = f" {_INDEX_NOTE}" if summary["match"] == "index" else ""
     if flagged == 0 and by_chance == 0:

@@ -17,8 +17,7 @@ const Level& choose() {
         if (std::string_view(level->name) == forced) return *level;
         names += std::string(names.empty() ? "" : ", ") + level->name;
     }
-    throw std::invalid_argument("UNIVFAST_SIMD=" + std::string(forced) +
-                                ": this build and processor have " + names);
+    throw std::invalid_argument("UNIVFAST_SIMD=" + std::string(forced) + ": this build and processor have " + names);
 }
 
 }  // namespace

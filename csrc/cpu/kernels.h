@@ -21,7 +21,7 @@ template <class T>
 struct Run {
     const T* a[kRunTokens];  // rows [neurons]
     const T* b[kRunTokens];
-    int tokens;  // 1 .. kRunTokens
+    int tokens;        // 1 .. kRunTokens
     const T* pivot_a;  // [neurons]
     const T* pivot_b;
 };
@@ -32,8 +32,7 @@ struct Kernels {
     void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
 
     // rotated [neurons] = R (x - pivot), or R x where pivot is null. signs [kStages, neurons]; spare [neurons].
-    void (*rotate_row)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* rotated,
-                       T* spare);
+    void (*rotate_row)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* rotated, T* spare);
 
     // zz[i] += z[i]^2; xz[i] += (a[i] - pivot_a[i]) z[i].
     void (*accumulate_rotated)(const T* z, const T* a, const T* pivot_a, int64_t neurons, T* zz, T* xz);

@@ -11,6 +11,14 @@
 
 namespace univfast::cpu {
 
+// Values (float32, read or rotated once) that are worth a thread: fewer take less time than starting one.
+constexpr int64_t kValuesPerThread = int64_t{1} << 17;
+
+// How many of `threads` to use for this many tasks and values; at least 1.
+inline int useful_threads(int threads, int64_t tasks, int64_t values) {
+    return static_cast<int>(std::clamp<int64_t>(values / kValuesPerThread, 1, std::min<int64_t>(threads, tasks)));
+}
+
 // Calls task(index, thread) for each index in 0 .. count, each once, on up to `threads` threads. task must not
 // throw. If the system gives fewer threads, those do the work.
 template <class Task>

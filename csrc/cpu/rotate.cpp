@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <stdexcept>
 
 #include "kernels.h"
@@ -13,9 +14,11 @@ void rotate_rows(const RotateParams& params) {
     const RotationPlan plan = rotation_plan(neurons);
     const auto& kernels = cpu::kernels<T>(cpu::active_level());
     cpu::Workspace workspace(params.workspace, params.workspace_size);
-    T* spare = workspace.take<T>(params.threads * neurons);
+    const int64_t tasks = params.signs.draws * rows;
+    const int threads = cpu::useful_threads(params.threads, std::max<int64_t>(tasks, 1), tasks * neurons);
+    T* spare = workspace.take<T>(threads * neurons);
 
-    cpu::parallel_for(params.signs.draws * rows, params.threads, [&](int64_t index, int thread) {
+    cpu::parallel_for(tasks, threads, [&](int64_t index, int thread) {
         const int64_t draw = index / rows, row = index % rows;
         const T* x = static_cast<const T*>(params.x.data) + row * params.x.row_stride;
         T* rotated = static_cast<T*>(params.output) + index * neurons;
@@ -46,9 +49,12 @@ int64_t rotate_workspace(const Matrix& x, int threads) {
 
 void rotate(const RotateParams& params) {
     switch (params.x.dtype) {
-        case DType::float32: return rotate_rows<float>(params);
-        case DType::float64: return rotate_rows<double>(params);
-        default: throw std::invalid_argument("rotate: x must be float32 or float64");
+        case DType::float32:
+            return rotate_rows<float>(params);
+        case DType::float64:
+            return rotate_rows<double>(params);
+        default:
+            throw std::invalid_argument("rotate: x must be float32 or float64");
     }
 }
 

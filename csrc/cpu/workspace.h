@@ -16,7 +16,7 @@ constexpr int64_t piece(int64_t count) {
 }
 
 class Workspace {
-   public:
+ public:
     Workspace(std::byte* data, int64_t size) : next_(data), end_(data + size) {
         if (reinterpret_cast<uintptr_t>(data) % kAlignment != 0) {
             throw std::invalid_argument("workspace: must be aligned to 64 bytes");
@@ -31,7 +31,7 @@ class Workspace {
         return taken;
     }
 
-   private:
+ private:
     std::byte* next_;
     std::byte* end_;
 };

@@ -17,11 +17,12 @@ _PATH = click.Path(path_type=str)
 
 
 @click.command(
+    short_help="Correlate the neurons of two models.",
     epilog="""\b
 Examples:
   univfast correlate a.pt b.pt
   univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
-  univfast correlate base.ckpt tuned.ckpt --json > summary.json"""
+  univfast correlate base.ckpt tuned.ckpt --json > summary.json""",
 )
 @click.argument("a", type=_PATH)
 @click.argument("b", type=_PATH)
@@ -84,12 +85,15 @@ def correlate(
 ) -> None:
     """Correlate the neurons of model A with those of model B.
 
-    A and B hold the activations of two models on the same tokens, with the neurons on the last axis:
-    a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
+    A and B hold the activations of two models on the same tokens, with the neurons on the last
+    axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
     checkpoint that 'univfast train' wrote, whose activations are captured on the way.
     """
     import univfast
+    from univfast.files import check_directory
 
+    if out is not None:
+        check_directory(out)
     with progress_bar("correlate", "values", quiet) as progress:
         result = univfast.correlate(
             a, b, device=None if device == "auto" else device, progress=progress, **options
@@ -100,7 +104,7 @@ def correlate(
         print_result(result, as_json, out)
 
 
-@click.command()
+@click.command(short_help="Draw the plots and report of a saved result again.")
 @click.argument("directory", type=_PATH)
 def report(directory: str) -> None:
     """Draw the plots and report.html of a saved result again.
@@ -129,11 +133,10 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
     for row in summary["layers"]:
         means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
         r, baseline, excess = ("-" if mean is None else f"{mean:.3f}" for mean in means)
-        universal = "-" if row["universal"] is None else row["universal"]
         click.echo(
-            f"{row['layer']:<{width}}  {row['neurons']:>7}  {row['dead']:>5}  {universal:>9}"
+            f"{row['layer']:<{width}}  {row['neurons']:>7}  {row['dead']:>5}  {row['universal']:>9}"
             f"  {r:>6}  {baseline:>8}  {excess:>6}"
         )
-    click.echo(result.verdict())
+    click.echo(click.wrap_text(result.verdict(), width=88))
     if out is not None:
         click.echo(f"Written to {out}: neurons.csv, summary.json, two plots and report.html.")

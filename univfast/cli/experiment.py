@@ -26,7 +26,7 @@ _data = click.option(
 _quiet = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 
 
-@click.command()
+@click.command(short_help="Train a tiny transformer and save it.")
 @click.argument("out", type=_PATH, metavar="OUT")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
 @_data
@@ -68,7 +68,7 @@ def train(
     _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half, out)
 
 
-@click.command()
+@click.command(short_help="Capture a model's MLP activations on held-out text.")
 @click.argument("model", type=_PATH, metavar="MODEL")
 @click.option("--out", type=_PATH, metavar="FILE", required=True, help="Where to write (.pt).")
 @click.option(
@@ -92,23 +92,21 @@ def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> N
     """
     import dataclasses
 
-    import torch
-
     from univfast.experiment import capture_mlp, load_checkpoint, test_set_name
-    from univfast.files import replacing
+    from univfast.files import check_writable, save_tensors
 
     checkpoint = load_checkpoint(model)
     if data is not None:
         checkpoint = dataclasses.replace(checkpoint, data=data)
-    with replacing(out) as file:
-        activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
-        torch.save(activations, file)
+    check_writable(out)
+    activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
+    save_tensors(out, activations)
     if not quiet:
         shape = list(next(iter(activations.values())).shape)
         click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(checkpoint)}")
 
 
-@click.command()
+@click.command(short_help="Run the whole experiment, end to end. Start here.")
 @click.option(
     "--out",
     type=_PATH,
@@ -125,9 +123,10 @@ def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> N
 def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
-    Two tiny transformers learn from different initialisations on 10,000 different samples each. Both
-    then read the same test text; neuron i of the first is correlated with neuron i of the second,
-    and with random rotations of the second. Needs no data and no network, and takes a minute or two.
+    Two tiny transformers learn from different initialisations on 10,000 different samples each.
+    Both then read the same test text; neuron i of the first is correlated with neuron i of the
+    second, and with random rotations of the second. Needs no data and no network, and takes a
+    minute or two.
     """
     import univfast
     from univfast.experiment import ModelConfig, TrainingOptions

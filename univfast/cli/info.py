@@ -7,7 +7,7 @@ import click
 __all__ = ["info"]
 
 
-@click.command()
+@click.command(short_help="Say what this installation is and uses.")
 def info() -> None:
     """Say which version and build this is, and what it uses of this machine."""
     import platform

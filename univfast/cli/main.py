@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
@@ -46,14 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
         # Not standalone, click returns the status of --help and --version, and a command's result.
         return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return BAD_INPUT
     except click.ClickException as error:
         return _fail(error.format_message())
     except InputError as error:
         return _fail(str(error))
-    except BrokenPipeError:
-        # Whoever read stdout has gone; keep the interpreter from failing again when it flushes.
-        sys.stdout = None  # type: ignore[assignment]
-        return 0
     except OSError as error:
         return _fail(f"{error.filename or 'univfast'}: {error.strerror or error}")
     except (click.Abort, KeyboardInterrupt):

@@ -18,7 +18,7 @@ from univfast.errors import InputError
 from univfast.experiment.checks import check_choice, check_integer, check_seed
 from univfast.experiment.data import HALVES, Half
 from univfast.experiment.model import ModelConfig, TinyTransformer
-from univfast.files import replacing
+from univfast.files import save_tensors
 
 __all__ = ["Checkpoint", "from_dict", "is_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -68,8 +68,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content["config"] = asdict(checkpoint.config)
-    with replacing(path) as file:
-        torch.save({"format": _FORMAT, "version": _VERSION, **content}, file)
+    save_tensors(path, {"format": _FORMAT, "version": _VERSION, **content})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -3,7 +3,8 @@
 =====================  =====================================================================
 ``activations``        the two types that callers see, and ``open_activations``
 ``matching``           which layer of one model is compared with which of the other
-``masks``              mask files
+``masks``              which tokens count
+``arrays``             one batch as an argument of Python
 ``stored``             one array as found: in memory, or in place in a mapped file
 ``mapping``            read-only file mappings whose pages can be given back
 ``files``              what kind of file it is, and one line for whatever is wrong with it
@@ -12,7 +13,14 @@
 """
 
 from univfast.inputs.activations import Activations, Layer, open_activations
-from univfast.inputs.masks import load_mask
+from univfast.inputs.masks import load_mask, open_mask
 from univfast.inputs.matching import match_layers
 
-__all__ = ["Activations", "Layer", "load_mask", "match_layers", "open_activations"]
+__all__ = [
+    "Activations",
+    "Layer",
+    "load_mask",
+    "match_layers",
+    "open_activations",
+    "open_mask",
+]

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from univfast.errors import InputError
+from univfast.inputs.arrays import check_dtype
 from univfast.inputs.files import is_checkpoint, read_file
 from univfast.inputs.stored import Stored, from_memory
 
 __all__ = ["Activations", "Layer", "open_activations"]
 
 LONE_LAYER = "activations"
-
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Layer:
@@ -163,11 +162,7 @@ def _activations(
 
 def _check(layer: Layer, source: str) -> None:
     where = f"{source}: layer {layer.name!r}"
-    if layer.dtype not in _DTYPES:
-        raise InputError(
-            f"{where} has dtype {str(layer.dtype).removeprefix('torch.')}; convert it to float64, "
-            "float32, float16 or bfloat16"
-        )
+    check_dtype(layer.dtype, where)
     if len(layer.shape) < 2:
         raise InputError(
             f"{where} has shape {list(layer.shape)}; expected [..., neurons] with at least 2 axes"

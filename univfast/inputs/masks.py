@@ -1,4 +1,4 @@
-"""Which tokens count: mask files."""
+"""Which tokens count: masks, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,32 @@ import os
 import torch
 
 from univfast.errors import InputError
+from univfast.inputs.arrays import to_tensor
 from univfast.inputs.files import is_checkpoint, read_file
 
-__all__ = ["load_mask"]
+__all__ = ["load_mask", "open_mask"]
+
+
+def open_mask(mask: object, tokens: int) -> torch.Tensor:
+    """A mask of so many tokens, flattened to bool ``[tokens]``: true where a token counts.
+
+    Args:
+        mask: bool, or integers 0 and 1, of any shape, as a tensor, an array or a file's path.
+        tokens: how many values it must have.
+
+    Raises:
+        InputError: it is no such mask; names the file or ``mask``.
+        TypeError: ``mask`` is none of these.
+    """
+    if isinstance(mask, (str, os.PathLike)):
+        name, flags = os.fsdecode(mask), load_mask(mask)
+    else:
+        name, flags = "mask", _flags(to_tensor(mask, "mask"), "mask")
+    if len(flags) != tokens:
+        raise InputError(
+            f"{name}: the mask has {len(flags)} values for {tokens} tokens; give one value a token"
+        )
+    return flags
 
 
 def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
@@ -24,15 +47,19 @@ def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
     if is_checkpoint(content) or len(content) != 1:
         raise InputError(f"{name}: a mask file must hold one array; save the mask alone")
     (stored,) = content.values()
-    mask = stored.tensor().flatten()
+    if stored.tensor().numel() == 0:
+        raise InputError(f"{name}: the mask is empty; give one value a token")
+    return _flags(stored.tensor(), name)
+
+
+def _flags(mask: torch.Tensor, name: str) -> torch.Tensor:
     if mask.dtype.is_floating_point or mask.dtype.is_complex:
         raise InputError(
             f"{name}: a mask has dtype bool or integer, found "
             f"{str(mask.dtype).removeprefix('torch.')}; convert it to bool"
         )
-    if mask.numel() == 0:
-        raise InputError(f"{name}: the mask is empty; give one value a token")
-    kept = mask == 1
-    if not bool((kept | (mask == 0)).all()):
+    flags = mask.cpu().flatten()
+    kept = flags == 1
+    if not bool((kept | (flags == 0)).all()):
         raise InputError(f"{name}: a mask holds 0 and 1 alone; convert it to bool")
     return kept

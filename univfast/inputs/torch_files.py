@@ -15,12 +15,14 @@ from univfast.inputs.stored import Stored, from_bits, from_memory
 
 __all__ = ["is_checkpoint", "read_torch"]
 
+_ALIGNMENT = 64  # bytes
+
 _SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 
 
-def is_checkpoint(content: dict[str, Any]) -> bool:
+def is_checkpoint(content: object) -> bool:
     """Whether this is what ``univfast train`` saves."""
-    kind = content.get("format")
+    kind = content.get("format") if isinstance(content, dict) else None
     return isinstance(kind, str) and kind == "univfast-checkpoint"
 
 
@@ -32,22 +34,34 @@ def read_torch(
     ``members`` are those of the zip file that it is, None for the format from before PyTorch 1.6,
     which is loaded whole. A checkpoint of ``univfast train`` is returned as the dict that it is.
     """
-    if members is None:
-        return _tensors(_load(path, name, map_location="cpu"), name, lone)
+    if members is None or not _as_written(mapped, members):
+        content = _load(path, name, map_location="cpu")
+        return content if is_checkpoint(content) else _tensors(content, name, lone)
     # Without the data: types, shapes, and the place of each storage in the file.
     content = _load(path, name, map_location="meta")
-    if isinstance(content, dict) and is_checkpoint(content):
+    if is_checkpoint(content):
         checkpoint: dict[str, Any] = _load(path, name, map_location="cpu")
         return checkpoint
     tensors = {lone: content} if isinstance(content, torch.Tensor) else content
-    spans = _spans(tensors, _places(mapped, members)) if isinstance(tensors, dict) else None
+    data = {member.span for member in members if "/data/" in member.name}
+    spans = _spans(tensors, data) if isinstance(tensors, dict) else None
     if spans is not None:
         _check_names(tensors, name)
         return {layer: _map(mapped, tensors[layer], span) for layer, span in spans.items()}
-    # Compressed by another program, in the other byte order, or a PyTorch that does not tell the
-    # places: PyTorch's own mapping, whose pages the kernel takes back only when it needs them.
-    stored = not any(member.compressed for member in members)
-    return _tensors(_load(path, name, map_location="cpu", mmap=stored), name, lone)
+    # Not written by PyTorch, or read by one before 2.10, which does not tell the places. Its own
+    # mapping will do, whose pages the kernel takes back only when it needs them, but its tensors
+    # lie wherever the data does, so only where that is aligned as PyTorch aligns it.
+    aligned = all(start % _ALIGNMENT == 0 for start, _ in data)
+    return _tensors(_load(path, name, map_location="cpu", mmap=aligned), name, lone)
+
+
+def _as_written(mapped: MappedFile, members: list[Member]) -> bool:
+    """Whether the bytes of the storages are in the file as this machine holds them in memory."""
+    # PyTorch finds members in any case. With the other order it crashes without the data, and with
+    # compression it maps the compressed bytes as if they were the values (both in 2.13).
+    orders = [m.span for m in members if m.name.lower().endswith("/byteorder")]
+    found = {mapped.bytes[slice(*span)].tobytes() for span in orders} or {b"little"}
+    return found == {sys.byteorder.encode()} and not any(member.compressed for member in members)
 
 
 def _load(path: str, name: str, **options: Any) -> Any:
@@ -63,18 +77,10 @@ def _load(path: str, name: str, **options: Any) -> Any:
         raise InputError(f"{name}: {what} and was not executed; {_SAVE_AGAIN}") from error
 
 
-def _places(mapped: MappedFile, members: list[Member]) -> set[tuple[int, int]]:
-    """Where in the file storages lie as PyTorch needs them: (start, stop) in bytes."""
-    order = [member for member in members if member.name.endswith("/byteorder")]
-    if any(mapped.bytes[slice(*m.span)].tobytes() != sys.byteorder.encode() for m in order):
-        return set()
-    return {member.span for member in members if not member.compressed}
-
-
 def _spans(
     tensors: dict[Any, Any], places: set[tuple[int, int]]
 ) -> dict[Any, tuple[int, int]] | None:
-    """Where each tensor's storage lies, or None where they do not all lie at one of ``places``.
+    """Where each tensor's storage lies (start, stop), or None unless each is one of ``places``.
 
     PyTorch computes its answer from its own way of writing; only what the zip file's directory
     confirms is trusted.

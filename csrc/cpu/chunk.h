@@ -1,0 +1,51 @@
+// A chunk of tokens -> central moments, and how the moments of two chunks merge.
+#pragma once
+
+#include <optional>
+
+#include "kernels.h"
+#include "workspace.h"
+
+namespace univfast::cpu {
+
+// Rows of moments [5 + 2 * draws, neurons].
+enum MomentRow { kMeanA, kMeanB, kM2A, kM2B, kCoAB, kRotated };
+
+inline int64_t moment_rows(int64_t draws) { return kRotated + 2 * draws; }
+
+// One call's arguments and what follows from them.
+struct Job {
+    const PairedParams& params;
+    const Level& level;
+    RotationPlan plan;
+    int64_t neurons;
+    int64_t draws;
+
+    explicit Job(const PairedParams& p);
+
+    int64_t row(int64_t token) const { return params.rows ? params.rows[token] : token; }
+    const float* signs(int64_t draw) const { return params.signs.data + draw * kStages * neurons; }
+};
+
+// What one thread needs besides the results. Sized for T = double, which any chunk may fall back to.
+struct Scratch {
+    double* sums;             // [5 + 2 * draws, neurons]: chunk_moments leaves its result here
+    double* delta;            // [neurons]
+    double* rotated_delta;    // [neurons]
+    std::byte* pivot[2];      // [neurons] of T, for a and b
+    std::byte* converted[2];  // [kRunTokens, strip] of T
+    std::byte* rotated;       // [neurons] of T
+    std::byte* spare;         // [neurons] of T
+    std::byte* run_sums[2];   // [neurons] of T
+};
+
+int64_t scratch_size(int64_t neurons, int64_t draws);  // bytes
+Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws);
+
+// scratch.sums = the moments of tokens first .. first + count; or the bad value that prevents it.
+std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t count, Scratch& scratch);
+
+// into, of n_into tokens, takes in from, of n_from. Uses scratch.delta, rotated_delta and spare.
+void merge_moments(const Job& job, double* into, double n_into, const double* from, double n_from, Scratch& scratch);
+
+}  // namespace univfast::cpu

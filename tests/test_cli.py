@@ -1,0 +1,408 @@
+"""The command line: every command runs, says what it does, and refuses bad input in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from univfast.cli import main
+from univfast.cli.main import cli
+
+FILES = {"neurons.csv", "summary.json", "correlation.png", "excess.png", "report.html"}
+COLUMNS = (
+    "layer,neuron,match_layer,match_neuron,correlation,baseline,baseline_std,excess,"
+    "p_value,q_value,universal,dead"
+)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two models of two layers; 8 of the 96 neurons of layer mlp.0 are shared."""
+    generator = torch.Generator().manual_seed(0)
+    a = {f"mlp.{i}": torch.randn(50, 20, 96, generator=generator) for i in range(2)}
+    b = {f"mlp.{i}": torch.randn(50, 20, 96, generator=generator) for i in range(2)}
+    b["mlp.0"][..., :8] = a["mlp.0"][..., :8] + 0.3 * b["mlp.0"][..., :8]
+    paths = tmp_path / "a.pt", tmp_path / "b.pt"
+    for path, layers in zip(paths, (a, b), strict=True):
+        torch.save(layers, path)
+    return paths
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr; nothing else may have been printed."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+# ---- help ----------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert set(cli.commands) == {"demo", "train", "capture", "correlate", "report", "info"}
+    for name in cli.commands:
+        assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_each_command_explains_itself_and_its_options(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert len(cli.commands[name].help or "") > 40
+    for parameter in cli.commands[name].params:
+        if parameter.param_type_name == "option":
+            assert parameter.opts[0] in text
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help"  # type: ignore[attr-defined]
+
+
+def test_readme_names_every_command() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name in cli.commands:
+        assert f"univfast {name}" in readme
+
+
+def test_help_and_version_do_not_import_torch() -> None:
+    code = (
+        "import sys; from univfast.cli import main; "
+        "assert main(['correlate', '--help']) == 0; assert main(['--version']) == 0; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_info_says_what_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"univfast", "torch", "simd", "threads", "cuda"} <= set(lines)
+    assert lines["torch"] == torch.__version__
+
+
+# ---- correlate -----------------------------------------------------------------------------------
+
+
+def test_correlate_prints_a_table_and_a_verdict(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("correlate", *pair) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "8 of 192 live neurons" in " ".join(captured.out.split())
+    assert "more than chance explains" in " ".join(captured.out.split())
+
+
+def test_correlate_writes_the_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "result"
+    assert run("correlate", *pair, "--out", out, "--quiet", "--draws", 3, "--seed", 7) == 0
+    assert {path.name for path in out.iterdir()} == FILES
+    text = (out / "neurons.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["neuron"] for row in rows if row["universal"] == "true"] == [
+        str(i) for i in range(8)
+    ]
+    assert {row["layer"] for row in rows} == {"mlp.0", "mlp.1"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["models"] == [str(path) for path in pair]
+    assert summary["rotation"] == {"kind": "hadamard", "draws": 3, "seed": 7}
+    assert summary["tokens"] == 1000
+    assert summary["neurons"] == 192
+    assert summary["universal"] == 8
+    assert summary["universal_by_chance"] == 0.0
+    assert {"univfast", "match", "threshold", "dead", "fdr", "device", "seconds"} <= set(summary)
+
+
+def test_json_is_the_summary_and_quiet_is_silent(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("correlate", *pair, "--json", "--layers", "*.1") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [row["layer"] for row in summary["layers"]] == ["mlp.1"]
+    assert run("correlate", *pair, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_absent_numbers_are_null_in_json_and_nan_in_tables(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert run("correlate", *pair, "--draws", 1, "--out", tmp_path / "o", "--quiet") == 0
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert summary["universal_by_chance"] is None
+    assert summary["fdr"] is None
+    row = next(csv.DictReader((tmp_path / "o" / "neurons.csv").read_text().splitlines()))
+    assert row["p_value"] == row["q_value"] == row["baseline_std"] == "nan"
+    assert row["baseline"] != "nan"
+
+
+def test_mask_file_leaves_tokens_out(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = torch.ones(50, 20, dtype=torch.bool)
+    mask[:, 0] = False
+    torch.save(mask, tmp_path / "mask.pt")
+    assert run("correlate", *pair, "--mask", tmp_path / "mask.pt", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 950
+
+
+def test_report_draws_a_saved_result_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert run("correlate", *pair, "--out", out, "--quiet", "--draws", 1) == 0
+    before = {name: (out / name).read_bytes() for name in FILES}
+    for name in ("correlation.png", "excess.png", "report.html"):
+        (out / name).unlink()
+    assert run("report", out) == 0
+    assert {name: (out / name).read_bytes() for name in FILES} == before
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+def save(path: Path, value: object) -> Path:
+    torch.save(value, path)
+    return path
+
+
+class Payload:
+    """Unpickling this would make the file that it names."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (str(self.marker),))
+
+
+BAD_FILES = {
+    "missing.pt": None,
+    "empty.pt": b"",
+    "garbage.pt": b"\x80 this is no file of tensors",
+    "truncated.safetensors": b"\xff\x00\x00\x00\x00\x00\x00\x00{",
+    "garbage.npy": b"\x93NUMPY\x01\x00",
+    "garbage.npz": b"PK\x03\x04 and then nothing",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("first", [True, False], ids=["a", "b"])
+def test_unreadable_files_are_named(
+    name: str,
+    first: bool,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / name
+    if BAD_FILES[name] is not None:
+        path.write_bytes(BAD_FILES[name])
+    inputs = (path, pair[1]) if first else (pair[0], path)
+    assert run("correlate", *inputs, "--out", tmp_path / "o") == 2
+    assert error_line(capsys).startswith(f"Error: {path}: ")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_pickle_is_never_executed(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = tmp_path / "executed"
+    malicious = [save(tmp_path / "evil.pt", {"mlp.0": Payload(marker)})]
+    malicious.append(tmp_path / "evil.npy")
+    np.save(malicious[1], np.array([Payload(marker)], dtype=object), allow_pickle=True)
+    malicious.append(tmp_path / "plain.pt")
+    malicious[2].write_bytes(pickle.dumps(Payload(marker)))
+    for path in malicious:
+        assert run("correlate", path, pair[1]) == 2
+        assert str(path) in error_line(capsys)
+        assert not marker.exists()
+    # The test can fail: the payload does what it says when it is unpickled.
+    pickle.loads(malicious[2].read_bytes())
+    assert marker.exists()
+
+
+def test_disagreeing_files_are_both_named(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = torch.load(pair[1], weights_only=True)
+    others = {
+        "width": {name: x[..., :90].clone() for name, x in layers.items()},
+        "tokens": {name: x[:40].clone() for name, x in layers.items()},
+        "names": {name.replace("mlp", "ffn"): x for name, x in layers.items()},
+    }
+    for what, value in others.items():
+        path = save(tmp_path / f"{what}.pt", value)
+        assert run("correlate", pair[0], path) == 2
+        line = error_line(capsys)
+        assert str(pair[0]) in line
+        assert str(path) in line
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_values_are_named_by_file_layer_token_and_neuron(
+    bad: float, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = torch.load(pair[1], weights_only=True)
+    layers["mlp.1"][7, 3, 41] = bad
+    path = save(tmp_path / "bad.pt", layers)
+    assert run("correlate", pair[0], path, "--out", tmp_path / "o") == 2
+    line = error_line(capsys)
+    assert line.startswith(f"Error: {path}: layer 'mlp.1' has {bad!r} at token 143, neuron 41")
+    assert not (tmp_path / "o").exists()
+
+
+OPTIONS = {
+    "--draws": "0",
+    "--rotation": "random",
+    "--match": "nothing",
+    "--threshold": "nan",
+    "--threads": "0",
+    "--layers": "nothing.*",
+    "--mask": "missing.pt",
+    "--device": "cuda",
+    "--seed": "one",
+    "--nonsense": "1",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_bad_options_are_refused(
+    option: str, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("correlate", *pair, option, OPTIONS[option]) == 2
+    line = error_line(capsys)
+    assert option.strip("-") in line or OPTIONS[option] in line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["correlate"], ["correlate", "a.pt"], ["nothing"], ["train"], ["report", "nope"]]
+)
+def test_bad_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    error_line(capsys)
+
+
+def test_a_failure_leaves_an_earlier_result_alone(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o"
+    assert run("correlate", *pair, "--out", out, "--quiet") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run("correlate", pair[0], tmp_path / "missing.pt", "--out", out) == 2
+    (out / "excess.png").unlink()
+    (out / "excess.png").mkdir()  # cannot be replaced by a file
+    assert run("correlate", *pair, "--out", out, "--seed", 1, "--quiet") == 2
+    assert "excess.png" in capsys.readouterr().err
+    (out / "excess.png").rmdir()
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert after == {name: data for name, data in before.items() if name != "excess.png"}
+
+
+def test_unwritable_output_is_named_before_any_work(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run("correlate", *pair, "--out", out) == 2
+        assert str(out) in error_line(capsys)
+    assert run("train", tmp_path / "file" / "x.ckpt") == 2
+    assert "x.ckpt" in error_line(capsys)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+# ---- the experiment ------------------------------------------------------------------------------
+
+SMALL = ("--steps", 4, "--samples", 64, "--d-model", 16, "--d-mlp", 24, "--quiet")
+
+
+def test_checkpoints_and_captured_files_give_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [tmp_path / "a.ckpt", tmp_path / "b.ckpt"]
+    captured = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for seed, (model, activations) in enumerate(zip(models, captured, strict=True), start=1):
+        assert run("train", model, "--seed", seed, *SMALL) == 0
+        assert run("capture", model, "--out", activations, "--quiet") == 0
+    assert run("correlate", *models, "--out", tmp_path / "o", "--quiet") == 0
+    assert run("correlate", *captured, "--json") == 0
+    from_files = json.loads(capsys.readouterr().out)
+    from_models = json.loads((tmp_path / "o" / "summary.json").read_text())
+    for summary in (from_files, from_models):
+        del summary["models"], summary["seconds"]
+    assert from_files == from_models
+    assert from_files["neurons"] == 48
+
+
+def test_capture_site_and_data(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
+    assert run("train", tmp_path / "a.ckpt", *SMALL) == 0
+    for name, options in {"pre": [], "post": [], "text": ["--data", tmp_path / "text.txt"]}.items():
+        site = "post" if name == "post" else "pre"
+        out = tmp_path / f"{name}.pt"
+        arguments = ["--out", out, "--site", site, "--quiet", *options]
+        assert run("capture", tmp_path / "a.ckpt", *arguments) == 0
+    pre, post, text = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)["mlp.0"]
+        for name in ("pre", "post", "text")
+    )
+    assert pre.shape[1:] == (64, 24)
+    assert torch.equal(post, pre.relu())
+    assert not torch.equal(text, pre)
+
+
+def test_models_of_different_test_sets_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, data in {"a": "docs", "b": "random"}.items():
+        assert run("train", tmp_path / f"{name}.ckpt", "--data", data, *SMALL) == 0
+    assert run("correlate", tmp_path / "a.ckpt", tmp_path / "b.ckpt") == 2
+    line = error_line(capsys)
+    assert "a.ckpt" in line
+    assert "b.ckpt" in line
+
+
+def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "--out", tmp_path / "d", "--data", "random", "--steps", 2) == 0
+    assert {path.name for path in (tmp_path / "d").iterdir()} == FILES | {"a.ckpt", "b.ckpt"}
+    text = " ".join(capsys.readouterr().out.split())
+    assert "of 512 live neurons" in text
+    assert "Chance alone gives" in text
+
+
+# ---- as a process --------------------------------------------------------------------------------
+
+
+def test_interrupt_exits_130_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "univfast", "train", str(tmp_path / "a.ckpt")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        time.sleep(4)  # well inside training, which takes many seconds
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_traceback(pair: tuple[Path, Path]) -> None:
+    command = f"{sys.executable} -m univfast correlate {pair[0]} {pair[1]} --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.stderr == b""
