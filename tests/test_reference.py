@@ -157,7 +157,7 @@ def test_statistics_by_hand() -> None:
     assert s.universal_by_chance == 0.5
     assert s.fdr == 0.5
     np.testing.assert_array_equal(s.p_value, [2 / 5, 3 / 5, 1 / 3, np.nan])
-    # Sorted p: 1/3, 2/5, 3/5 over three live neurons: 1, 3/5, 3/5, and then the smallest from above.
+    # Sorted p 1/3, 2/5, 3/5, times 3 / rank: 1, 3/5, 3/5; then the smallest from there on.
     np.testing.assert_allclose(s.q_value, [0.6, 0.6, 0.6, np.nan], rtol=1e-15)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from univfast import moments as m
 from univfast import native
+from univfast.checks import as_integer
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
@@ -41,7 +42,11 @@ def check_device(device: str | torch.device | None) -> None:
     Raises:
         InputError: any device but the CPU.
     """
-    if device is not None and torch.device(device).type != "cpu":
+    try:
+        on_cpu = device is None or torch.device(device).type == "cpu"
+    except RuntimeError:  # no device that torch knows
+        on_cpu = False
+    if not on_cpu:
         raise InputError(
             f"device: this build of univfast runs on the CPU only, got {str(device)!r}; use 'cpu'"
         )
@@ -76,12 +81,8 @@ class PairedCorrelation:
         device: str | torch.device | None = None,
         threads: int | None = None,
     ) -> None:
-        if isinstance(neurons, bool) or not isinstance(neurons, int):
-            raise TypeError(f"neurons: expected an integer, got {type(neurons).__name__}")
-        if neurons < 1:
-            raise InputError(f"neurons: got {neurons}, expected at least 1")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: got {threads}, expected at least 1")
+        neurons = as_integer("neurons", neurons, 1)
+        seed = as_integer("seed", seed)
         check_device(device)
         self._rotations = make_rotations(rotation, neurons, draws, seed, layer)
         self._options = {
@@ -91,7 +92,7 @@ class PairedCorrelation:
             "seed": seed,
             "layer": layer,
         }
-        self._threads = threads
+        self._threads = None if threads is None else as_integer("threads", threads, 1)
         self.neurons = neurons
         self.reset()
 
@@ -141,7 +142,7 @@ class PairedCorrelation:
                 f"a and b: got shape {list(x.shape)}, expected [..., {self.neurons}] (the last"
                 " axis is neurons)"
             )
-        keep = None if mask is None else open_mask(mask, x.shape[:-1].numel())
+        keep = None if mask is None else open_mask(mask, x.shape[:-1])
         self.update_rows(x.reshape(-1, self.neurons), y.reshape(-1, self.neurons), keep, Origin())
 
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
@@ -172,6 +173,8 @@ class PairedCorrelation:
         Raises:
             InputError: the options differ.
         """
+        if not isinstance(other, PairedCorrelation):
+            raise TypeError(f"merge: expected a PairedCorrelation, got {type(other).__name__}")
         _check_options(other._options, self._options, "merge")
         self._moments = m.merge(
             self._moments, self._tokens, other._moments, other._tokens, self._rotations
@@ -194,13 +197,23 @@ class PairedCorrelation:
         Raises:
             InputError: not such a state, of another version, or of other options.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: expected a dict, got {type(state).__name__}")
         if state.get("format") != "univfast-paired" or state.get("version") != _STATE_VERSION:
             raise InputError(
                 "load_state_dict: not a state of PairedCorrelation version"
                 f" {_STATE_VERSION} (format {state.get('format')!r}, version"
                 f" {state.get('version')!r})"
             )
-        _check_options(state.get("options", {}), self._options, "load_state_dict")
+        options, tokens = state.get("options"), state.get("tokens")
+        _check_options(
+            options if isinstance(options, Mapping) else {}, self._options, "load_state_dict"
+        )
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise InputError(
+                f"load_state_dict: got {tokens!r} tokens, expected a number; was the state cut or"
+                " edited?"
+            )
         moments = state.get("moments")
         if not isinstance(moments, Tensor) or moments.shape != self._moments.shape:
             raise InputError(
@@ -208,7 +221,7 @@ class PairedCorrelation:
                 f" {list(self._moments.shape)}; was the state cut or edited?"
             )
         self._moments = moments.to(device="cpu", dtype=torch.float64, copy=True)
-        self._tokens = int(state["tokens"])
+        self._tokens = tokens
 
     def correlations(self) -> LayerCorrelation:
         """r and the rotated r of this layer.
@@ -253,10 +266,9 @@ class PairedCorrelation:
             raise InputError(
                 _bad_value(paired._replace(token=token), str(self._options["layer"]), origin)
             )
-        wide = torch.float64 in (a.dtype, b.dtype)
-        compute = torch.float64 if wide else torch.float32
-        # Rotating deviations instead of values keeps a large common offset out of the products.
-        deviations = b.to(compute) - paired[m.MEAN_B].to(compute)
+        # Rotating deviations instead of values keeps a large common offset out of the products. In
+        # float64: where neurons cancel in a rotation, float32 products miss 1e-6 in r.
+        deviations = b.double() - paired[m.MEAN_B]
         rows_rotated = []
         for rotated in self._rotations.apply(deviations):
             draw = self._native_moments(a, rotated, None, none, origin)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from univfast.accumulators import Origin, PairedCorrelation, check_device
+from univfast.checks import as_number
 from univfast.errors import InputError
 from univfast.inputs import Activations, Layer, match_layers, open_activations, open_mask
 from univfast.result import CorrelationResult, make_result
@@ -65,6 +66,7 @@ def correlate(
     if match != "index":
         raise InputError(f"match: got {match!r}, expected 'index'")
     check_device(device)
+    threshold = as_number("threshold", threshold)
     first, second = _open(a, "a"), _open(b, "b")
     pairs = match_layers(first, second, layers)
     accumulators = [
@@ -78,7 +80,7 @@ def correlate(
         )
         for layer, _ in pairs
     ]
-    keep = None if mask is None else open_mask(mask, pairs[0][0].tokens)
+    keep = None if mask is None else open_mask(mask, pairs[0][0].shape[:-1])
     if keep is not None and not bool(keep.any()):
         raise InputError("mask: leaves no token; true marks the tokens to use")
     total = sum(layer.tokens * layer.neurons for layer, _ in pairs)

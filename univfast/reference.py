@@ -6,6 +6,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -16,6 +17,7 @@ __all__ = [
     "KINDS",
     "PairedCorrelation",
     "Statistics",
+    "correlate",
     "layer_seed",
     "pearson",
     "rotation_matrix",
@@ -228,3 +230,40 @@ def statistics(
     fdr = by_chance / flagged if flagged else np.nan
     std = rotated.std(axis=0, ddof=1)
     return Statistics(baseline, std, excess, p, q, universal, by_chance, fdr)
+
+
+def correlate(
+    a: ArrayLike | Mapping[str, ArrayLike],
+    b: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    rotation: str = "hadamard",
+    draws: int = 5,
+    seed: int = 0,
+    threshold: float = 0.5,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Statistics]:
+    """r of each neuron, layer after layer, and what follows from it; index matching.
+
+    Args:
+        a: activations of A, ``[..., neurons]``, or a dict of layer name to these.
+        b: activations of B, with the same layers and shapes.
+        rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
+        draws: rotations for the baseline.
+        seed: of the rotations.
+        threshold: of the excess.
+        mask: ``[...]``, true for the tokens to use; None for all.
+    """
+    layers_a = a if isinstance(a, Mapping) else {"activations": a}
+    layers_b = b if isinstance(b, Mapping) else {"activations": b}
+    correlations, rotations, numbers = [], [], []
+    for number, (name, values) in enumerate(layers_a.items()):
+        neurons = np.asarray(values).shape[-1]
+        layer = PairedCorrelation(neurons, draws=draws, rotation=rotation, seed=seed, layer=name)
+        layer.update(values, layers_b[name], mask)
+        r, rotated = layer.compute()
+        correlations.append(r)
+        # A neuron that is dead in B has no r, and takes no part in the null either.
+        rotations.append(np.where(np.isnan(r), np.nan, rotated))
+        numbers.append(np.full(neurons, number))
+    r = np.concatenate(correlations)
+    return r, statistics(r, np.concatenate(rotations, axis=1), np.concatenate(numbers), threshold)

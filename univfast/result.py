@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from univfast.checks import as_number
 from univfast.errors import InputError
 from univfast.statistics import LayerCorrelation, statistics
 from univfast.verdict import verdict
@@ -144,10 +145,7 @@ def make_result(
     Raises:
         InputError: the threshold is not a finite number.
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-        raise TypeError(f"threshold: expected a number, got {type(threshold).__name__}")
-    if threshold - threshold != 0:
-        raise InputError(f"threshold: got {threshold}, expected a finite number")
+    threshold = as_number("threshold", threshold)
     stats = statistics(list(layers), threshold)
     correlation = torch.cat([layer.correlation for layer in layers])
     names = [layer.layer for layer in layers for _ in range(len(layer.correlation))]

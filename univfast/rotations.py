@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from univfast import native
+from univfast.checks import as_integer
 from univfast.errors import InputError
 from univfast.reference import KINDS, layer_seed, rotation_matrix
 
@@ -75,12 +76,10 @@ def make_rotations(kind: str, neurons: int, draws: int, seed: int, layer: str) -
     """
     if kind not in KINDS:
         raise InputError(f"rotation: got {kind!r}, expected one of {', '.join(KINDS)}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed: expected an integer, got {type(seed).__name__}")
-    if isinstance(draws, bool) or not isinstance(draws, int):
-        raise TypeError(f"draws: expected an integer, got {type(draws).__name__}")
+    seed = as_integer("seed", seed)
     if kind == "none":
         return HadamardRotations(neurons, 0, seed, layer)
+    draws = as_integer("draws", draws)
     if draws < 1:
         raise InputError(f"draws: got {draws}, expected at least 1; rotation='none' asks for none")
     if kind == "hadamard":

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "../moments.h"
@@ -14,8 +15,18 @@ namespace {
 // Neurons that are read together where no rotation needs whole rows: 16 tokens of both inputs fit a core's L2.
 constexpr int64_t kStripNeurons = 1024;
 
-// float32 squares below this lose bits to underflow; the chunk is then summed in float64.
-constexpr double kSmallestSquare = 1e-36;
+// Tokens whose mean is the pivot. More come nearer to the mean, fewer are read twice.
+constexpr int64_t kPivotTokens = 32;
+
+// A chunk that float32 does not hold well is summed again in float64: where squares are so small that they lose bits
+// to underflow, and where the squared distance of pivot and mean is more than this share of the mean square, which
+// multiplies the rounding of a variance by 1 / (1 - share). About one chunk in a thousand, on sparse neurons.
+constexpr double kSmallestDeviation = 1e-18;
+constexpr double kSmallestSquare = kSmallestDeviation * kSmallestDeviation;
+constexpr double kLargestShift = 0.75;
+// A token this many times as large as the usual one, in squares, is rotated in float64.
+constexpr double kLargeToken = 16;
+
 // Values beyond this overflow float64 when squared and summed.
 constexpr double kLargestValue = 1e150;
 
@@ -44,32 +55,79 @@ const std::byte* row_at(const Matrix& matrix, int64_t row, int64_t neuron) {
 template <class T>
 constexpr DType kDType = std::is_same_v<T, double> ? DType::float64 : DType::float32;
 
-// Points rows[0 .. count] at the tokens' values from neuron `first` on, as T, converted if they are not.
+// Points at a token's values from neuron `first` on, as T, converted if they are not.
 template <class T>
-void fetch(const Job& job, const Matrix& matrix, int64_t token, int count, int64_t first, int64_t strip,
-           std::byte* converted, const T** rows) {
-    const auto& kernels = cpu::kernels<T>(job.level);
-    for (int t = 0; t < count; ++t) {
-        const std::byte* values = row_at(matrix, job.row(token + t), first);
-        if (matrix.dtype == kDType<T>) {
-            rows[t] = reinterpret_cast<const T*>(values);
-        } else {
-            T* to = as<T>(converted) + t * strip;
-            kernels.convert(values, matrix.dtype, to, strip);
-            rows[t] = to;
-        }
-    }
+const T* fetch(const Job& job, const Matrix& matrix, int64_t token, int64_t first, int64_t width, T* converted) {
+    const std::byte* values = row_at(matrix, job.row(token), first);
+    if (matrix.dtype == kDType<T>) return reinterpret_cast<const T*>(values);
+    kernels<T>(job.level).convert(values, matrix.dtype, converted, width);
+    return converted;
 }
 
-// The mean of the first tokens, taken from the first: exactly the value where a neuron is constant, so that its
-// deviations, and its variance, are exactly zero.
+// The token that sample i of so many takes from a chunk: one from each equal share, at an irregular place, so
+// that what recurs in the data (the starts of sequences, say) does not fall on many samples.
+int64_t sampled_token(int64_t i, int64_t samples, int64_t count) {
+    const int64_t begin = i * count / samples, end = (i + 1) * count / samples;
+    return begin + static_cast<int64_t>(mix64(static_cast<uint64_t>(i)) % static_cast<uint64_t>(end - begin));
+}
+
+// pivot = the mean of some of the chunk's tokens, taken from the first of them: exactly the value where a neuron is
+// constant, so that its deviations, and its variance, are exactly zero. Returns whether their squares fit T.
 template <class T>
-void take_pivot(const T* const* rows, int count, int64_t neurons, T* pivot) {
-    for (int64_t i = 0; i < neurons; ++i) {
-        T shift = 0;
-        for (int t = 1; t < count; ++t) shift += rows[t][i] - rows[0][i];
-        pivot[i] = rows[0][i] + shift / static_cast<T>(count);
+bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t count, int64_t neuron, int64_t width,
+                T* pivot, Scratch& s) {
+    const int64_t samples = std::min(count, kPivotTokens);
+    T* shift = as<T>(s.rotated);
+    T* span = as<T>(s.spare);
+    for (int64_t k = 0; k < samples; ++k) {
+        const int64_t token = first + sampled_token(k, samples, count);
+        const T* values = fetch(job, matrix, token, neuron, width, as<T>(s.converted[0]));
+        if (k == 0) {
+            std::copy_n(values, width, pivot);
+            std::fill_n(shift, width, T(0));
+            std::fill_n(span, width, T(0));
+            continue;
+        }
+        for (int64_t i = 0; i < width; ++i) {
+            const T deviation = values[i] - pivot[i];
+            shift[i] += deviation;
+            span[i] = std::max(span[i], std::abs(deviation));
+        }
     }
+    bool fits = true;
+    for (int64_t i = 0; i < width; ++i) {
+        pivot[i] += shift[i] / static_cast<T>(samples);
+        fits &= span[i] == 0 || span[i] > kSmallestDeviation;
+    }
+    return fits;
+}
+
+// s.usual_square of tokens first .. first + count.
+template <class T>
+void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s) {
+    double squares[kPivotTokens];
+    const int64_t samples = std::min(count, kPivotTokens);
+    for (int64_t k = 0; k < samples; ++k) {
+        const int64_t token = first + sampled_token(k, samples, count);
+        const T* values = fetch(job, job.params.b, token, 0, job.neurons, as<T>(s.converted[0]));
+        squares[k] =
+            static_cast<double>(kernels<T>(job.level).squared_distance(values, as<T>(s.pivot[1]), job.neurons));
+        if (!std::isfinite(squares[k])) squares[k] = std::numeric_limits<double>::max();
+    }
+    std::nth_element(squares, squares + samples / 2, squares + samples);
+    s.usual_square = squares[samples / 2];
+}
+
+// z = R (x - pivot). float32 rounds z in proportion to the whole token's size. Where one token is far larger than
+// the others (as the first of a sequence can be), that drowns a rotated neuron in which it happens to cancel; such a
+// token is rotated in float64.
+template <class T>
+void rotate_token(const Job& job, const T* x, const T* pivot, const float* signs, bool large, T* z, Scratch& s) {
+    const int64_t n = job.neurons;
+    if (!large) return kernels<T>(job.level).rotate_row(job.plan, x, pivot, signs, z, as<T>(s.spare));
+    for (int64_t i = 0; i < n; ++i) s.delta[i] = static_cast<double>(x[i]) - static_cast<double>(pivot[i]);
+    kernels<double>(job.level).rotate_row(job.plan, s.delta, nullptr, signs, s.rotated_delta, as<double>(s.spare));
+    for (int64_t i = 0; i < n; ++i) z[i] = static_cast<T>(s.rotated_delta[i]);
 }
 
 template <class T>
@@ -79,10 +137,14 @@ void add_rotations(const Job& job, const Run<T>& run, Scratch& s) {
     T* z = as<T>(s.rotated);
     T* zz = as<T>(s.run_sums[0]);
     T* xz = as<T>(s.run_sums[1]);
+    bool large[kRunTokens] = {};
+    for (int t = 0; t < run.tokens && std::is_same_v<T, float>; ++t) {
+        large[t] = kernels.squared_distance(run.b[t], run.pivot_b, n) > kLargeToken * s.usual_square;
+    }
     for (int64_t draw = 0; draw < job.draws; ++draw) {
         const float* signs = job.signs(draw);
         for (int t = 0; t < run.tokens; ++t) {
-            kernels.rotate_row(job.plan, run.b[t], run.pivot_b, signs, z, as<T>(s.spare));
+            rotate_token(job, run.b[t], run.pivot_b, signs, large[t], z, s);
             kernels.accumulate_rotated(z, run.a[t], run.pivot_a, n, zz, xz);
         }
         double* sums = s.sums + (kRotated + 2 * draw) * n;
@@ -91,51 +153,42 @@ void add_rotations(const Job& job, const Run<T>& run, Scratch& s) {
     }
 }
 
-// s.sums and s.pivot of tokens first .. first + count.
+// s.sums and s.pivot of tokens first .. first + count. Returns false where squares are known not to fit T.
 template <class T>
-void sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
-    const auto& kernels = cpu::kernels<T>(job.level);
+bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
     const int64_t n = job.neurons;
     const int64_t strip = strip_neurons(n, job.draws);
     std::fill_n(s.sums, moment_rows(job.draws) * n, 0.0);
-    for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), n, T(0));
-
+    bool fits = true;
     for (int64_t neuron = 0; neuron < n; neuron += strip) {
         const int64_t width = std::min(strip, n - neuron);
+        T* pivot_a = as<T>(s.pivot[0]) + neuron;
+        T* pivot_b = as<T>(s.pivot[1]) + neuron;
+        fits &= take_pivot(job, job.params.a, first, count, neuron, width, pivot_a, s);
+        fits &= take_pivot(job, job.params.b, first, count, neuron, width, pivot_b, s);
+        if (job.draws > 0) take_usual_square<T>(job, first, count, s);
+        for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), width, T(0));
+
         Run<T> run;
-        run.pivot_a = as<T>(s.pivot[0]) + neuron;
-        run.pivot_b = as<T>(s.pivot[1]) + neuron;
-        for (int64_t token = 0; token < count; token += kRunTokens) {
-            run.tokens = static_cast<int>(std::min<int64_t>(kRunTokens, count - token));
-            fetch(job, job.params.a, first + token, run.tokens, neuron, width, s.converted[0], run.a);
-            fetch(job, job.params.b, first + token, run.tokens, neuron, width, s.converted[1], run.b);
-            if (token == 0) {
-                take_pivot(run.a, run.tokens, width, as<T>(s.pivot[0]) + neuron);
-                take_pivot(run.b, run.tokens, width, as<T>(s.pivot[1]) + neuron);
+        run.pivot_a = pivot_a;
+        run.pivot_b = pivot_b;
+        for (int64_t token = first; token < first + count; token += kRunTokens) {
+            run.tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
+            for (int t = 0; t < run.tokens; ++t) {
+                run.a[t] = fetch(job, job.params.a, token + t, neuron, width, as<T>(s.converted[0]) + t * strip);
+                run.b[t] = fetch(job, job.params.b, token + t, neuron, width, as<T>(s.converted[1]) + t * strip);
             }
-            kernels.paired_run(run, width, s.sums + neuron, n);
+            kernels<T>(job.level).paired_run(run, width, s.sums + neuron, n);
             if (job.draws > 0) add_rotations(job, run, s);
         }
     }
+    return fits;
 }
 
-// Whether sums of squares `xx` left the range in which T holds them; x is zero where all values are the pivot.
-bool out_of_range(double xx, bool varies, double tokens) {
-    return !std::isfinite(xx) || (varies && xx < kSmallestSquare * tokens);
-}
-
-bool sums_out_of_range(const Job& job, const Scratch& s, double tokens) {
-    const int64_t n = job.neurons;
-    bool bad = false;
-    for (int64_t i = 0; i < n; ++i) {
-        bad |= out_of_range(s.sums[kSumXX * n + i], s.sums[kSumX * n + i] != 0, tokens);
-        bad |= out_of_range(s.sums[kSumYY * n + i], s.sums[kSumY * n + i] != 0, tokens);
-    }
-    for (int64_t draw = 0; draw < job.draws; ++draw) {
-        const double* zz = s.sums + (kRotated + 2 * draw) * n;
-        for (int64_t i = 0; i < n; ++i) bad |= out_of_range(zz[i], zz[i] > 0, tokens);
-    }
-    return bad;
+// Whether float32 held the sums x and xx of a chunk well: in range, and with a pivot near enough to the mean.
+bool held_well(double x, double xx, double tokens) {
+    if (x == 0 && xx == 0) return true;
+    return std::isfinite(xx) && xx >= kSmallestSquare * tokens && x * x <= kLargestShift * xx * tokens;
 }
 
 bool all_finite(const double* values, int64_t count) {
@@ -144,12 +197,13 @@ bool all_finite(const double* values, int64_t count) {
     return sum == 0;
 }
 
-// Sums about the pivots -> central moments, in place.
+// Sums about the pivots -> central moments, in place. Returns whether float32 would have held the sums well.
 template <class T>
-void lift_chunk(const Job& job, double tokens, Scratch& s) {
+bool lift_chunk(const Job& job, double tokens, Scratch& s) {
     const int64_t n = job.neurons;
     double* rows = s.sums;
     double* sum_y = s.delta;
+    bool well = true;
     std::copy_n(rows + kSumY * n, n, sum_y);
     for (int64_t draw = 0; draw < job.draws; ++draw) {
         // The sum of rotated deviations is the rotation of their sum.
@@ -158,6 +212,7 @@ void lift_chunk(const Job& job, double tokens, Scratch& s) {
         double* zz = rows + (kRotated + 2 * draw) * n;
         for (int64_t i = 0; i < n; ++i) {
             const double z = s.rotated_delta[i];
+            well &= held_well(z, zz[i], tokens);
             zz[i] = std::max(0.0, centred(zz[i], z, z, tokens));
             zz[n + i] = centred(zz[n + i], rows[kSumX * n + i], z, tokens);
         }
@@ -165,6 +220,7 @@ void lift_chunk(const Job& job, double tokens, Scratch& s) {
     for (int64_t i = 0; i < n; ++i) {
         const ShiftedSums sums = {rows[kSumX * n + i], rows[kSumY * n + i], rows[kSumXX * n + i], rows[kSumYY * n + i],
                                   rows[kSumXY * n + i]};
+        well &= held_well(sums.x, sums.xx, tokens) && held_well(sums.y, sums.yy, tokens);
         const PairMoments m =
             lift(sums, static_cast<double>(as<T>(s.pivot[0])[i]), static_cast<double>(as<T>(s.pivot[1])[i]), tokens);
         rows[kMeanA * n + i] = m.mean_x;
@@ -173,6 +229,7 @@ void lift_chunk(const Job& job, double tokens, Scratch& s) {
         rows[kM2B * n + i] = std::max(0.0, m.m2_y);
         rows[kCoAB * n + i] = m.c_xy;
     }
+    return well;
 }
 
 // The first value, by token, that made a sum overflow or NaN.
@@ -202,13 +259,7 @@ std::optional<BadValue> find_bad(const Job& job, int64_t first, int64_t count, S
 std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t count, Scratch& s) {
     const double tokens = static_cast<double>(count);
     const bool wide = job.params.a.dtype == DType::float64 || job.params.b.dtype == DType::float64;
-    if (!wide) {
-        sum_chunk<float>(job, first, count, s);
-        if (!sums_out_of_range(job, s, tokens)) {
-            lift_chunk<float>(job, tokens, s);
-            return std::nullopt;
-        }
-    }
+    if (!wide && sum_chunk<float>(job, first, count, s) && lift_chunk<float>(job, tokens, s)) return std::nullopt;
     sum_chunk<double>(job, first, count, s);
     if (!all_finite(s.sums, moment_rows(job.draws) * job.neurons)) return find_bad(job, first, count, s);
     lift_chunk<double>(job, tokens, s);

@@ -37,6 +37,7 @@ struct Scratch {
     std::byte* rotated;       // [neurons] of T
     std::byte* spare;         // [neurons] of T
     std::byte* run_sums[2];   // [neurons] of T
+    double usual_square;      // the median squared distance of the chunk's sampled tokens of b from the pivot
 };
 
 int64_t scratch_size(int64_t neurons, int64_t draws);  // bytes

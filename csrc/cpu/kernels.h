@@ -34,6 +34,9 @@ struct Kernels {
     // rotated [neurons] = R (x - pivot), or R x where pivot is null. signs [kStages, neurons]; spare [neurons].
     void (*rotate_row)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* rotated, T* spare);
 
+    // The sum of (x[i] - pivot[i])^2.
+    T (*squared_distance)(const T* x, const T* pivot, int64_t neurons);
+
     // zz[i] += z[i]^2; xz[i] += (a[i] - pivot_a[i]) z[i].
     void (*accumulate_rotated)(const T* z, const T* a, const T* pivot_a, int64_t neurons, T* zz, T* xz);
 

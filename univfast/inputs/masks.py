@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -13,26 +14,30 @@ from univfast.inputs.files import is_checkpoint, read_file
 __all__ = ["load_mask", "open_mask"]
 
 
-def open_mask(mask: object, tokens: int) -> torch.Tensor:
-    """A mask of so many tokens, flattened to bool ``[tokens]``: true where a token counts.
+def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
+    """The mask of activations ``[*shape, neurons]``, flattened to bool ``[tokens]``.
 
     Args:
-        mask: bool, or integers 0 and 1, of any shape, as a tensor, an array or a file's path.
-        tokens: how many values it must have.
+        mask: true for the tokens to use: bool, or integers 0 and 1, as a tensor, an array or a
+            file's path; of ``shape``, or flat.
+        shape: the leading axes of the activations.
 
     Raises:
         InputError: it is no such mask; names the file or ``mask``.
         TypeError: ``mask`` is none of these.
     """
     if isinstance(mask, (str, os.PathLike)):
-        name, flags = os.fsdecode(mask), load_mask(mask)
+        name, found = os.fsdecode(mask), _read(mask)
     else:
-        name, flags = "mask", _flags(to_tensor(mask, "mask"), "mask")
-    if len(flags) != tokens:
+        name, found = "mask", to_tensor(mask, "mask")
+    # As many values in another arrangement would mark the wrong tokens.
+    arranged = found.dim() == 1 or len(shape) == 1 or found.shape == shape
+    if found.numel() != math.prod(shape) or not arranged:
         raise InputError(
-            f"{name}: the mask has {len(flags)} values for {tokens} tokens; give one value a token"
+            f"{name}: the mask has {found.numel()} values of shape {list(found.shape)}, expected "
+            f"{math.prod(shape)} of shape {list(shape)}; give one value a token"
         )
-    return flags
+    return _flags(found, name)
 
 
 def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
@@ -42,6 +47,10 @@ def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"mask: expected a path, found {type(path).__name__}")
+    return _flags(_read(path), os.fsdecode(path))
+
+
+def _read(path: str | os.PathLike[str]) -> torch.Tensor:
     name = os.fsdecode(path)
     content = read_file(name, "mask")
     if is_checkpoint(content) or len(content) != 1:
@@ -49,7 +58,7 @@ def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
     (stored,) = content.values()
     if stored.tensor().numel() == 0:
         raise InputError(f"{name}: the mask is empty; give one value a token")
-    return _flags(stored.tensor(), name)
+    return stored.tensor()
 
 
 def _flags(mask: torch.Tensor, name: str) -> torch.Tensor:

@@ -1,0 +1,84 @@
+"""Options, the activations of a session, and the tables at the end of a run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from harness import Activations, Array, Measure
+from pytest_benchmark.fixture import BenchmarkFixture
+from table import markdown
+
+from univfast import native, reference
+
+_records = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("univfast")
+    group.addoption("--tokens", type=int, default=32768, help="tokens to correlate (32768)")
+    group.addoption("--neurons", type=int, default=3072, help="width of the layer (3072)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_records] = []
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    machine_info["univfast"] = {
+        "simd": native.simd_level(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+# After pytest-benchmark's own table, so that the ratios are what the run ends with.
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    records = config.stash[_records]
+    if not records:
+        return
+    machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
+    config.hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine)
+    terminalreporter.section("univfast: ratios")
+    terminalreporter.write_line(markdown(records, machine))
+
+
+@pytest.fixture(scope="session")
+def float32(request: pytest.FixtureRequest) -> Activations:
+    """Means of 0 to 2 sd; r of neuron i runs from -1 to 1 over the layer.
+
+    A factor that all neurons share makes rotations of B correlate with A too. Means of one sign
+    keep the dot product of A and B, a read floor, far from 0, so that it can be checked.
+    """
+    tokens, neurons = request.config.getoption("tokens"), request.config.getoption("neurons")
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(tokens, neurons, generator=g) for _ in range(2))
+    rho = torch.linspace(-1, 1, neurons)
+    b.mul_((1 - rho**2).sqrt()).addcmul_(a, rho)
+    factor = torch.randn(tokens, 1, generator=g)
+    for x in (a, b):
+        loadings, means = torch.rand(2, 1, neurons, generator=g) * 2
+        x.addcmul_(factor, loadings - 1).add_(means)
+    return Activations(a, b)
+
+
+@pytest.fixture(scope="session")
+def bfloat16(float32: Activations) -> Activations:
+    return Activations(float32.a.bfloat16(), float32.b.bfloat16())
+
+
+@pytest.fixture(scope="session")
+def haar(float32: Activations) -> Array:
+    """The first of the uniform rotations of the layer that `PairedCorrelation` names by default."""
+    return reference.rotation_matrix("haar", float32.a.shape[1], 0, 0, "activations")
+
+
+@pytest.fixture
+def measure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Measure:
+    return Measure(benchmark, request.config.stash[_records])

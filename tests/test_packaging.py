@@ -1,0 +1,78 @@
+"""What is installed: versions, types, stubs, and that the border stays where it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import univfast
+from univfast import _native
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_version_stands_in_pyproject_alone() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    (version,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert univfast.__version__ == metadata.version("univfast") == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_types_are_shipped() -> None:
+    assert resources.files("univfast").joinpath("py.typed").is_file()
+    assert resources.files("univfast").joinpath("_native.pyi").is_file()
+
+
+def test_the_stub_names_what_the_module_has() -> None:
+    stub = ast.parse((ROOT / "univfast" / "_native.pyi").read_text())
+    declared = set()
+    for node in stub.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            declared.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            declared.add(node.target.id)
+    assert declared == {name for name in vars(_native) if not name.startswith("_")}
+
+
+def test_lower_bounds_have_no_caps() -> None:
+    for requirement in metadata.requires("univfast") or []:
+        assert "<" not in requirement.split(";")[0]
+        assert "==" not in requirement.split(";")[0]
+
+
+def test_constraints_pin_every_need() -> None:
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    for requirement in metadata.requires("univfast") or []:
+        assert re.split(r"[>;\[ ]", requirement)[0].lower() in pinned, requirement
+
+
+def test_public_names_are_there_and_documented() -> None:
+    for name in univfast.__all__:
+        assert getattr(univfast, name).__doc__, name
+    assert set(univfast.__all__) <= set(dir(univfast))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        univfast.nothing  # noqa: B018
+
+
+def test_the_core_knows_neither_python_nor_torch_but_for_one_file() -> None:
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
+    python = {path.name for path in sources if "pybind11" in path.read_text()}
+    assert python == {"module.cpp"}
+    for path in sources:
+        assert not re.search(r"#include <(torch|ATen|c10)", path.read_text()), path
+
+
+def test_a_missing_extension_says_what_to_do() -> None:
+    code = "import sys; sys.modules['univfast._native'] = None; import univfast.native"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install" in done.stderr
