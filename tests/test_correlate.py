@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import activations, assert_close, exact, make_case
+from parity import activations, assert_close, exact, make_case
 from torch import Tensor
 
 import univfast as uf

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import Array, activations, structured_rotation
+from parity import Array, activations, structured_rotation
 
 import univfast as uf
 from univfast import reference

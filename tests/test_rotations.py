@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import LAYER, Array, hadamard_transform, structured_rotation
+from parity import LAYER, Array, hadamard_transform, structured_rotation
 
 from univfast import native, reference
 from univfast.errors import InputError

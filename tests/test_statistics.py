@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import Array
 from hypothesis import given
 from hypothesis import strategies as st
+from parity import Array
 
 import univfast as uf
 from univfast import reference
