@@ -399,7 +399,8 @@ def test_interrupt_exits_130_without_a_traceback(
 
     monkeypatch.setattr("univfast.experiment.training._step", interrupted)
     assert run("train", tmp_path / "a.ckpt") == 130
-    assert capsys.readouterr() == ("", "Interrupted.\n")
+    out, err = capsys.readouterr()
+    assert (out, err.strip()) == ("", "Interrupted.")
     assert list(tmp_path.iterdir()) == []
 
 
