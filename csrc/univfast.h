@@ -49,7 +49,7 @@ struct PairedParams {
     int threads;             // at least 1
 };
 
-// A value that is NaN or infinite, or too large to square in float64.
+// A value that is NaN or infinite, or that made a sum of squares overflow float64.
 struct BadValue {
     bool in_b;
     int64_t row;

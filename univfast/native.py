@@ -22,6 +22,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
 
 __all__ = [
     "BadValue",
+    "compiler",
     "paired_moments",
     "rotate",
     "rotation_signs",
@@ -37,6 +38,7 @@ _DTYPES = {
 }
 _ALIGNMENT = 64  # bytes, as workspace.h asks
 
+compiler = _native.COMPILER
 simd_level = _native.simd_level
 simd_levels = _native.simd_levels
 

@@ -1,4 +1,4 @@
-// Sums a chunk about a pivot that it takes for each neuron from its own first tokens, and lifts them to central
+// Sums a chunk about a pivot that it takes for each neuron from some of its tokens, and lifts them to central
 // moments: float32 within a run of tokens and float64 between runs, or float64 throughout.
 #include "chunk.h"
 
@@ -27,8 +27,10 @@ constexpr double kLargestShift = 0.75;
 // A token this many times as large as the usual one, in squares, is rotated in float64.
 constexpr double kLargeToken = 16;
 
-// Values beyond this overflow float64 when squared and summed.
-constexpr double kLargestValue = 1e150;
+// float32 rounds every rotated neuron in proportion to their usual size, at random from token to token, so r of one in
+// which the layer cancels is off by about 1.5e-7 * sqrt(usual second moment / its own / tokens). Beyond this ratio,
+// which keeps r within 5e-7, the chunk is summed in float64.
+constexpr double kLargestCancellation = 8;  // times tokens
 
 int64_t strip_neurons(int64_t neurons, int64_t draws) { return draws > 0 ? neurons : std::min(neurons, kStripNeurons); }
 
@@ -138,8 +140,10 @@ void add_rotations(const Job& job, const Run<T>& run, Scratch& s) {
     T* zz = as<T>(s.run_sums[0]);
     T* xz = as<T>(s.run_sums[1]);
     bool large[kRunTokens] = {};
-    for (int t = 0; t < run.tokens && std::is_same_v<T, float>; ++t) {
-        large[t] = kernels.squared_distance(run.b[t], run.pivot_b, n) > kLargeToken * s.usual_square;
+    if constexpr (std::is_same_v<T, float>) {
+        for (int t = 0; t < run.tokens; ++t) {
+            large[t] = kernels.squared_distance(run.b[t], run.pivot_b, n) > kLargeToken * s.usual_square;
+        }
     }
     for (int64_t draw = 0; draw < job.draws; ++draw) {
         const float* signs = job.signs(draw);
@@ -210,12 +214,16 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
         kernels<double>(job.level).rotate_row(job.plan, sum_y, nullptr, job.signs(draw), s.rotated_delta,
                                               as<double>(s.spare));
         double* zz = rows + (kRotated + 2 * draw) * n;
+        double smallest = std::numeric_limits<double>::infinity(), sum = 0;
         for (int64_t i = 0; i < n; ++i) {
             const double z = s.rotated_delta[i];
             well &= held_well(z, zz[i], tokens);
             zz[i] = std::max(0.0, centred(zz[i], z, z, tokens));
             zz[n + i] = centred(zz[n + i], rows[kSumX * n + i], z, tokens);
+            smallest = std::min(smallest, zz[i]);
+            sum += zz[i];
         }
+        well &= sum / static_cast<double>(n) <= kLargestCancellation * tokens * smallest;
     }
     for (int64_t i = 0; i < n; ++i) {
         const ShiftedSums sums = {rows[kSumX * n + i], rows[kSumY * n + i], rows[kSumXX * n + i], rows[kSumYY * n + i],
@@ -232,26 +240,26 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
     return well;
 }
 
-// The first value, by token, that made a sum overflow or NaN.
-std::optional<BadValue> find_bad(const Job& job, int64_t first, int64_t count, Scratch& s) {
+// What made a sum overflow or NaN: the first NaN or infinity, by token, or else the largest value.
+BadValue find_bad(const Job& job, int64_t first, int64_t count, Scratch& s) {
     const int64_t strip = strip_neurons(job.neurons, job.draws);
-    for (const bool too_large : {false, true}) {
-        for (int64_t token = first; token < first + count; ++token) {
-            for (const bool in_b : {false, true}) {
-                const Matrix& matrix = in_b ? job.params.b : job.params.a;
-                for (int64_t i = 0; i < job.neurons; i += strip) {
-                    const int64_t width = std::min(strip, job.neurons - i);
-                    double* values = as<double>(s.converted[0]);
-                    kernels<double>(job.level).convert(row_at(matrix, job.row(token), i), matrix.dtype, values, width);
-                    for (int64_t j = 0; j < width; ++j) {
-                        const bool bad = too_large ? std::abs(values[j]) > kLargestValue : !std::isfinite(values[j]);
-                        if (bad) return BadValue{in_b, job.row(token), i + j, values[j]};
-                    }
+    BadValue largest = {false, job.row(first), 0, 0.0};
+    for (int64_t token = first; token < first + count; ++token) {
+        for (const bool in_b : {false, true}) {
+            const Matrix& matrix = in_b ? job.params.b : job.params.a;
+            for (int64_t i = 0; i < job.neurons; i += strip) {
+                const int64_t width = std::min(strip, job.neurons - i);
+                double* values = as<double>(s.converted[0]);
+                kernels<double>(job.level).convert(row_at(matrix, job.row(token), i), matrix.dtype, values, width);
+                for (int64_t j = 0; j < width; ++j) {
+                    const BadValue value = {in_b, job.row(token), i + j, values[j]};
+                    if (!std::isfinite(value.value)) return value;
+                    if (std::abs(value.value) > std::abs(largest.value)) largest = value;
                 }
             }
         }
     }
-    return std::nullopt;
+    return largest;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// AVX2, FMA and F16C: x86-64 since 2013 (Intel) and 2015 (AMD).
+// AVX2 and FMA: x86-64 since 2013 (Intel) and 2015 (AMD).
 #include <utility>
 
 #include "kernels.h"
@@ -10,6 +10,6 @@ constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for tem
 #include "kernels.inc"
 }  // namespace
 
-const Level level_avx2 = {"avx2", table<float>(), table<double>()};
+constinit const Level level_avx2 = {"avx2", table<float>(), table<double>()};
 
 }  // namespace univfast::cpu

@@ -10,6 +10,6 @@ constexpr int kRadix = 16;  // vectors a pass: half of the 32 registers
 #include "kernels.inc"
 }  // namespace
 
-const Level level_avx512 = {"avx512", table<float>(), table<double>()};
+constinit const Level level_avx512 = {"avx512", table<float>(), table<double>()};
 
 }  // namespace univfast::cpu

@@ -10,6 +10,6 @@ constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for tem
 #include "kernels.inc"
 }  // namespace
 
-const Level level_baseline = {"baseline", table<float>(), table<double>()};
+constinit const Level level_baseline = {"baseline", table<float>(), table<double>()};
 
 }  // namespace univfast::cpu

@@ -4,11 +4,11 @@ namespace univfast::cpu {
 
 std::vector<const Level*> available_levels() {
     std::vector<const Level*> levels = {&level_baseline};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(&level_avx2);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
-        levels.push_back(&level_avx512);
-    }
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx2) levels.push_back(&level_avx2);
+    if (avx512) levels.push_back(&level_avx512);
     return levels;
 }
 

@@ -52,20 +52,27 @@ std::optional<BadValue> part_moments(const Job& job, int64_t begin, int64_t end,
     return std::nullopt;
 }
 
-void check(const PairedParams& p) {
-    if (p.a.columns != p.b.columns || p.a.columns < 1)
-        throw std::invalid_argument("a, b: widths must be equal and > 0");
-    if (p.tokens_used < 1) throw std::invalid_argument("tokens_used: must be at least 1");
-    if (!p.rows && (p.a.rows < p.tokens_used || p.b.rows < p.tokens_used)) {
-        throw std::invalid_argument("tokens_used: more than a or b has rows");
+void check_sizes(int64_t tokens, int64_t neurons, int64_t draws, int threads) {
+    if (tokens < 1 || neurons < 1 || draws < 0 || threads < 1) {
+        throw std::invalid_argument("paired_moments: tokens, neurons and threads must be at least 1");
     }
-    if (p.threads < 1) throw std::invalid_argument("threads: must be at least 1");
+}
+
+void check(const PairedParams& p) {
+    check_sizes(p.tokens_used, p.a.columns, p.signs.draws, p.threads);
+    if (p.a.columns != p.b.columns) throw std::invalid_argument("a, b: widths must be equal");
+    const int64_t rows = std::min(p.a.rows, p.b.rows);
+    if (!p.rows && p.tokens_used > rows) throw std::invalid_argument("tokens_used: more than a or b has rows");
+    for (int64_t t = 0; p.rows && t < p.tokens_used; ++t) {
+        if (p.rows[t] < 0 || p.rows[t] >= rows) throw std::invalid_argument("rows: not a row of a and b");
+    }
 }
 
 }  // namespace
 }  // namespace cpu
 
 int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, int threads) {
+    cpu::check_sizes(tokens_used, neurons, draws, threads);
     return cpu::thread_count(threads, tokens_used, neurons, draws) * cpu::scratch_size(neurons, draws) +
            cpu::part_count(tokens_used, neurons, draws) * cpu::piece<double>(cpu::moment_rows(draws) * neurons);
 }

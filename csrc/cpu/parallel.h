@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,7 +15,8 @@ constexpr int64_t kValuesPerThread = int64_t{1} << 17;
 
 // How many of `threads` to use for this many tasks and values; at least 1.
 inline int useful_threads(int threads, int64_t tasks, int64_t values) {
-    return static_cast<int>(std::clamp<int64_t>(values / kValuesPerThread, 1, std::min<int64_t>(threads, tasks)));
+    return static_cast<int>(
+        std::clamp<int64_t>(values / kValuesPerThread, 1, std::max<int64_t>(1, std::min<int64_t>(threads, tasks))));
 }
 
 // Calls task(index, thread) for each index in 0 .. count, each once, on up to `threads` threads. task must not
@@ -32,7 +32,7 @@ void parallel_for(int64_t count, int threads, const Task& task) {
     for (int thread = 1; thread < std::min<int64_t>(threads, count); ++thread) {
         try {
             others.emplace_back(work, thread);
-        } catch (const std::system_error&) {
+        } catch (...) {
             break;
         }
     }

@@ -15,7 +15,7 @@ void rotate_rows(const RotateParams& params) {
     const auto& kernels = cpu::kernels<T>(cpu::active_level());
     cpu::Workspace workspace(params.workspace, params.workspace_size);
     const int64_t tasks = params.signs.draws * rows;
-    const int threads = cpu::useful_threads(params.threads, std::max<int64_t>(tasks, 1), tasks * neurons);
+    const int threads = cpu::useful_threads(params.threads, tasks, tasks * neurons);
     T* spare = workspace.take<T>(threads * neurons);
 
     cpu::parallel_for(tasks, threads, [&](int64_t index, int thread) {
@@ -44,10 +44,12 @@ void rotation_signs(float* signs, int64_t draws, int64_t neurons, uint64_t seed)
 }
 
 int64_t rotate_workspace(const Matrix& x, int threads) {
+    if (x.columns < 1 || threads < 1) throw std::invalid_argument("rotate: neurons and threads must be at least 1");
     return x.dtype == DType::float64 ? cpu::piece<double>(threads * x.columns) : cpu::piece<float>(threads * x.columns);
 }
 
 void rotate(const RotateParams& params) {
+    if (params.x.columns < 1) throw std::invalid_argument("rotate: neurons must be at least 1");
     switch (params.x.dtype) {
         case DType::float32:
             return rotate_rows<float>(params);

@@ -21,6 +21,7 @@ def info() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
+        "compiler": native.compiler,
         "simd": f"{native.simd_level()} (of {', '.join(native.simd_levels())})",
         "threads": str(torch.get_num_threads()),
         "cuda": "not in this build",
