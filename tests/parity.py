@@ -225,6 +225,9 @@ def hard_cases(dtype: torch.dtype) -> dict[str, Case]:
         "trend": (a + 1000 * trend, b + 1000 * trend * height),
         "active at the start of sequences": (relu[0] * start, relu[1] * start),
         "huge at the start of sequences": (a + 300 * start, b + 300 * start * half_dead),
+        # In some rotated neurons the layer cancels, and float32 rounds them all alike.
+        "one neuron of 1e3 sd": (a, b * np.where(np.arange(neurons) == 5, 1e3, 1.0)),
+        "nearly one factor": (a, a[:, :1] * height + 1e-3 * b),
         "constants beside scale 1e-15": (
             np.where(half_dead, 0.1, a * 1e-15),
             np.where(half_dead, 0.1, b * 1e-15),

@@ -19,7 +19,8 @@ import torch
 from univfast.cli import main
 from univfast.cli.main import cli
 
-FILES = {"neurons.csv", "summary.json", "correlation.png", "excess.png", "report.html"}
+PICTURES = {"correlation.png", "excess.png", "report.html"}
+FILES = PICTURES | {"neurons.csv", "summary.json", "null_excess.npy"}
 COLUMNS = (
     "layer,neuron,match_layer,match_neuron,correlation,baseline,baseline_std,excess,"
     "p_value,q_value,universal,dead"
@@ -165,11 +166,14 @@ def test_mask_file_leaves_tokens_out(
     assert json.loads(capsys.readouterr().out)["tokens"] == 950
 
 
-def test_report_draws_a_saved_result_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("draws", [1, 5])
+def test_report_draws_a_saved_result_again(
+    draws: int, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
     out = tmp_path / "o"
-    assert run("correlate", *pair, "--out", out, "--quiet", "--draws", 1) == 0
+    assert run("correlate", *pair, "--out", out, "--quiet", "--draws", draws) == 0
     before = {name: (out / name).read_bytes() for name in FILES}
-    for name in ("correlation.png", "excess.png", "report.html"):
+    for name in PICTURES:
         (out / name).unlink()
     assert run("report", out) == 0
     assert {name: (out / name).read_bytes() for name in FILES} == before
@@ -274,7 +278,7 @@ OPTIONS = {
     "--rotation": "random",
     "--match": "nothing",
     "--threshold": "nan",
-    "--threads": "0",
+    "--threads": "99999999999",
     "--layers": "nothing.*",
     "--mask": "missing.pt",
     "--device": "cuda",
@@ -326,6 +330,31 @@ def test_unwritable_output_is_named_before_any_work(
     assert run("train", tmp_path / "file" / "x.ckpt") == 2
     assert "x.ckpt" in error_line(capsys)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("spoilt", ["{}", "[]", '{"rotation": {"draws": 5}, "layers": 3}', "{"])
+def test_a_spoilt_result_is_refused(
+    spoilt: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("correlate", *pair, "--out", tmp_path / "o", "--quiet") == 0
+    (tmp_path / "o" / "summary.json").write_text(spoilt)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    assert run("report", tmp_path / "o") == 2
+    assert error_line(capsys).startswith(f"Error: {tmp_path / 'o'}: ")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
+
+
+def test_devices_and_inputs_are_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run("train", tmp_path / "pipe", *SMALL) == 2
+    assert "not an ordinary file" in error_line(capsys)
+    assert run("train", tmp_path / "a.ckpt", *SMALL) == 0
+    before = (tmp_path / "a.ckpt").read_bytes()
+    assert run("capture", tmp_path / "a.ckpt", "--out", tmp_path / "a.ckpt") == 2
+    assert "is the model itself" in error_line(capsys)
+    assert (tmp_path / "a.ckpt").read_bytes() == before
 
 
 # ---- the experiment ------------------------------------------------------------------------------
@@ -408,3 +437,21 @@ def test_a_reader_that_goes_away_is_no_traceback(pair: tuple[Path, Path]) -> Non
     command = f"{sys.executable} -m univfast correlate {pair[0]} {pair[1]} --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory in kilobytes is Linux's")
+def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for path in paths:  # 1 GB each, which takes no disk: the file system holds no zeros
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(1 << 20, 256))
+    code = (
+        "import resource, sys; from univfast.cli import main; import univfast.plots, torch; "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "status = main(['correlate', *sys.argv[1:], '--quiet', '--draws', '1']); "
+        "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    status, grown = map(int, done.stdout.split())
+    assert status == 0
+    assert grown < 500_000  # kilobytes

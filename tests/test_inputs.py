@@ -438,6 +438,11 @@ def test_read_refuses_tokens_that_are_not_there() -> None:
 # What is refused
 
 
+def opened_and_matched(source: object) -> None:
+    activations = open_activations(source, "a")
+    match_layers(activations, activations, None)
+
+
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
@@ -460,7 +465,22 @@ def test_read_refuses_tokens_that_are_not_there() -> None:
 )
 def test_unusable_arrays(source: object, parts: list[str]) -> None:
     refused(source, "a: layer 'activations'", *parts)
-    refused({"good": torch.ones(4, 3), "bad": source}, "a: layer 'bad'", *parts)
+    with pytest.raises(InputError) as error:
+        opened_and_matched({"good": torch.ones(4, 3), "bad": source})
+    assert_one_line(error, "a: layer 'bad'", *parts)
+
+
+def test_an_array_that_is_no_layer_can_be_left_out() -> None:
+    tokens = torch.zeros(4, 3, dtype=torch.int64)
+    beside = open_activations({"mlp.0": torch.ones(4, 3), "tokens": tokens}, "a")
+    assert list(beside.layers) == ["mlp.0"]
+    assert matched(beside, model("b", mlp_0=(4, 3)), "mlp.*") == [("mlp.0", "mlp.0")]
+    with pytest.raises(InputError, match=r"^a: layer 'tokens' has dtype int64.*--layers GLOB"):
+        match_layers(beside, model("b", mlp_0=(4, 3)), None)
+
+
+def test_a_layer_name_that_is_no_text() -> None:
+    refused({"mlp\udc80": torch.ones(4, 3)}, "not Unicode")
 
 
 @pytest.mark.parametrize(
@@ -670,9 +690,23 @@ def test_layers_are_matched_by_name_in_the_order_of_a() -> None:
     assert all(pair == (a.layers[pair[0].name], b.layers[pair[0].name]) for pair in pairs)
 
 
-def test_single_layers_are_matched_whatever_their_names() -> None:
-    assert matched(model("a", x=(6, 4)), model("b", y=(6, 4))) == [("x", "y")]
-    assert matched(model("a", x=(6, 4)), model("b", y=(6, 4)), "[xy]") == [("x", "y")]
+def test_a_lone_tensor_is_matched_with_a_single_layer() -> None:
+    lone, named = model("a", activations=(6, 4)), model("b", y=(6, 4))
+    assert matched(lone, named) == [("activations", "y")]
+    assert matched(named, lone) == [("y", "activations")]
+    with pytest.raises(InputError, match="only a has 'x', only b has 'y'"):
+        matched(model("a", x=(6, 4)), named)
+
+
+@pytest.mark.parametrize("shape", [(60, 4), (6, 10, 4), (2, 3, 10, 4), (2, 30, 4)])
+def test_leading_axes_may_be_merged(shape: tuple[int, ...]) -> None:
+    assert matched(model("a", x=(2, 3, 10, 4)), model("b", x=shape)) == [("x", "x")]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 10, 4), (10, 6, 4), (20, 3, 4)])
+def test_leading_axes_in_another_order_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"^a and b: layer 'x' .*another order"):
+        matched(model("a", x=(2, 3, 10, 4)), model("b", x=shape))
 
 
 @pytest.mark.parametrize(
@@ -700,10 +734,10 @@ def test_single_layers_are_matched_whatever_their_names() -> None:
             ["layer 'x'", "[2, 3, 4]", "[5, 4]", "6 and 5 tokens", "same tokens"],
         ),
         (
-            model("a", x=(6, 4)),
+            model("a", activations=(6, 4)),
             model("b", y=(6, 3)),
             None,
-            ["'x' and 'y'", "[6, 4]", "[6, 3]", "match='index' needs equal widths"],
+            ["'activations' and 'y'", "[6, 4]", "[6, 3]", "match='index' needs equal widths"],
         ),
         (
             model("a", x=(6, 4), y=(7, 4)),

@@ -87,6 +87,15 @@ def test_scales_of_half_precision(dtype: torch.dtype, scale: float, rotation: st
     assert_parity(uf.PairedCorrelation, case)
 
 
+@pytest.mark.parametrize("tokens", [16, 64, 500])
+@pytest.mark.parametrize("loudness", [1e3, 1e4])
+@pytest.mark.parametrize("neurons", [64, 192])
+def test_few_tokens_with_one_loud_neuron(neurons: int, loudness: float, tokens: int) -> None:
+    a, b = activations(tokens, neurons)
+    b[:, 0] *= loudness
+    assert_parity(uf.PairedCorrelation, make_case("loud", a, b, F32))
+
+
 def test_float16_sums_do_not_overflow() -> None:
     # 12,288 tokens of 2.4, beyond what float16 can sum or square and sum.
     a, b = activations(12_288, 16)

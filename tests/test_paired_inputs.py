@@ -38,6 +38,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Any]] = {
     "three axes": lambda x: x.reshape(4, -1, x.shape[1]),
     "three axes, swapped": lambda x: x.reshape(4, -1, x.shape[1]).swapaxes(0, 1).contiguous(),
     "needs grad": lambda x: x.clone().requires_grad_(),
+    "negated view": lambda x: torch._neg_view(-x),
     "an op's result": lambda x: x.clone().requires_grad_() * 1,
 }
 NUMPY_LAYOUTS: dict[str, Callable[[Array], Array]] = {

@@ -23,7 +23,9 @@ def random_layers(seed: int, sizes: list[int], draws: int, dead: float) -> list[
     for i, neurons in enumerate(sizes):
         r = np.where(g.random(neurons) < dead, np.nan, g.uniform(-1, 1, neurons))
         rotated = np.where(np.isnan(r), np.nan, g.uniform(-1, 1, (draws, neurons)) * (i + 1) / 4)
-        layers.append(LayerCorrelation(f"{i}", 100, torch.from_numpy(r), torch.from_numpy(rotated)))
+        layers.append(
+            LayerCorrelation(f"{i}", f"{i}", 100, torch.from_numpy(r), torch.from_numpy(rotated))
+        )
     return layers
 
 
@@ -64,7 +66,7 @@ def test_fast_statistics_are_the_references(
 def test_ties_count_as_hits() -> None:
     g = np.random.default_rng(0)
     r, rotated = g.integers(-4, 5, 60) / 4, g.integers(-4, 5, (2, 60)) / 4  # exact in binary
-    layer = LayerCorrelation("ties", 100, torch.from_numpy(r), torch.from_numpy(rotated))
+    layer = LayerCorrelation("ties", "ties", 100, torch.from_numpy(r), torch.from_numpy(rotated))
     s = assert_as_reference([layer], 0.25)
     assert s.null_excess is not None
     assert torch.isin(s.excess, s.null_excess).any(), "no ties: a case that decides nothing"
@@ -88,7 +90,7 @@ def test_fewer_than_two_draws_give_no_null(draws: int) -> None:
 def test_a_layer_that_is_dead_whole() -> None:
     layers = random_layers(2, [20, 30], 3, 0.0)
     gone = torch.full((10,), torch.nan, dtype=torch.float64)
-    layers.insert(1, LayerCorrelation("dead", 100, gone, gone.expand(3, 10)))
+    layers.insert(1, LayerCorrelation("dead", "dead", 100, gone, gone.expand(3, 10)))
     s = assert_as_reference(layers, 0.2)
     assert s.q_value[20:30].isnan().all()
     assert not s.q_value[:20].isnan().any()

@@ -25,14 +25,18 @@ _STATE_VERSION = 1
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096
+# More than any machine has; each needs memory of its own.
+_MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a batch comes from, for messages: the two names, and the number of its first token."""
+    """Where a batch comes from: the names of both models and layers, and of its first token."""
 
     a: str = "a"
     b: str = "b"
+    layer_a: str = "activations"
+    layer_b: str = "activations"
     first_token: int = 0
 
 
@@ -92,7 +96,9 @@ class PairedCorrelation:
             "seed": seed,
             "layer": layer,
         }
-        self._threads = None if threads is None else as_integer("threads", threads, 1)
+        self._layer = layer
+        self._origin = Origin(layer_a=layer, layer_b=layer)
+        self._threads = None if threads is None else as_integer("threads", threads, 1, _MAX_THREADS)
         self.neurons = neurons
         self.reset()
 
@@ -143,7 +149,8 @@ class PairedCorrelation:
                 " axis is neurons)"
             )
         keep = None if mask is None else open_mask(mask, x.shape[:-1])
-        self.update_rows(x.reshape(-1, self.neurons), y.reshape(-1, self.neurons), keep, Origin())
+        rows = (-1, self.neurons)
+        self.update_rows(x.reshape(rows), y.reshape(rows), keep, self._origin)
 
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
         """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
@@ -232,7 +239,7 @@ class PairedCorrelation:
         if self._tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
         r, rotated = m.finish(self._moments)
-        return LayerCorrelation(str(self._options["layer"]), self._tokens, r, rotated)
+        return LayerCorrelation(self._layer, self._layer, self._tokens, r, rotated)
 
     def compute(self, threshold: float = 0.5) -> CorrelationResult:
         """The result so far; more batches may follow.
@@ -252,7 +259,7 @@ class PairedCorrelation:
     ) -> Tensor:
         moments = native.paired_moments(a, b, rows, signs, self._threads or torch.get_num_threads())
         if isinstance(moments, native.BadValue):
-            raise InputError(_bad_value(moments, str(self._options["layer"]), origin))
+            raise InputError(_bad_value(moments, origin))
         return moments
 
     def _dense_moments(
@@ -263,9 +270,7 @@ class PairedCorrelation:
         paired = native.paired_moments(a, b, None, none, self._threads or torch.get_num_threads())
         if isinstance(paired, native.BadValue):
             token = first + paired.token if rows is None else int(rows[first + paired.token])
-            raise InputError(
-                _bad_value(paired._replace(token=token), str(self._options["layer"]), origin)
-            )
+            raise InputError(_bad_value(paired._replace(token=token), origin))
         # Rotating deviations instead of values keeps a large common offset out of the products. In
         # float64: where neurons cancel in a rotation, float32 products miss 1e-6 in r.
         deviations = b.double() - paired[m.MEAN_B]
@@ -282,8 +287,8 @@ def _readable(x: Tensor) -> Tensor:
     return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 
-def _bad_value(bad: native.BadValue, layer: str, origin: Origin) -> str:
-    name = origin.b if bad.in_b else origin.a
+def _bad_value(bad: native.BadValue, origin: Origin) -> str:
+    name, layer = (origin.b, origin.layer_b) if bad.in_b else (origin.a, origin.layer_a)
     token = origin.first_token + bad.token
     where = f"{name}: layer {layer!r} has {bad.value!r} at token {token}, neuron {bad.neuron}"
     if bad.value - bad.value == 0:

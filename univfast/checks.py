@@ -10,12 +10,12 @@ from univfast.errors import InputError
 __all__ = ["as_integer", "as_number"]
 
 
-def as_integer(name: str, value: object, low: int | None = None) -> int:
+def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
     """``value`` as an int; NumPy's and torch's integers are integers too.
 
     Raises:
         TypeError: it is no integer.
-        InputError: it is below ``low``.
+        InputError: it is below ``low`` or above ``high``.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -25,6 +25,8 @@ def as_integer(name: str, value: object, low: int | None = None) -> int:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if low is not None and number < low:
         raise InputError(f"{name}: got {number}, expected at least {low}")
+    if high is not None and number > high:
+        raise InputError(f"{name}: got {number}, expected at most {high}")
     return number
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from univfast.accumulators import Origin, PairedCorrelation, check_device
 from univfast.checks import as_number
 from univfast.errors import InputError
-from univfast.inputs import Activations, Layer, match_layers, open_activations, open_mask
+from univfast.inputs import Layer, match_layers, open_activations, open_mask
 from univfast.result import CorrelationResult, make_result
 
 __all__ = ["Progress", "correlate"]
@@ -20,6 +21,8 @@ Progress = Callable[[int, int], None]
 
 # Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
 _READ_BYTES = 64 << 20
+# Tokens that a thread works on at a time (kChunkTokens in csrc/cpu/paired.cpp).
+_THREAD_TOKENS = 512
 
 
 def correlate(
@@ -67,7 +70,7 @@ def correlate(
         raise InputError(f"match: got {match!r}, expected 'index'")
     check_device(device)
     threshold = as_number("threshold", threshold)
-    first, second = _open(a, "a"), _open(b, "b")
+    first, second = open_activations(a, "a"), open_activations(b, "b")
     pairs = match_layers(first, second, layers)
     accumulators = [
         PairedCorrelation(
@@ -86,8 +89,8 @@ def correlate(
     total = sum(layer.tokens * layer.neurons for layer, _ in pairs)
     done = 0
     for (x, y), accumulator in zip(pairs, accumulators, strict=True):
-        for begin, end in _slices(x, y):
-            origin = Origin(first.name, second.name, begin)
+        for begin, end in _slices(x, y, threads or torch.get_num_threads()):
+            origin = Origin(first.name, second.name, x.name, y.name, begin)
             part = None if keep is None else keep[begin:end]
             accumulator.update_rows(x.read(begin, end), y.read(begin, end), part, origin)
             x.release(begin, end)
@@ -96,7 +99,10 @@ def correlate(
             if progress:
                 progress(done, total)
     return make_result(
-        [accumulator.correlations() for accumulator in accumulators],
+        [
+            replace(accumulator.correlations(), match_layer=y.name)
+            for (_, y), accumulator in zip(pairs, accumulators, strict=True)
+        ],
         models=(first.name, second.name),
         rotation=accumulators[0].rotation,
         threshold=threshold,
@@ -104,11 +110,8 @@ def correlate(
     )
 
 
-def _open(source: object, name: str) -> Activations:
-    return source if isinstance(source, Activations) else open_activations(source, name)
-
-
-def _slices(x: Layer, y: Layer) -> list[tuple[int, int]]:
+def _slices(x: Layer, y: Layer, threads: int) -> list[tuple[int, int]]:
+    """Begin and end of the slices to read: large enough to occupy every thread."""
     row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
-    step = max(1024, _READ_BYTES // row)
+    step = max(_THREAD_TOKENS * threads, _READ_BYTES // row)
     return [(begin, min(begin + step, x.tokens)) for begin in range(0, x.tokens, step)]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,29 +18,28 @@ __all__ = ["check_directory", "check_writable", "make_directory", "replacing", "
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write, which takes ``path``'s place if the block ends without an exception.
 
-    Until then, and after a failure, what was at ``path`` is as it was.
+    Until then, and after a failure, what was at ``path`` is as it was. A link is followed.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or is no ordinary file.
     """
-    target = Path(path)
-    temporary = None
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
     try:
-        if target.is_dir():
-            raise IsADirectoryError(None, "is a directory")
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "is not an ordinary file")
+        with open(temporary, "xb") as file:
             yield file
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets only the owner read
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the name without the content
         os.replace(temporary, target)
-        temporary = None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); name a place that can be"
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # mostly: it was moved, or never made
+            temporary.unlink()
 
 
 def save_tensors(path: str | os.PathLike[str], content: object) -> None:
@@ -66,9 +64,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it is a directory, or its directory is missing or cannot be written to.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{path}: cannot be written (is a directory); name a file")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path}: cannot be written (is not an ordinary file); name a file")
     if not target.parent.is_dir():
         raise InputError(f"{path}: {target.parent} is not a directory; make it, or name another")
     check_directory(target.parent)
@@ -103,9 +101,3 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
             f"{path}: no such directory can be made ({error.strerror or error}); name another"
         ) from error
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

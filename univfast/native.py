@@ -21,6 +21,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
     ) from error
 
 __all__ = [
+    "SIGN_STAGES",
     "BadValue",
     "compiler",
     "paired_moments",
@@ -38,6 +39,7 @@ _DTYPES = {
 }
 _ALIGNMENT = 64  # bytes, as workspace.h asks
 
+SIGN_STAGES = _native.SIGN_STAGES
 compiler = _native.COMPILER
 simd_level = _native.simd_level
 simd_levels = _native.simd_levels
@@ -77,7 +79,7 @@ def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
 
 def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
     """Signs of the structured rotation, ``[draws, stages, neurons]``, from a 64-bit seed."""
-    signs = torch.empty(draws, _native.SIGN_STAGES, neurons)
+    signs = torch.empty(draws, SIGN_STAGES, neurons)
     _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
     return signs
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from univfast.errors import InputError
@@ -21,8 +22,15 @@ __all__ = ["load_result", "redraw", "save_result", "summary_json"]
 
 
 def save_result(result: CorrelationResult, directory: str | os.PathLike[str]) -> None:
-    """Writes the five files of a result; see `CorrelationResult.save`."""
-    write_files(directory, {"neurons.csv": neurons_csv(result), **_rendered(result)})
+    """Writes the files of a result; see `CorrelationResult.save`."""
+    null = io.BytesIO()
+    np.save(null, np.empty((0, 0)) if result.null_excess is None else result.null_excess.numpy())
+    files = {
+        "neurons.csv": neurons_csv(result),
+        "null_excess.npy": null.getvalue(),
+        "summary.json": summary_json(result.summary).encode(),
+    }
+    write_files(directory, {**files, **_rendered(result)})
 
 
 def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
@@ -32,7 +40,12 @@ def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
         InputError: there is no such result, or the directory cannot be written to.
     """
     result = load_result(directory)
-    write_files(directory, _rendered(result))
+    try:
+        files = _rendered(result)
+        result.verdict()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_a_result(directory, error) from error
+    write_files(directory, files)
     return result
 
 
@@ -44,7 +57,6 @@ def _rendered(result: CorrelationResult) -> dict[str, bytes]:
         "correlation.png": png_bytes(correlation_figure(result)),
         "excess.png": png_bytes(excess_figure(result)),
         "report.html": report_html(result).encode(),
-        "summary.json": summary_json(result.summary).encode(),
     }
 
 
@@ -74,11 +86,15 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
     folder = make_directory(directory)
     with ExitStack() as stack:
         for name, content in files.items():
-            stack.enter_context(replacing(folder / name)).write(content)
+            file = stack.enter_context(replacing(folder / name))
+            file.write(content)
+            # Whatever the disk refuses, it refuses here, before the first file takes its place.
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
-    """Reads back what `CorrelationResult.save` wrote (all but ``null_excess``).
+    """Reads back what `CorrelationResult.save` wrote.
 
     Raises:
         InputError: a file is missing, or is not of that form.
@@ -99,14 +115,23 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
                 tensors[name] = torch.tensor([v == "true" for v in values], dtype=torch.bool)
             else:
                 tensors[name] = torch.tensor([float(v) for v in values], dtype=torch.float64)
-        return CorrelationResult(**tensors, null_excess=None, summary=summary)
+        null = torch.from_numpy(np.load(folder / "null_excess.npy"))
+        shape = (summary["rotation"]["draws"], len(rows))
+        if null.numel() > 0 and tuple(null.shape) != shape:
+            raise ValueError(f"null_excess.npy has shape {list(null.shape)}, not {list(shape)}")
+        null_excess = null if null.numel() > 0 else None
+        return CorrelationResult(**tensors, null_excess=null_excess, summary=summary)
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: cannot be read ({error.strerror}); give the directory"
             " that univfast correlate --out wrote"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder}: summary.json and neurons.csv are not a saved result ({error}); write it"
-            " again with univfast correlate --out"
-        ) from error
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise _not_a_result(directory, error) from error
+
+
+def _not_a_result(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    return InputError(
+        f"{directory}: does not hold a saved result ({type(error).__name__}: {error}); write it"
+        " again with univfast correlate --out"
+    )

@@ -59,7 +59,7 @@ class CorrelationResult:
         universal: excess > threshold, bool ``[neurons]``.
         dead: zero variance in A or B, bool ``[neurons]``.
         null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; None
-            with fewer than two draws, and where the result was read back from files.
+            with fewer than two draws.
         summary: what ``summary.json`` holds.
     """
 
@@ -115,6 +115,8 @@ class CorrelationResult:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes ``neurons.csv``, ``summary.json``, both pictures and ``report.html``.
 
+        ``null_excess.npy`` beside them is what ``univfast report`` draws chance from.
+
         Files of the same names are replaced, each whole or not at all.
 
         Raises:
@@ -148,12 +150,12 @@ def make_result(
     threshold = as_number("threshold", threshold)
     stats = statistics(list(layers), threshold)
     correlation = torch.cat([layer.correlation for layer in layers])
-    names = [layer.layer for layer in layers for _ in range(len(layer.correlation))]
+    rows = [layer for layer in layers for _ in range(len(layer.correlation))]  # [neurons]
     neuron = torch.cat([torch.arange(len(layer.correlation)) for layer in layers])
     result = CorrelationResult(
-        layer=names,
+        layer=[row.layer for row in rows],
         neuron=neuron,
-        match_layer=names,
+        match_layer=[row.match_layer for row in rows],
         match_neuron=neuron,
         correlation=correlation,
         baseline=stats.baseline,

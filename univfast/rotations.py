@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import torch
@@ -82,6 +83,21 @@ def make_rotations(kind: str, neurons: int, draws: int, seed: int, layer: str) -
     draws = as_integer("draws", draws)
     if draws < 1:
         raise InputError(f"draws: got {draws}, expected at least 1; rotation='none' asks for none")
+    _check_memory(kind, neurons, draws)
     if kind == "hadamard":
         return HadamardRotations(neurons, draws, seed, layer)
     return DenseRotations(kind, neurons, draws, seed, layer)
+
+
+def _check_memory(kind: str, neurons: int, draws: int) -> None:
+    """Refuses draws whose rotations alone are larger than the machine's memory."""
+    need = draws * (8 * neurons**2 if kind != "hadamard" else 4 * native.SIGN_STAGES * neurons)
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return
+    if need > memory:
+        raise InputError(
+            f"draws: {draws} {kind} rotations of {neurons} neurons take {need / 1e9:.0f} GB, this"
+            f" machine has {memory / 1e9:.0f}; use fewer draws"
+        )

@@ -18,13 +18,15 @@ class LayerCorrelation:
     """What was measured of one layer.
 
     Attributes:
-        layer: its name.
+        layer: its name in A.
+        match_layer: its name in B.
         tokens: that it was measured on.
         correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
         rotated: r with each rotation of B, float64 ``[draws, neurons]``.
     """
 
     layer: str
+    match_layer: str
     tokens: int
     correlation: Tensor
     rotated: Tensor

@@ -71,7 +71,11 @@ Examples:
     show_default=True,
     help="Where to compute. This build has the CPU only.",
 )
-@click.option("--threads", type=int, help="Use at most this many threads.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=int,
+    help="Use at most this many threads for sums and structured rotations.  [default: torch's]",
+)
 @click.option(
     "--out",
     type=_PATH,
@@ -125,7 +129,9 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
         click.echo(summary_json(result.summary), nl=False)
         return
     summary = result.summary
-    click.echo(f"{' and '.join(summary['models'])}: {summary['tokens']} tokens")
+    # A file name need not be text, and a terminal shows text alone.
+    models = " and ".join(summary["models"]).encode(errors="replace").decode()
+    click.echo(f"{models}: {summary['tokens']} tokens")
     width = max(5, *(len(row["layer"]) for row in summary["layers"]))
     click.echo(
         f"{'layer':<{width}}  neurons   dead  universal  mean r  baseline  excess",

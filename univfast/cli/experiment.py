@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -9,9 +10,10 @@ import click
 
 from univfast.cli.correlate import print_result
 from univfast.cli.progress import progress_bar
+from univfast.errors import InputError
 
 if TYPE_CHECKING:
-    from univfast.experiment import Half, ModelConfig, TrainingOptions
+    from univfast.experiment import Checkpoint, Half, ModelConfig, TrainingOptions
 
 __all__ = ["capture", "demo", "train"]
 
@@ -60,12 +62,12 @@ def train(
     nothing else. Models trained with an odd and an even seed read disjoint halves of the text; the
     text that activations are captured on is held out of both.
     """
-    from univfast.experiment import ModelConfig, TrainingOptions
+    from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
     from univfast.files import check_writable
 
     options = TrainingOptions(steps=steps, samples=samples)
     check_writable(out)
-    _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half, out)
+    save_checkpoint(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
 @click.command(short_help="Capture a model's MLP activations on held-out text.")
@@ -99,6 +101,8 @@ def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> N
     if data is not None:
         checkpoint = dataclasses.replace(checkpoint, data=data)
     check_writable(out)
+    if os.path.exists(out) and os.path.samefile(model, out):
+        raise InputError(f"{out}: is the model itself; name another --out file")
     activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
     save_tensors(out, activations)
     if not quiet:
@@ -129,14 +133,16 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     minute or two.
     """
     import univfast
-    from univfast.experiment import ModelConfig, TrainingOptions
-    from univfast.files import make_directory
+    from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
+    from univfast.files import check_directory, make_directory
 
+    check_directory(out)
+    job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
+    checkpoints = [job.run(seed, "auto") for seed in (1, 2)]
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
-    job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
-    for seed, path in enumerate(paths, start=1):
-        job.run(seed, "auto", path)
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        save_checkpoint(path, checkpoint)
     with progress_bar("correlate", "values", quiet) as progress:
         result = univfast.correlate(*paths, draws=20, progress=progress)
     result.save(out)
@@ -153,14 +159,14 @@ class _Job:
     data: str
     quiet: bool
 
-    def run(self, seed: int, half: str, path: str) -> None:
-        """Trains one model and saves it."""
-        from univfast.experiment import default_half, save_checkpoint, train
+    def run(self, seed: int, half: str) -> Checkpoint:
+        """Trains one model."""
+        from univfast.experiment import default_half, train
 
         chosen = default_half(seed) if half == "auto" else cast("Half", half)
         with progress_bar(f"train (seed {seed})", "steps", self.quiet) as progress:
             checkpoint = train(self.config, self.data, seed, chosen, self.options, progress)
-        save_checkpoint(path, checkpoint)
         if not self.quiet:
             steps = self.options.steps
-            click.echo(f"{path}: trained {steps} steps, loss {checkpoint.loss:.3f}")
+            click.echo(f"model of seed {seed}: {steps} steps, loss {checkpoint.loss:.3f}")
+        return checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,14 @@ class Activations:
 
     ``name`` is the file as the user named it, or the argument. ``test_set`` names the test set
     that a checkpoint's activations were captured on, and is None for all other sources.
+    ``unusable`` are arrays beside the layers that cannot be activations (token numbers, say), with
+    the reason; there is at least one layer.
     """
 
     name: str
     layers: dict[str, Layer]
     test_set: str | None = None
+    unusable: dict[str, InputError] = field(default_factory=dict)
 
 
 def open_activations(source: object, name: str) -> Activations:
@@ -156,12 +159,24 @@ def _activations(
 ) -> Activations:
     if not stored:
         raise InputError(f"{name}: holds no layers; give at least one")
-    layers = {layer: Layer(layer, array, name) for layer, array in stored.items()}
-    return Activations(name, layers, test_set)
+    layers: dict[str, Layer] = {}
+    unusable: dict[str, InputError] = {}
+    for layer, array in stored.items():
+        try:
+            layers[layer] = Layer(layer, array, name)
+        except InputError as error:  # noqa: PERF203
+            unusable[layer] = error
+    if not layers:
+        raise next(iter(unusable.values()))
+    return Activations(name, layers, test_set, unusable)
 
 
 def _check(layer: Layer, source: str) -> None:
     where = f"{source}: layer {layer.name!r}"
+    try:
+        layer.name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} has a name that is not Unicode; rename it") from None
     check_dtype(layer.dtype, where)
     if len(layer.shape) < 2:
         raise InputError(

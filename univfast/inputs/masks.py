@@ -8,7 +8,7 @@ import os
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.arrays import to_tensor
+from univfast.inputs.arrays import same_order, to_tensor
 from univfast.inputs.files import is_checkpoint, read_file
 
 __all__ = ["load_mask", "open_mask"]
@@ -19,7 +19,7 @@ def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
 
     Args:
         mask: true for the tokens to use: bool, or integers 0 and 1, as a tensor, an array or a
-            file's path; of ``shape``, or flat.
+            file's path; of ``shape``, or with axes of it merged.
         shape: the leading axes of the activations.
 
     Raises:
@@ -30,9 +30,7 @@ def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
         name, found = os.fsdecode(mask), _read(mask)
     else:
         name, found = "mask", to_tensor(mask, "mask")
-    # As many values in another arrangement would mark the wrong tokens.
-    arranged = found.dim() == 1 or len(shape) == 1 or found.shape == shape
-    if found.numel() != math.prod(shape) or not arranged:
+    if found.numel() != math.prod(shape) or not same_order(tuple(found.shape), shape):
         raise InputError(
             f"{name}: the mask has {found.numel()} values of shape {list(found.shape)}, expected "
             f"{math.prod(shape)} of shape {list(shape)}; give one value a token"

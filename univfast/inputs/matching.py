@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 
 from univfast.errors import InputError
-from univfast.inputs.activations import Activations, Layer
+from univfast.inputs.activations import LONE_LAYER, Activations, Layer
+from univfast.inputs.arrays import same_order
 
 __all__ = ["match_layers"]
 
@@ -16,7 +17,8 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
     """Pairs of layers of equal name, in the order of ``a``, for matching by index.
 
     Args:
-        a: one model. Where both have a single layer, these are paired whatever their names.
+        a: one model. Where both have a single layer and one of them is a lone tensor, which has no
+            name of its own, these are paired.
         b: the other.
         pattern: only layers whose name matches this glob (``*``, ``?``, ``[...]``, case matters).
 
@@ -31,7 +33,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
             "train both on the same data"
         )
     layers_a, layers_b = _select(a, pattern), _select(b, pattern)
-    if len(a.layers) == len(b.layers) == 1:
+    if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
     else:
         _check_names(a.name, layers_a, b.name, layers_b)
@@ -43,11 +45,13 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
 
 
 def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
-    if pattern is None:
-        return model.layers
-    chosen = {
-        name: layer for name, layer in model.layers.items() if fnmatch.fnmatchcase(name, pattern)
-    }
+    def wanted(name: str) -> bool:
+        return pattern is None or fnmatch.fnmatchcase(name, pattern)
+
+    for name, error in model.unusable.items():
+        if wanted(name):
+            raise InputError(f"{error}, or leave it out with --layers GLOB")
+    chosen = {name: layer for name, layer in model.layers.items() if wanted(name)}
     if not chosen:
         raise InputError(
             f"{model.name}: no layer matches {pattern!r}; there are {_listed(list(model.layers))}"
@@ -78,6 +82,11 @@ def _check_pair(both: str, a: Layer, b: Layer) -> None:
         raise InputError(
             f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so {a.tokens} "
             f"and {b.tokens} tokens; run both models on the same tokens"
+        )
+    if not same_order(a.shape[:-1], b.shape[:-1]):
+        raise InputError(
+            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so as many "
+            "tokens in another order; order both models' axes alike"
         )
     if a.neurons != b.neurons:
         raise InputError(

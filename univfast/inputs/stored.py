@@ -89,7 +89,8 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
     if value.layout is not torch.strided or value.device.type == "meta":
         kind = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
         raise InputError(f"{where}: is a {kind} tensor; pass a dense one that holds its values")
-    return Stored(value.detach(), value.dtype)
+    # A lazily negated or conjugated view has other bits than values.
+    return Stored(value.detach().resolve_neg().resolve_conj(), value.dtype)
 
 
 def _in_place(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor | NDArray[Any]:
