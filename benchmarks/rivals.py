@@ -91,3 +91,15 @@ def torchmetrics_streaming(a: Tensor, b: Tensor) -> Tensor:
 def naive_rotated(a: Tensor, b: Tensor, rotation: Tensor) -> Tensor:
     """r, and r with B multiplied by a dense matrix ``[neurons, neurons]``."""
     return torch.stack((naive(a, b), naive(a, b @ rotation.T)))
+
+
+def numpy_rotated(a: Tensor, b: Tensor, rotation: Tensor) -> Tensor:
+    """The same in NumPy."""
+    rotated = torch.from_numpy(b.numpy() @ rotation.numpy().T)
+    return torch.stack((numpy_naive(a, b), numpy_naive(a, rotated)))
+
+
+def torchmetrics_rotated(a: Tensor, b: Tensor, rotation: Tensor) -> Tensor:
+    """The same by torchmetrics."""
+    rotated = b @ rotation.T
+    return torch.stack((torchmetrics_streaming(a, b), torchmetrics_streaming(a, rotated)))

@@ -1,7 +1,7 @@
 """The paired stream: r of neuron i of A with neuron i of B, alone and with rotations of B.
 
-Every line checks its answer against float64: univfast to 1e-6, its contract, and a rival to what
-float32 sums over the tokens can be expected to keep.
+Every line checks its answer against float64: univfast to 1e-6, as README promises, and a rival to
+what float32 sums over the tokens can be expected to keep.
 """
 
 from __future__ import annotations
@@ -168,9 +168,23 @@ def test_univfast_haar(measure: Measure, float32: Activations, haar: Array) -> N
 
 
 @paired_rotation
-def test_naive_rotation(measure: Measure, float32: Activations, haar: Array) -> None:
-    run = partial(rivals.naive_rotated, float32.a, float32.b, torch.from_numpy(haar).float())
-    measure_rival(measure, "naive torch", float32, run, float32.exact_rotated(haar))
+@pytest.mark.parametrize(
+    ("line", "rival"),
+    [
+        ("naive torch", rivals.naive_rotated),
+        ("NumPy", rivals.numpy_rotated),
+        ("torchmetrics, streaming", rivals.torchmetrics_rotated),
+    ],
+)
+def test_rival_rotation(
+    measure: Measure,
+    float32: Activations,
+    haar: Array,
+    line: str,
+    rival: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    run = partial(rival, float32.a, float32.b, torch.from_numpy(haar).float())
+    measure_rival(measure, line, float32, run, float32.exact_rotated(haar))
 
 
 @paired_rotation

@@ -140,7 +140,7 @@ def exact(case: Case) -> tuple[Array, Array]:
 
 
 def tolerance(*dtypes: torch.dtype) -> float:
-    """Of r, by the contract. float64 with a narrower dtype is summed in float64."""
+    """Of r, as README promises. float64 with a narrower dtype is summed in float64."""
     return 1e-12 if torch.float64 in dtypes else 1e-6
 
 
@@ -167,7 +167,7 @@ def assert_close(got: Tensor, expected: Array, limit: float, what: str) -> None:
 
 
 def assert_parity(factory: Factory, case: Case) -> None:
-    """What the accumulator measures is the exact answer, within the contract's tolerance."""
+    """What the accumulator measures is the exact answer, as nearly as README promises."""
     got = measure(factory, case)
     r, rotated = exact(case)
     limit = tolerance(case.a.dtype, case.b.dtype)
@@ -216,7 +216,7 @@ def hard_cases(dtype: torch.dtype) -> dict[str, Case]:
         "scale 1e-18": (a * 1e-18, b * 1e-18),
         "scale 1e18": (a * 1e18, b * 1e18),
         "scales 1e-18 and 1e18": (a * 1e-18, b * 1e18),
-        # float64 alone: beyond the contract, but a product of two second moments leaves its range.
+        # float64 alone: a product of two second moments leaves its range.
         "scale 1e-100": (a * 1e-100, b * 1e-100),
         "scale 1e100": (a * 1e100, b * 1e100),
         "a scale for each neuron": (a * scales, b * scales[::-1]),

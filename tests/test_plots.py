@@ -285,11 +285,3 @@ def test_report_escapes_names() -> None:
     assert "<script" not in html
     assert Page(html).text.count(hostile) >= 4  # title, verdict, summary, tables
     html.encode("utf-8")  # a file name that is no UTF-8 can still be written
-
-
-def test_several_models_are_named() -> None:
-    result = made_up(neurons=9, planted=1)
-    result.summary["models"] = ["a.pt", "b.pt", "c.pt"]
-    text = Page(report_html(result)).text
-    assert "B b.pt, c.pt matching" in text
-    assert "mean over the others" in text

@@ -197,7 +197,7 @@ class Statistics:
 def statistics(
     correlation: Array, rotated: Array, layer: NDArray[np.int64], threshold: float = 0.5
 ) -> Statistics:
-    """What the design calls baseline, excess, chance, p and q, neuron by neuron.
+    """Baseline, excess, chance, p and q as README defines them, neuron by neuron.
 
     Args:
         correlation: ``[neurons]``, NaN where dead.

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 _TOP = 20  # neurons listed by name
 _NEEDS_DRAWS = "not available (needs at least two draws)"
 
-_MATCHES = {
-    "index": "Neuron i of A is compared with neuron i of the layer of the same name in B.",
-    "best": "Each neuron of A is compared with the neuron of B, in any layer, that has the highest "
-    "(signed) r with it.",
-    "one-to-one": "Neurons of A and B are paired so that the sum of r is as large as possible.",
-}
 _ROTATIONS = {
     "hadamard": "R is a structured orthogonal matrix: rounds of random signs, each followed by a "
     "fast orthonormal transform.",
@@ -161,10 +155,10 @@ def _summary_table(summary: dict[str, Any]) -> str:
     neurons, universal = summary["neurons"], summary["universal"]
     share = f" ({universal / neurons:.1%})" if neurons else ""
     chance = summary["universal_by_chance"]
-    first, *others = summary["models"]
+    first, second = summary["models"]
     rows = (
         ("A", first),
-        ("B", ", ".join(others)),
+        ("B", second),
         ("matching", summary["match"]),
         ("tokens", f"{summary['tokens']:,}"),
         ("neurons of A", f"{neurons:,}"),
@@ -297,18 +291,12 @@ def _neuron_row(result: CorrelationResult, i: int) -> tuple[str, ...]:
 
 def _definitions(summary: dict[str, Any]) -> str:
     rotation = summary["rotation"]
-    match = _MATCHES.get(summary["match"], "")
     kind = _ROTATIONS.get(rotation["kind"], "")
-    several = (
-        " With more than two models, every number is the mean over the others."
-        if len(summary["models"]) > 2
-        else ""
-    )
     definitions = (
         (
             "correlation, r",
-            "Pearson's correlation, over all tokens, of a neuron of A with its match in B. "
-            f"{match}{several}",
+            "Pearson's correlation, over all tokens, of a neuron of A with its match in B: the "
+            "neuron of the same number in the layer of the same name.",
         ),
         (
             "baseline",

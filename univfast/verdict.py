@@ -51,10 +51,9 @@ def _against_chance(summary: dict[str, Any], flagged: int) -> str:
             f"{head} That is more than chance explains: about {false:.0f}% of those flagged are"
             " expected to be false."
         )
-    note = f" {_INDEX_NOTE}" if summary["match"] == "index" else ""
     if flagged == 0 and by_chance == 0:
-        return f"{head} Nothing here says that the models share neurons.{note}"
+        return f"{head} Nothing here says that the models share neurons. {_INDEX_NOTE}"
     return (
         f"{head} So this count is about what chance gives, and is no evidence that the models share"
-        f" neurons.{note}"
+        f" neurons. {_INDEX_NOTE}"
     )

@@ -1,4 +1,4 @@
-"""The tutorial's experiment: train tiny transformers, capture their MLPs' activations."""
+"""The experiment: train tiny transformers, capture their MLPs' activations."""
 
 from univfast.experiment.capture import SITES, Site, capture_mlp, record_mlp, test_set_name
 from univfast.experiment.checkpoints import (

@@ -107,7 +107,7 @@ class Corpus(ABC):
 
 @dataclass(frozen=True)
 class RandomCorpus(Corpus):
-    """Independent, uniformly random tokens, as in the tutorial: nothing in them can be learnt."""
+    """Independent, uniformly random tokens: nothing in them can be learnt."""
 
     sequence: int
     source: str = RANDOM

@@ -1,4 +1,4 @@
-"""The tutorial's tiny causal transformer."""
+"""A tiny causal transformer."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def read_torch(
     if spans is not None:
         _check_names(tensors, name)
         return {layer: _map(mapped, tensors[layer], span) for layer, span in spans.items()}
-    # Not written by PyTorch, or read by one before 2.10, which does not tell the places. Its own
+    # Not written by PyTorch, so that the places are not told. PyTorch's own
     # mapping will do, whose pages the kernel takes back only when it needs them, but its tensors
     # lie wherever the data does, so only where that is aligned as PyTorch aligns it.
     aligned = all(start % _ALIGNMENT == 0 for start, _ in data)
