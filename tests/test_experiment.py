@@ -23,7 +23,6 @@ from univfast.experiment import (
     capture_mlp,
     default_half,
     from_dict,
-    is_checkpoint,
     load_checkpoint,
     load_corpus,
     record_mlp,
@@ -31,6 +30,7 @@ from univfast.experiment import (
     train,
 )
 from univfast.experiment.data import TextCorpus, generator, shuffled
+from univfast.formats import is_checkpoint
 
 SMALL = ModelConfig(sequence=16, d_model=16, heads=2, layers=3, d_mlp=24)
 WEIGHT = "blocks.0.mlp.up.weight"
@@ -93,11 +93,11 @@ def test_positions_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vocabulary": 127}, r"^vocabulary: 127 is out of range; use 128 to \d+$"),
-        ({"sequence": 0}, "^sequence: 0 is out of range"),
-        ({"d_model": 10**9}, "^d_model: 1000000000 is out of range"),
-        ({"layers": -1}, "^layers: -1 is out of range"),
-        ({"d_mlp": 0}, "^d_mlp: 0 is out of range"),
+        ({"vocabulary": 127}, "^vocabulary: got 127, expected at least 128$"),
+        ({"sequence": 0}, "^sequence: got 0, expected at least"),
+        ({"d_model": 10**9}, "^d_model: got 1000000000, expected at most"),
+        ({"layers": -1}, "^layers: got -1, expected at least"),
+        ({"d_mlp": 0}, "^d_mlp: got 0, expected at least"),
         ({"heads": 3}, "^heads: 3 does not divide d_model 64; change one so that it does$"),
     ],
 )
@@ -108,7 +108,7 @@ def test_bad_sizes_are_named(change: dict[str, int], message: str) -> None:
 
 @pytest.mark.parametrize("value", [2.0, True, "2"])
 def test_sizes_must_be_ints(value: Any) -> None:
-    with pytest.raises(TypeError, match="layers must be an int"):
+    with pytest.raises(TypeError, match="layers: expected an integer"):
         ModelConfig(layers=value)
 
 
@@ -301,13 +301,13 @@ def test_a_diverging_loss_is_reported() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"steps": 0}, InputError, "^steps: 0 is out of range; use 1 to"),
-        ({"batch_size": 0}, InputError, "^batch_size: 0 is out of range"),
-        ({"samples": 0}, InputError, "^samples: 0 is out of range"),
-        ({"test_samples": 0}, InputError, "^test_samples: 0 is out of range"),
-        ({"learning_rate": float("nan")}, InputError, "^learning_rate: nan is out of range"),
-        ({"weight_decay": -1}, InputError, "^weight_decay: -1 is out of range; use 0 to 10$"),
-        ({"learning_rate": "1"}, TypeError, "^learning_rate must be a number, not str"),
+        ({"steps": 0}, InputError, "^steps: got 0, expected at least 1$"),
+        ({"batch_size": 0}, InputError, "^batch_size: got 0, expected at least"),
+        ({"samples": 0}, InputError, "^samples: got 0, expected at least"),
+        ({"test_samples": 0}, InputError, "^test_samples: got 0, expected at least"),
+        ({"learning_rate": float("nan")}, InputError, "^learning_rate: got nan, expected a finite"),
+        ({"weight_decay": -1}, InputError, "^weight_decay: got -1.0, expected at least 0$"),
+        ({"learning_rate": "1"}, TypeError, "^learning_rate: expected a number, got str"),
     ],
 )
 def test_bad_options_are_named(
@@ -320,8 +320,8 @@ def test_bad_options_are_named(
 @pytest.mark.parametrize(
     ("seed", "half", "message"),
     [
-        (-1, "first", "^seed: -1 is out of range"),
-        (1, "third", "^half: 'third' is unknown; use first or second$"),
+        (-1, "first", "^seed: got -1, expected at least"),
+        (1, "third", "^half: got 'third', expected first or second$"),
     ],
 )
 def test_a_bad_seed_or_half_is_named(seed: int, half: Any, message: str) -> None:
@@ -429,10 +429,14 @@ ABSENT = object()
     [
         (["version"], 2, "has checkpoint version 2, this univfast reads 1; update univfast"),
         (["seed"], ABSENT, "is a checkpoint without seed"),
-        (["seed"], "1", r"is a damaged checkpoint \(seed must be an int, not str\)"),
-        (["half"], "third", r"is a damaged checkpoint \(half: 'third' is unknown"),
+        (["seed"], "1", r"is a damaged checkpoint \(seed: expected an integer, got str\)"),
+        (["half"], "third", r"is a damaged checkpoint \(half: got 'third'"),
         (["loss"], None, r"is a damaged checkpoint \(loss must be a float"),
-        (["test_samples"], 0, r"is a damaged checkpoint \(test_samples: 0 is out of range"),
+        (
+            ["test_samples"],
+            0,
+            r"is a damaged checkpoint \(test_samples: got 0, expected at least 1",
+        ),
         (["config"], [], r"is a damaged checkpoint \(config must be a dict, not list\)"),
         (["config", "heads"], ABSENT, r"is a damaged checkpoint \(config: must have d_mlp, "),
         (["config", "heads"], 3, r"is a damaged checkpoint \(heads: 3 does not divide"),
@@ -501,7 +505,7 @@ def test_capture_leaves_no_hooks(trained: Checkpoint, fails: bool) -> None:
 
 def test_an_unknown_site_is_named(trained: Checkpoint) -> None:
     site: Any = "middle"
-    with pytest.raises(InputError, match=r"^site: 'middle' is unknown; use pre or post$"):
+    with pytest.raises(InputError, match=r"^site: got 'middle', expected pre or post$"):
         capture_mlp(trained, site)
 
 

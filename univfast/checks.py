@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 
 from univfast.errors import InputError
 
-__all__ = ["as_integer", "as_number"]
+__all__ = ["as_integer", "as_number", "as_seed", "check_choice"]
 
 
 def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
     """``value`` as an int; NumPy's and torch's integers are integers too.
 
     Raises:
-        TypeError: it is no integer.
+        TypeError: it is no integer (a bool is none either).
         InputError: it is below ``low`` or above ``high``.
     """
     try:
@@ -23,23 +24,46 @@ def as_integer(name: str, value: object, low: int | None = None, high: int | Non
         number = None
     if number is None or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if low is not None and number < low:
-        raise InputError(f"{name}: got {number}, expected at least {low}")
-    if high is not None and number > high:
-        raise InputError(f"{name}: got {number}, expected at most {high}")
+    _check_range(name, number, low, high)
     return number
 
 
-def as_number(name: str, value: object) -> float:
+def as_number(
+    name: str, value: object, low: float | None = None, high: float | None = None
+) -> float:
     """``value`` as a float.
 
     Raises:
         TypeError: it is no real number.
-        InputError: it is NaN or infinite.
+        InputError: it is NaN, infinite, below ``low`` or above ``high``.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     number = float(value)
-    if number - number != 0:
+    if not math.isfinite(number):
         raise InputError(f"{name}: got {number}, expected a finite number")
+    _check_range(name, number, low, high)
     return number
+
+
+def as_seed(value: object) -> int:
+    """``value`` as an int from 0 to 2^63 - 1, which torch's generators take.
+
+    Raises:
+        TypeError: it is no integer.
+        InputError: it is out of range.
+    """
+    return as_integer("seed", value, 0, 2**63 - 1)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises ``InputError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise InputError(f"{name}: got {value!r}, expected {' or '.join(choices)}")
+
+
+def _check_range(name: str, number: float, low: float | None, high: float | None) -> None:
+    if low is not None and number < low:
+        raise InputError(f"{name}: got {number}, expected at least {low}")
+    if high is not None and number > high:
+        raise InputError(f"{name}: got {number}, expected at most {high}")

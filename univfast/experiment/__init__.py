@@ -4,7 +4,6 @@ from univfast.experiment.capture import SITES, Site, capture_mlp, record_mlp, te
 from univfast.experiment.checkpoints import (
     Checkpoint,
     from_dict,
-    is_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "capture_mlp",
     "default_half",
     "from_dict",
-    "is_checkpoint",
     "load_checkpoint",
     "load_corpus",
     "record_mlp",

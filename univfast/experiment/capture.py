@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from univfast.checks import check_choice
 from univfast.experiment.checkpoints import Checkpoint
-from univfast.experiment.checks import check_choice
 from univfast.experiment.data import load_corpus
 from univfast.experiment.model import TinyTransformer
 

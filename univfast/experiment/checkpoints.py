@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from univfast.checks import as_integer, as_seed, check_choice
 from univfast.errors import InputError
-from univfast.experiment.checks import check_choice, check_integer, check_seed
 from univfast.experiment.data import HALVES, Half
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.files import save_tensors
+from univfast.formats import CHECKPOINT_FORMAT, is_checkpoint
 
 __all__ = ["Checkpoint", "from_dict", "is_checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "univfast-checkpoint"
 _VERSION = 1
 _REMEDY = "write it again with `univfast train`"
 
@@ -68,7 +68,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content["config"] = asdict(checkpoint.config)
-    save_tensors(path, {"format": _FORMAT, "version": _VERSION, **content})
+    save_tensors(path, {"format": CHECKPOINT_FORMAT, "version": _VERSION, **content})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -100,11 +100,6 @@ def _load(file: BinaryIO, source: str) -> object:
             f"{source}: is damaged, or not a file of plain tensors, "
             f"which alone can be loaded safely; {_REMEDY}"
         ) from error
-
-
-def is_checkpoint(obj: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a loaded object claims to be a checkpoint; `from_dict` tells whether it is one."""
-    return isinstance(obj, dict) and obj.get("format") == _FORMAT
 
 
 def from_dict(obj: object, source: str) -> Checkpoint:
@@ -144,9 +139,9 @@ def _check_parts(parts: dict[str, Any]) -> None:
         if not isinstance(parts[name], kind):
             raise TypeError(f"{name} must be a {kind.__name__}, not {type(parts[name]).__name__}")
     check_choice("half", parts["half"], HALVES)
-    check_seed(parts["seed"])
+    as_seed(parts["seed"])
     for name in ("steps", "test_samples"):
-        check_integer(name, parts[name], 1, 2**63 - 1)
+        as_integer(name, parts[name], 1, 2**63 - 1)
     sizes = {field.name for field in fields(ModelConfig)}
     if parts["config"].keys() != sizes:
         raise InputError(f"config: must have {', '.join(sorted(sizes))}")

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from univfast.checks import as_integer, as_seed, check_choice
 from univfast.errors import InputError
-from univfast.experiment.checks import check_choice, check_integer, check_seed
 from univfast.experiment.model import VOCABULARY
 
 __all__ = [
@@ -85,8 +85,8 @@ class Corpus(ABC):
             InputError: ``half``, ``samples`` or ``seed`` is out of range.
         """
         check_choice("half", half, HALVES)
-        check_seed(seed)
-        check_integer("samples", samples, 1, _MOST_SAMPLES)
+        as_seed(seed)
+        as_integer("samples", samples, 1, _MOST_SAMPLES)
         return self._draw(half, samples, generator(f"samples:{half}", seed))
 
     def test(self, samples: int = TEST_SAMPLES) -> Tensor:
@@ -95,7 +95,7 @@ class Corpus(ABC):
         Raises:
             InputError: ``samples`` is out of range, or the text too short for so many.
         """
-        check_integer("test_samples", samples, 1, _MOST_SAMPLES)
+        as_integer("test_samples", samples, 1, _MOST_SAMPLES)
         return self._held_out(samples)
 
     @abstractmethod
@@ -184,7 +184,7 @@ def load_corpus(source: str, sequence: int) -> Corpus:
     Raises:
         InputError: the text is missing, not UTF-8 text, or too short; names the source.
     """
-    check_integer("sequence", sequence, 1, _MOST_SAMPLES)
+    as_integer("sequence", sequence, 1, _MOST_SAMPLES)
     if source == RANDOM:
         return RandomCorpus(sequence)
     if source == DOCS:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from univfast.checks import as_integer
 from univfast.errors import InputError
-from univfast.experiment.checks import check_integer
 
 __all__ = ["VOCABULARY", "ModelConfig", "TinyTransformer"]
 
@@ -48,7 +48,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             low = VOCABULARY if field.name == "vocabulary" else 1
-            check_integer(field.name, getattr(self, field.name), low, _LARGEST_SIZE)
+            size = as_integer(field.name, getattr(self, field.name), low, _LARGEST_SIZE)
+            object.__setattr__(self, field.name, size)  # a plain int, whatever it came as
         if self.d_model % self.heads:
             raise InputError(
                 f"heads: {self.heads} does not divide d_model {self.d_model}; "

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from univfast.checks import as_integer, as_number, as_seed
 from univfast.errors import InputError
 from univfast.experiment.checkpoints import Checkpoint
-from univfast.experiment.checks import check_integer, check_number
 from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus, shuffled
 from univfast.experiment.model import ModelConfig, TinyTransformer
 
@@ -46,12 +46,12 @@ class TrainingOptions:
     test_samples: int = TEST_SAMPLES
 
     def __post_init__(self) -> None:
-        check_integer("steps", self.steps, 1, 1_000_000)
-        check_integer("batch_size", self.batch_size, 1, 10_000)
-        check_number("learning_rate", self.learning_rate, 0, 10)
-        check_number("weight_decay", self.weight_decay, 0, 10)
-        check_integer("samples", self.samples, 1, 1_000_000)
-        check_integer("test_samples", self.test_samples, 1, 1_000_000)
+        as_integer("steps", self.steps, 1, 1_000_000)
+        as_integer("batch_size", self.batch_size, 1, 10_000)
+        as_number("learning_rate", self.learning_rate, 0, 10)
+        as_number("weight_decay", self.weight_decay, 0, 10)
+        as_integer("samples", self.samples, 1, 1_000_000)
+        as_integer("test_samples", self.test_samples, 1, 1_000_000)
 
 
 def train(
@@ -78,6 +78,7 @@ def train(
     Raises:
         InputError: the corpus cannot be used, or the loss is no longer finite.
     """
+    seed = as_seed(seed)
     corpus = load_corpus(data, config.sequence)
     corpus.test(options.test_samples)  # a text too short to test on is refused before the work
     samples = corpus.training(half, options.samples, seed)

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from univfast.errors import InputError
+from univfast.formats import is_checkpoint
 from univfast.inputs.arrays import check_dtype
-from univfast.inputs.files import is_checkpoint, read_file
+from univfast.inputs.files import read_file
 from univfast.inputs.stored import Stored, from_memory
 
 __all__ = ["Activations", "Layer", "open_activations"]

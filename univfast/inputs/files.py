@@ -12,9 +12,9 @@ from univfast.inputs import numpy_files
 from univfast.inputs.mapping import MappedFile, zip_members
 from univfast.inputs.safetensors_files import read_safetensors
 from univfast.inputs.stored import Stored
-from univfast.inputs.torch_files import is_checkpoint, read_torch
+from univfast.inputs.torch_files import read_torch
 
-__all__ = ["is_checkpoint", "read_file"]
+__all__ = ["read_file"]
 
 _KINDS = ".pt, .npy, .npz or .safetensors"
 

@@ -8,8 +8,9 @@ import os
 import torch
 
 from univfast.errors import InputError
+from univfast.formats import is_checkpoint
 from univfast.inputs.arrays import same_order, to_tensor
-from univfast.inputs.files import is_checkpoint, read_file
+from univfast.inputs.files import read_file
 
 __all__ = ["load_mask", "open_mask"]
 

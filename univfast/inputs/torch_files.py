@@ -10,20 +10,15 @@ from typing import Any
 import torch
 
 from univfast.errors import InputError
+from univfast.formats import is_checkpoint
 from univfast.inputs.mapping import MappedFile, Member
 from univfast.inputs.stored import Stored, from_bits, from_memory
 
-__all__ = ["is_checkpoint", "read_torch"]
+__all__ = ["read_torch"]
 
 _ALIGNMENT = 64  # bytes
 
 _SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
-
-
-def is_checkpoint(content: object) -> bool:
-    """Whether this is what ``univfast train`` saves."""
-    kind = content.get("format") if isinstance(content, dict) else None
-    return isinstance(kind, str) and kind == "univfast-checkpoint"
 
 
 def read_torch(
