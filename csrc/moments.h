@@ -1,7 +1,6 @@
-// The accumulator algebra: zero, lift, merge, finish. Compiled by host and device alike.
-//
-// `Univariate` is what one variable keeps, `comoment` what a pair of variables adds. Both merge by the
-// pairwise update of Chan, Golub and LeVeque (1983), so partial results combine in any order.
+// The accumulator algebra: lift sums of a tile to central moments, and merge those. Compiled by host and device
+// alike. Merging is the pairwise update of Chan, Golub and LeVeque (1983), so partial results combine in any order.
+// What is left, the merge of whole batches and r itself, is univfast/moments.py, on torch tensors.
 #pragma once
 
 #include <cmath>

@@ -469,3 +469,21 @@ def test_plot() -> None:
         assert figure.axes
     with pytest.raises(InputError, match="kind: got 'heat', expected 'correlation' or 'excess'"):
         result.plot("heat")
+
+
+def test_a_match_has_the_name_of_its_own_layer() -> None:
+    a, b = pair()
+    result = uf.correlate({"mlp.0": a}, b, draws=2)
+    assert set(result.layer) == {"mlp.0"}
+    assert set(result.match_layer) == {"activations"}
+    b[7, 3] = torch.nan
+    with pytest.raises(InputError, match=r"^b: layer 'activations' has nan at token 7, neuron 3"):
+        uf.correlate({"mlp.0": a}, b)
+    with pytest.raises(InputError, match=r"^a: layer 'mlp.0' has nan at token 7, neuron 3"):
+        uf.correlate({"mlp.0": b}, a)
+
+
+@pytest.mark.parametrize("rotation", ["hadamard", "haar"])
+def test_draws_that_no_machine_can_hold(rotation: str) -> None:
+    with pytest.raises(InputError, match=r"^draws: 1000000000000 .* GB, this machine has"):
+        uf.correlate(*pair(), rotation=rotation, draws=10**12)
