@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from parity import (
@@ -28,7 +29,7 @@ from parity import (
 )
 
 import univfast as uf
-from univfast import native
+from univfast import native, reference
 
 DTYPE_PAIRS = [
     *((d, d) for d in DTYPES),
@@ -94,6 +95,18 @@ def test_few_tokens_with_one_loud_neuron(neurons: int, loudness: float, tokens: 
     a, b = activations(tokens, neurons)
     b[:, 0] *= loudness
     assert_parity(uf.PairedCorrelation, make_case("loud", a, b, F32))
+
+
+def test_a_pivot_that_misses_the_mean() -> None:
+    """Neurons that are active at just the 32 tokens of the chunk that its pivot is taken from."""
+    shares = [(i * 512 // 32, (i + 1) * 512 // 32) for i in range(32)]
+    mixed = reference._mix64(np.arange(32, dtype=np.uint64))
+    sampled = [b + int(m) % (e - b) for (b, e), m in zip(shares, mixed, strict=True)]
+    active = np.zeros((512, 1))
+    active[sampled] = 1.0
+    a, b = (np.maximum(1 + 0.01 * v, 0) * active for v in activations(512, 64))
+    case = make_case("sampled", a, b, F32, rotation="none")
+    assert_parity(uf.PairedCorrelation, case)
 
 
 def test_float16_sums_do_not_overflow() -> None:
