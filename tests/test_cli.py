@@ -344,6 +344,13 @@ def test_a_spoilt_result_is_refused(
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
 
 
+def test_what_a_killed_run_left_is_in_nobodys_way(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    for name in FILES:  # a process of the same number was killed while it wrote
+        (tmp_path / "o" / f".{name}.{os.getpid()}.tmp").write_text("half")
+    assert run("correlate", *pair, "--out", tmp_path / "o", "--quiet") == 0
+
+
 def test_devices_and_inputs_are_not_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         InputError: the file cannot be written, or is no ordinary file.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    # Random, because a killed process leaves its file, and process numbers come again.
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
         if target.exists() and not target.is_file():
             raise OSError(errno.EINVAL, "is not an ordinary file")

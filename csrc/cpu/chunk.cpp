@@ -20,7 +20,7 @@ constexpr int64_t kPivotTokens = 32;
 
 // A chunk that float32 does not hold well is summed again in float64: where squares are so small that they lose bits
 // to underflow, and where the squared distance of pivot and mean is more than this share of the mean square, which
-// multiplies the rounding of a variance by 1 / (1 - share). About one chunk in a thousand, on sparse neurons.
+// multiplies the rounding of a variance by 1 / (1 - share).
 constexpr double kSmallestDeviation = 1e-18;
 constexpr double kSmallestSquare = kSmallestDeviation * kSmallestDeviation;
 constexpr double kLargestShift = 0.75;
@@ -104,16 +104,15 @@ bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t cou
     return fits;
 }
 
-// s.usual_square of tokens first .. first + count.
-template <class T>
+// s.usual_square of tokens first .. first + count, from their float32 pivots.
 void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s) {
     double squares[kPivotTokens];
     const int64_t samples = std::min(count, kPivotTokens);
     for (int64_t k = 0; k < samples; ++k) {
         const int64_t token = first + sampled_token(k, samples, count);
-        const T* values = fetch(job, job.params.b, token, 0, job.neurons, as<T>(s.converted[0]));
+        const float* values = fetch(job, job.params.b, token, 0, job.neurons, as<float>(s.converted[0]));
         squares[k] =
-            static_cast<double>(kernels<T>(job.level).squared_distance(values, as<T>(s.pivot[1]), job.neurons));
+            static_cast<double>(kernels<float>(job.level).squared_distance(values, as<float>(s.pivot[1]), job.neurons));
         if (!std::isfinite(squares[k])) squares[k] = std::numeric_limits<double>::max();
     }
     std::nth_element(squares, squares + samples / 2, squares + samples);
@@ -170,7 +169,9 @@ bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
         T* pivot_b = as<T>(s.pivot[1]) + neuron;
         fits &= take_pivot(job, job.params.a, first, count, neuron, width, pivot_a, s);
         fits &= take_pivot(job, job.params.b, first, count, neuron, width, pivot_b, s);
-        if (job.draws > 0) take_usual_square<T>(job, first, count, s);
+        if constexpr (std::is_same_v<T, float>) {
+            if (job.draws > 0) take_usual_square(job, first, count, s);
+        }
         for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), width, T(0));
 
         Run<T> run;

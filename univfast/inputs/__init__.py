@@ -13,13 +13,12 @@
 """
 
 from univfast.inputs.activations import Activations, Layer, open_activations
-from univfast.inputs.masks import load_mask, open_mask
+from univfast.inputs.masks import open_mask
 from univfast.inputs.matching import match_layers
 
 __all__ = [
     "Activations",
     "Layer",
-    "load_mask",
     "match_layers",
     "open_activations",
     "open_mask",

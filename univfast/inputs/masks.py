@@ -12,7 +12,7 @@ from univfast.formats import is_checkpoint
 from univfast.inputs.arrays import same_order, to_tensor
 from univfast.inputs.files import read_file
 
-__all__ = ["load_mask", "open_mask"]
+__all__ = ["open_mask"]
 
 
 def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
@@ -37,16 +37,6 @@ def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
             f"{math.prod(shape)} of shape {list(shape)}; give one value a token"
         )
     return _flags(found, name)
-
-
-def load_mask(path: str | os.PathLike[str]) -> torch.Tensor:
-    """The mask in a file, flattened to bool ``[tokens]``: true where a token counts.
-
-    The file holds one array of bool or of integers 0 and 1, of any shape. Raises InputError.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"mask: expected a path, found {type(path).__name__}")
-    return _flags(_read(path), os.fsdecode(path))
 
 
 def _read(path: str | os.PathLike[str]) -> torch.Tensor:
