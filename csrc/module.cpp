@@ -20,6 +20,19 @@ Matrix make_matrix(uintptr_t data, DType dtype, int64_t rows, int64_t columns, i
 
 Signs make_signs(uintptr_t data, int64_t draws) { return {pointer<const float>(data), draws}; }
 
+CoMoments make_co_moments(uintptr_t data, int64_t rows, int64_t columns, int64_t row_stride) {
+    return {pointer<double>(data), rows, columns, row_stride};
+}
+
+Tile make_tile(const CoMoments& c, uintptr_t row_inverse, uintptr_t skip, int threads) {
+    return {c, pointer<const double>(row_inverse), pointer<const int64_t>(skip), threads};
+}
+
+py::object as_tuple(const std::optional<BadValue>& bad) {
+    if (!bad) return py::none();
+    return py::make_tuple(bad->in_b, bad->row, bad->neuron, bad->value);
+}
+
 py::object py_paired_moments(const Matrix& a, const Matrix& b, std::pair<uintptr_t, int64_t> rows, const Signs& signs,
                              uintptr_t moments, std::pair<uintptr_t, int64_t> workspace, int threads) {
     const PairedParams params = {a,
@@ -36,8 +49,53 @@ py::object py_paired_moments(const Matrix& a, const Matrix& b, std::pair<uintptr
         const py::gil_scoped_release released;
         bad = paired_moments(params);
     }
-    if (!bad) return py::none();
-    return py::make_tuple(bad->in_b, bad->row, bad->neuron, bad->value);
+    return as_tuple(bad);
+}
+
+py::object py_neuron_moments(const Matrix& x, uintptr_t mean, uintptr_t m2, int threads) {
+    std::optional<BadValue> bad;
+    {
+        const py::gil_scoped_release released;
+        bad = neuron_moments({x, pointer<double>(mean), pointer<double>(m2), threads});
+    }
+    return as_tuple(bad);
+}
+
+void py_standardise(const Matrix& x, uintptr_t mean, uintptr_t scale, uintptr_t output, DType output_dtype,
+                    int64_t output_stride, int threads) {
+    const py::gil_scoped_release released;
+    standardise({x, pointer<const double>(mean), pointer<const double>(scale), pointer<void>(output), output_dtype,
+                 output_stride, threads});
+}
+
+void py_add_product(const CoMoments& c, const Matrix& product, std::pair<uintptr_t, uintptr_t> scales,
+                    std::pair<uintptr_t, uintptr_t> deltas, int threads) {
+    const py::gil_scoped_release released;
+    add_product({c, product, pointer<const double>(scales.first), pointer<const double>(scales.second),
+                 pointer<const double>(deltas.first), pointer<const double>(deltas.second), threads});
+}
+
+void py_best_pairs(const Tile& tile, uintptr_t column_inverse, std::pair<int64_t, int64_t> first, int64_t count,
+                   std::pair<uintptr_t, uintptr_t> best, std::pair<uintptr_t, uintptr_t> column_best,
+                   std::pair<uintptr_t, int64_t> workspace) {
+    const py::gil_scoped_release released;
+    best_pairs({tile, pointer<const double>(column_inverse), first.first, first.second, count,
+                pointer<double>(best.first), pointer<int64_t>(best.second), pointer<double>(column_best.first),
+                pointer<int64_t>(column_best.second), pointer<std::byte>(workspace.first), workspace.second});
+}
+
+void py_rotated_best(const Tile& tile, const Signs& signs, uintptr_t column_inverse, std::pair<uintptr_t, int64_t> best,
+                     std::pair<uintptr_t, int64_t> workspace) {
+    const py::gil_scoped_release released;
+    rotated_best({tile, signs, pointer<const double>(column_inverse), pointer<double>(best.first), best.second,
+                  pointer<std::byte>(workspace.first), workspace.second});
+}
+
+void py_rotated_variance(const CoMoments& c, const Signs& signs, uintptr_t variance,
+                         std::pair<uintptr_t, int64_t> workspace, int threads) {
+    const py::gil_scoped_release released;
+    rotated_variance(
+        {c, signs, pointer<double>(variance), threads, pointer<std::byte>(workspace.first), workspace.second});
 }
 
 void py_rotate(const Matrix& x, const Signs& signs, uintptr_t output, std::pair<uintptr_t, int64_t> workspace,
@@ -71,6 +129,23 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.def("paired_workspace", &paired_workspace, "tokens"_a, "neurons"_a, "draws"_a, "threads"_a);
     m.def("paired_moments", &py_paired_moments, py::kw_only(), "a"_a, "b"_a, "rows"_a, "signs"_a, "moments"_a,
           "workspace"_a, "threads"_a);
+
+    py::class_<CoMoments>(m, "CoMoments")
+        .def(py::init(&make_co_moments), py::kw_only(), "data"_a, "rows"_a, "columns"_a, "row_stride"_a);
+    py::class_<Tile>(m, "Tile").def(py::init(&make_tile), py::kw_only(), "c"_a, "row_inverse"_a, "skip"_a, "threads"_a);
+    m.def("neuron_moments", &py_neuron_moments, py::kw_only(), "x"_a, "mean"_a, "m2"_a, "threads"_a);
+    m.def("standardise", &py_standardise, py::kw_only(), "x"_a, "mean"_a, "scale"_a, "output"_a, "output_dtype"_a,
+          "output_stride"_a, "threads"_a);
+    m.def("add_product", &py_add_product, py::kw_only(), "c"_a, "product"_a, "scales"_a, "deltas"_a, "threads"_a);
+    m.def("best_pairs_workspace", &best_pairs_workspace, "c"_a, "threads"_a);
+    m.def("best_pairs", &py_best_pairs, py::kw_only(), "tile"_a, "column_inverse"_a, "first"_a, "count"_a, "best"_a,
+          "column_best"_a, "workspace"_a);
+    m.def("rotated_best_workspace", &rotated_best_workspace, "c"_a, "threads"_a);
+    m.def("rotated_best", &py_rotated_best, py::kw_only(), "tile"_a, "signs"_a, "column_inverse"_a, "best"_a,
+          "workspace"_a);
+    m.def("rotated_variance_workspace", &rotated_variance_workspace, "c"_a, "draws"_a, "threads"_a);
+    m.def("rotated_variance", &py_rotated_variance, py::kw_only(), "c"_a, "signs"_a, "variance"_a, "workspace"_a,
+          "threads"_a);
 
     m.def(
         "rotation_signs",

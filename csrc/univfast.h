@@ -63,6 +63,108 @@ int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, in
 // Returns the first bad value (by token) if there is one; `moments` is then unspecified.
 std::optional<BadValue> paired_moments(const PairedParams& params);
 
+// ---- all pairs ------------------------------------------------------------------------------------------
+// The co-moments of every neuron of A with every neuron of B are matrix products, which the caller takes from a
+// library. These operations prepare its factors, add its products to the state, and reduce the state to what is
+// asked of it, row by row, so that no matrix of correlations is ever stored.
+
+// mean, m2 [neurons]: of each neuron over all rows of x; m2 is a sum about the mean. Summed in float64, in an order
+// that depends on the shape alone. Returns the first bad value (by row) if there is one.
+struct NeuronParams {
+    Matrix x;  // [tokens, neurons], at least one each
+    double* mean;
+    double* m2;
+    int threads;
+};
+std::optional<BadValue> neuron_moments(const NeuronParams& params);
+
+// output[t, i] = (x[t, i] - mean[i]) * scale[i], taken in float64 and rounded to the output's dtype.
+struct StandardiseParams {
+    Matrix x;             // [tokens, neurons]
+    const double* mean;   // [neurons]
+    const double* scale;  // [neurons]
+    void* output;         // [tokens, neurons], rows `output_stride` elements apart, not overlapping x
+    DType output_dtype;   // float64, or float32 where x is not float64
+    int64_t output_stride;
+    int threads;
+};
+void standardise(const StandardiseParams& params);
+
+// A matrix of co-moments, or a part of one: [rows, columns], columns contiguous.
+struct CoMoments {
+    double* data;
+    int64_t rows;
+    int64_t columns;
+    int64_t row_stride;
+};
+
+// c[i, j] += product[i, j] * row_scale[i] * column_scale[j] + row_delta[i] * column_delta[j]
+struct AddProductParams {
+    CoMoments c;
+    Matrix product;              // [rows, columns], float32 or float64
+    const double* row_scale;     // [rows]
+    const double* column_scale;  // [columns]
+    const double* row_delta;     // [rows]
+    const double* column_delta;  // [columns]
+    int threads;
+};
+void add_product(const AddProductParams& params);
+
+// The rows of a tile of co-moments, and what makes correlations of them. The inverse of a norm is NaN where the norm
+// is zero; such a row or column takes part in nothing.
+struct Tile {
+    CoMoments c;
+    const double* row_inverse;  // [rows] 1 / norm
+    const int64_t* skip;        // [rows] the column, counted from the tile's first, that a row leaves out; null: none
+    int threads;
+};
+
+// For each row the `count` highest correlations so far and their columns, highest first, of equal ones the lower
+// column first; for each column the highest so far and its row. Columns and rows are counted from first_column and
+// first_row. The arrays are updated, so that tiles can be given one after another, in increasing order: to begin with
+// they hold -infinity, and -1.
+struct BestPairsParams {
+    Tile tile;
+    const double* column_inverse;  // [columns]
+    int64_t first_row;
+    int64_t first_column;
+    int64_t count;
+    double* best;          // [rows, count]
+    int64_t* best_column;  // [rows, count]
+    double* column_best;   // [columns]; null, with best_row: not asked for
+    int64_t* best_row;     // [columns]
+    std::byte* workspace;  // best_pairs_workspace() bytes, aligned to 64
+    int64_t workspace_size;
+};
+int64_t best_pairs_workspace(const CoMoments& c, int threads);
+void best_pairs(const BestPairsParams& params);
+
+// best[d, i] = the highest correlation of row i with a neuron of draw d's rotation of the columns, or what was there
+// if that is higher. skip leaves out the rotated neuron of that number.
+struct RotatedBestParams {
+    Tile tile;
+    Signs signs;                   // of as many neurons as the tile has columns
+    const double* column_inverse;  // [draws, columns]: 1 / norm of each rotated neuron
+    double* best;                  // [draws, rows], draws `best_stride` elements apart
+    int64_t best_stride;
+    std::byte* workspace;  // rotated_best_workspace() bytes, aligned to 64
+    int64_t workspace_size;
+};
+int64_t rotated_best_workspace(const CoMoments& c, int threads);
+void rotated_best(const RotatedBestParams& params);
+
+// variance[d, j] = the second moment of neuron j of R_d y, where c holds the co-moments of y: diag(R c R^T).
+struct RotatedVarianceParams {
+    CoMoments c;  // [neurons, neurons], symmetric; not modified
+    Signs signs;
+    double* variance;  // [draws, neurons]
+    int threads;
+    std::byte* workspace;  // rotated_variance_workspace() bytes, aligned to 64
+    int64_t workspace_size;
+};
+int64_t rotated_variance_workspace(const CoMoments& c, int64_t draws, int threads);
+void rotated_variance(const RotatedVarianceParams& params);
+
 // ---- structured rotation --------------------------------------------------------------------------------
 
 // Fills signs [draws, kStages, neurons] from a seed. The same on every machine.

@@ -416,11 +416,30 @@ def test_models_of_different_test_sets_are_refused(
 
 
 def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("demo", "--out", tmp_path / "d", "--data", "random", "--steps", 2) == 0
-    assert {path.name for path in (tmp_path / "d").iterdir()} == FILES | {"a.ckpt", "b.ckpt"}
+    out = tmp_path / "d"
+    assert run("demo", "--out", out, "--data", "random", "--steps", 2) == 0
+    tables = {"matches.csv", "top.csv", "layers.png"}
+    others = {"index-post", "best-pre", "index-pre"}
+    assert {path.name for path in out.iterdir()} == FILES | tables | others | {"a.ckpt", "b.ckpt"}
+    assert {path.name for path in (out / "index-pre").iterdir()} == FILES
+    assert {path.name for path in (out / "best-pre").iterdir()} == FILES | tables
     text = " ".join(capsys.readouterr().out.split())
     assert "of 512 live neurons" in text
     assert "Chance alone gives" in text
+    page = (out / "report.html").read_text()
+    for match in ("index", "best"):
+        for site in ("before", "after"):
+            assert f"match {match}, {site} the ReLU" in text
+            assert f"match {match}, {site} the ReLU" in page
+    summaries = {
+        name: json.loads((out / name / "summary.json").read_text()) for name in (".", *others)
+    }
+    assert summaries["."]["match"] == summaries["best-pre"]["match"] == "best"
+    assert summaries["index-pre"]["match"] == summaries["index-post"]["match"] == "index"
+    assert all(summary["universal_by_chance"] is not None for summary in summaries.values())
+    written = (out / "report.html").read_bytes()
+    assert run("report", out) == 0
+    assert (out / "report.html").read_bytes() == written
 
 
 # ---- as a process --------------------------------------------------------------------------------

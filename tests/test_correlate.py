@@ -188,8 +188,8 @@ def test_reading_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     whole = uf.correlate(a, b, mask=mask)
     monkeypatch.setattr(univfast.correlation, "_READ_BYTES", 1)
     ticks: list[tuple[int, int]] = []
-    sliced = uf.correlate(a, b, mask=mask, progress=lambda *tick: ticks.append(tick))
-    assert len(ticks) == 5
+    sliced = uf.correlate(a, b, mask=mask, threads=2, progress=lambda *tick: ticks.append(tick))
+    assert len(ticks) == 5  # 2 x 512 tokens each
     assert (sliced.correlation - whole.correlation).abs().max() < 1e-6
     a[4321, 5] = torch.nan
     with pytest.raises(InputError, match="a: layer 'activations' has nan at token 4321, neuron 5"):
@@ -267,7 +267,7 @@ def test_masks(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"match": "nearest"}, InputError, "match: got 'nearest', expected 'index'"),
+        ({"match": "nearest"}, InputError, "match: got 'nearest', expected index or best"),
         ({"rotation": "random"}, InputError, "rotation: got 'random', expected one of hadamard,"),
         ({"draws": 0}, InputError, "draws: got 0, expected at least 1; rotation='none' asks"),
         ({"draws": -1}, InputError, "draws: got -1"),
@@ -418,7 +418,7 @@ def test_a_failing_write_leaves_the_old_files(
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
-    monkeypatch.setattr("univfast.report.report_html", lambda _: 1 / 0)
+    monkeypatch.setattr("univfast.report.report_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         result.save(tmp_path)
     monkeypatch.undo()
@@ -467,7 +467,9 @@ def test_plot() -> None:
     for figure in (result.plot(), result.plot("correlation"), result.plot("excess")):
         assert isinstance(figure, matplotlib.figure.Figure)
         assert figure.axes
-    with pytest.raises(InputError, match="kind: got 'heat', expected 'correlation' or 'excess'"):
+    with pytest.raises(
+        InputError, match="kind: got 'heat', this result has 'correlation', 'excess'"
+    ):
         result.plot("heat")
 
 

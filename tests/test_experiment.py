@@ -98,7 +98,7 @@ def test_positions_are_told_apart() -> None:
         ({"d_model": 10**9}, "^d_model: got 1000000000, expected at most"),
         ({"layers": -1}, "^layers: got -1, expected at least"),
         ({"d_mlp": 0}, "^d_mlp: got 0, expected at least"),
-        ({"heads": 3}, "^heads: 3 does not divide d_model 64; change one so that it does$"),
+        ({"heads": 3}, "^heads: 3 does not divide d_model 128; change one so that it does$"),
     ],
 )
 def test_bad_sizes_are_named(change: dict[str, int], message: str) -> None:

@@ -12,14 +12,18 @@ from parity import LAYER, Array, hadamard_transform, structured_rotation
 
 from univfast import native, reference
 from univfast.errors import InputError
-from univfast.rotations import make_rotations
+from univfast.rotations import RotationOptions, Rotations, make_rotations
 
 ODD_WIDTHS = [257, 448, 701, 1024]
 
 
+def rotations_of(kind: str, neurons: int, draws: int, seed: int, layer: str) -> Rotations:
+    return make_rotations(RotationOptions(kind, draws, seed), neurons, layer)
+
+
 def matrices(kind: str, neurons: int, draws: int, seed: int = 0) -> Array:
     """``[draws, neurons, neurons]``, from what the package applies to activations."""
-    rotations = make_rotations(kind, neurons, draws, seed, LAYER)
+    rotations = rotations_of(kind, neurons, draws, seed, LAYER)
     columns = rotations.apply(torch.eye(neurons, dtype=torch.float64))
     return columns.transpose(1, 2).numpy()
 
@@ -46,7 +50,7 @@ def test_native_is_the_reference_at_large_widths(neurons: int) -> None:
 @pytest.mark.parametrize("neurons", [1600, 3072])
 def test_native_is_the_definition_at_widths_in_use(neurons: int) -> None:
     x = np.random.default_rng(0).standard_normal((20, neurons))
-    rotated = make_rotations("hadamard", neurons, 2, 3, LAYER).apply(torch.from_numpy(x))
+    rotated = rotations_of("hadamard", neurons, 2, 3, LAYER).apply(torch.from_numpy(x))
     for draw in (0, 1):
         expected = structured_rotation(x, draw, 3)
         np.testing.assert_allclose(rotated[draw], expected, rtol=0, atol=1e-13)
@@ -78,7 +82,7 @@ def test_dense_rotations_are_the_reference(kind: str) -> None:
 @pytest.mark.parametrize("neurons", [1, 2, 3, 63, 64, 65, 257, 448, 701])
 def test_float32_is_float64_rounded(kind: str, neurons: int) -> None:
     x = np.random.default_rng(0).standard_normal((50, neurons))
-    rotations = make_rotations(kind, neurons, 2, 3, LAYER)
+    rotations = rotations_of(kind, neurons, 2, 3, LAYER)
     wide = rotations.apply(torch.from_numpy(x))
     narrow = rotations.apply(torch.from_numpy(x).float())
     assert narrow.dtype == torch.float32
@@ -87,7 +91,7 @@ def test_float32_is_float64_rounded(kind: str, neurons: int) -> None:
 
 
 def test_rows_rotate_alike_wherever_they_lie() -> None:
-    rotations = make_rotations("hadamard", 130, 3, 0, LAYER)
+    rotations = rotations_of("hadamard", 130, 3, 0, LAYER)
     whole = torch.randn(40, 200, generator=torch.Generator().manual_seed(0))
     x = whole[::3, 7:137]
     rotated = rotations.apply(x)
@@ -106,8 +110,8 @@ def test_rotation_does_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_rows_and_no_draws() -> None:
-    assert make_rotations("hadamard", 5, 2, 0, LAYER).apply(torch.empty(0, 5)).shape == (2, 0, 5)
-    assert make_rotations("none", 5, 2, 0, LAYER).apply(torch.ones(3, 5)).shape == (0, 3, 5)
+    assert rotations_of("hadamard", 5, 2, 0, LAYER).apply(torch.empty(0, 5)).shape == (2, 0, 5)
+    assert rotations_of("none", 5, 2, 0, LAYER).apply(torch.ones(3, 5)).shape == (0, 3, 5)
 
 
 # ---- seeds --------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ def test_rotations_follow_seed_draw_and_layer(kind: str) -> None:
     x = torch.eye(63)
 
     def rotated(seed: int, layer: str) -> torch.Tensor:
-        return make_rotations(kind, 63, 2, seed, layer).apply(x)
+        return rotations_of(kind, 63, 2, seed, layer).apply(x)
 
     first = rotated(0, "mlp.0")
     assert torch.equal(first, rotated(0, "mlp.0"))
@@ -189,9 +193,9 @@ def test_matrices_never_change() -> None:
     ],
 )
 def test_bad_options(options: dict[str, object], error: type[Exception], message: str) -> None:
-    good = {"kind": "hadamard", "neurons": 4, "draws": 2, "seed": 0, "layer": LAYER}
+    good = {"kind": "hadamard", "draws": 2, "seed": 0}
     with pytest.raises(error, match=message):
-        make_rotations(**(good | options))  # type: ignore[arg-type]
+        RotationOptions(**(good | options))  # type: ignore[arg-type]
 
 
 # ---- the baseline that they give ----------------------------------------------------------------

@@ -1,7 +1,8 @@
 """univfast: finds universal neurons, which two independently trained networks both learned.
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
-for a stream of batches, and `uf.reference` for the slow definitions that both are tested against.
+or `uf.AllPairsCorrelation` for a stream of batches, and `uf.reference` for the slow definitions
+that all are tested against.
 """
 
 from __future__ import annotations
@@ -13,16 +14,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from univfast import reference
     from univfast.accumulators import PairedCorrelation
+    from univfast.all_pairs import AllPairsCorrelation
     from univfast.correlation import correlate
     from univfast.errors import InputError
     from univfast.result import CorrelationResult
 
-__all__ = ["CorrelationResult", "InputError", "PairedCorrelation", "correlate", "reference"]
+__all__ = [
+    "AllPairsCorrelation",
+    "CorrelationResult",
+    "InputError",
+    "PairedCorrelation",
+    "correlate",
+    "reference",
+]
 
 __version__ = _version("univfast")
 
 # Names are imported when first used, so that `univfast --help` does not wait for torch.
 _HOME = {
+    "AllPairsCorrelation": "univfast.all_pairs",
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.accumulators",

@@ -14,6 +14,12 @@ class Matrix:
 class Signs:
     def __init__(self, *, data: int, draws: int) -> None: ...
 
+class CoMoments:
+    def __init__(self, *, data: int, rows: int, columns: int, row_stride: int) -> None: ...
+
+class Tile:
+    def __init__(self, *, c: CoMoments, row_inverse: int, skip: int, threads: int) -> None: ...
+
 SIGN_STAGES: int
 COMPILER: str
 
@@ -34,4 +40,49 @@ def rotation_signs(*, signs: int, draws: int, neurons: int, seed: int) -> None: 
 def rotate_workspace(x: Matrix, threads: int) -> int: ...
 def rotate(
     *, x: Matrix, signs: Signs, output: int, workspace: tuple[int, int], threads: int
+) -> None: ...
+def neuron_moments(
+    *, x: Matrix, mean: int, m2: int, threads: int
+) -> tuple[bool, int, int, float] | None: ...
+def standardise(
+    *,
+    x: Matrix,
+    mean: int,
+    scale: int,
+    output: int,
+    output_dtype: DType,
+    output_stride: int,
+    threads: int,
+) -> None: ...
+def add_product(
+    *,
+    c: CoMoments,
+    product: Matrix,
+    scales: tuple[int, int],
+    deltas: tuple[int, int],
+    threads: int,
+) -> None: ...
+def best_pairs_workspace(c: CoMoments, threads: int) -> int: ...
+def best_pairs(
+    *,
+    tile: Tile,
+    column_inverse: int,
+    first: tuple[int, int],
+    count: int,
+    best: tuple[int, int],
+    column_best: tuple[int, int],
+    workspace: tuple[int, int],
+) -> None: ...
+def rotated_best_workspace(c: CoMoments, threads: int) -> int: ...
+def rotated_best(
+    *,
+    tile: Tile,
+    signs: Signs,
+    column_inverse: int,
+    best: tuple[int, int],
+    workspace: tuple[int, int],
+) -> None: ...
+def rotated_variance_workspace(c: CoMoments, draws: int, threads: int) -> int: ...
+def rotated_variance(
+    *, c: CoMoments, signs: Signs, variance: int, workspace: tuple[int, int], threads: int
 ) -> None: ...

@@ -12,14 +12,23 @@ from torch import Tensor
 from univfast import moments as m
 from univfast import native
 from univfast.checks import as_integer
+from univfast.co_moments import Layout
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
+from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.result import CorrelationResult, make_result
-from univfast.rotations import HadamardRotations, make_rotations
-from univfast.statistics import LayerCorrelation
+from univfast.rotations import HadamardRotations, RotationOptions, make_rotations
 
-__all__ = ["Origin", "PairedCorrelation", "check_device"]
+__all__ = [
+    "Origin",
+    "PairedCorrelation",
+    "bad_value",
+    "check_device",
+    "check_options",
+    "readable",
+    "thread_count",
+]
 
 _STATE_VERSION = 1
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
@@ -27,6 +36,18 @@ _STATE_VERSION = 1
 _DENSE_TOKENS = 4096
 # More than any machine has; each needs memory of its own.
 _MAX_THREADS = 1024
+
+
+def thread_count(threads: int | None) -> int:
+    """At most this many threads; None for torch's number.
+
+    Raises:
+        InputError: out of range.
+        TypeError: no integer.
+    """
+    if threads is None:
+        return torch.get_num_threads()
+    return as_integer("threads", threads, 1, _MAX_THREADS)
 
 
 @dataclass(frozen=True)
@@ -86,30 +107,21 @@ class PairedCorrelation:
         threads: int | None = None,
     ) -> None:
         neurons = as_integer("neurons", neurons, 1)
-        seed = as_integer("seed", seed)
         check_device(device)
-        self._rotations = make_rotations(rotation, neurons, draws, seed, layer)
+        self.rotation = RotationOptions(rotation, draws, seed)
+        self._rotations = make_rotations(self.rotation, neurons, layer)
         self._options = {
             "neurons": neurons,
-            "draws": self._rotations.draws,
-            "rotation": rotation,
-            "seed": seed,
+            "draws": self.rotation.draws,
+            "rotation": self.rotation.kind,
+            "seed": self.rotation.seed,
             "layer": layer,
         }
         self._layer = layer
         self._origin = Origin(layer_a=layer, layer_b=layer)
-        self._threads = None if threads is None else as_integer("threads", threads, 1, _MAX_THREADS)
+        self._threads = thread_count(threads)
         self.neurons = neurons
         self.reset()
-
-    @property
-    def rotation(self) -> dict[str, Any]:
-        """Kind, draws and seed of the rotations, as the summary has them."""
-        return {
-            "kind": self._options["rotation"],
-            "draws": self._options["draws"],
-            "seed": self._options["seed"],
-        }
 
     @property
     def tokens(self) -> int:
@@ -154,7 +166,7 @@ class PairedCorrelation:
 
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
         """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
-        a, b = _readable(a), _readable(b)
+        a, b = readable(a), readable(b)
         rows = None if mask is None else mask.nonzero()[:, 0]
         tokens = len(a) if rows is None else len(rows)
         if tokens == 0:
@@ -182,7 +194,7 @@ class PairedCorrelation:
         """
         if not isinstance(other, PairedCorrelation):
             raise TypeError(f"merge: expected a PairedCorrelation, got {type(other).__name__}")
-        _check_options(other._options, self._options, "merge")
+        check_options(other._options, self._options, "merge")
         self._moments = m.merge(
             self._moments, self._tokens, other._moments, other._tokens, self._rotations
         )
@@ -213,7 +225,7 @@ class PairedCorrelation:
                 f" {state.get('version')!r})"
             )
         options, tokens = state.get("options"), state.get("tokens")
-        _check_options(
+        check_options(
             options if isinstance(options, Mapping) else {}, self._options, "load_state_dict"
         )
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
@@ -248,8 +260,11 @@ class PairedCorrelation:
             InputError: no tokens were given, or the threshold is not a number.
         """
         return make_result(
-            [self.correlations()],
+            Layout((self._layer,), (self.neurons,)),
+            self._tokens,
+            [matches_by_index([self.correlations()])],
             models=("a", "b"),
+            match="index",
             rotation=self.rotation,
             threshold=threshold,
         )
@@ -257,20 +272,25 @@ class PairedCorrelation:
     def _native_moments(
         self, a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, origin: Origin
     ) -> Tensor:
-        moments = native.paired_moments(a, b, rows, signs, self._threads or torch.get_num_threads())
+        moments = native.paired_moments(a, b, rows, signs, self._threads)
         if isinstance(moments, native.BadValue):
-            raise InputError(_bad_value(moments, origin))
+            raise self._refused(moments, origin, moments.token)
         return moments
+
+    @staticmethod
+    def _refused(bad: native.BadValue, origin: Origin, token: int) -> InputError:
+        model, layer = (origin.b, origin.layer_b) if bad.in_b else (origin.a, origin.layer_a)
+        return bad_value(bad, model, layer, origin.first_token + token)
 
     def _dense_moments(
         self, a: Tensor, b: Tensor, rows: Tensor | None, first: int, origin: Origin
     ) -> Tensor:
         """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
         none = torch.empty(0, 1, self.neurons)
-        paired = native.paired_moments(a, b, None, none, self._threads or torch.get_num_threads())
+        paired = native.paired_moments(a, b, None, none, self._threads)
         if isinstance(paired, native.BadValue):
             token = first + paired.token if rows is None else int(rows[first + paired.token])
-            raise InputError(_bad_value(paired._replace(token=token), origin))
+            raise self._refused(paired, origin, token)
         # Rotating deviations instead of values keeps a large common offset out of the products. In
         # float64: where neurons cancel in a rotation, float32 products miss 1e-6 in r.
         deviations = b.double() - paired[m.MEAN_B]
@@ -281,22 +301,21 @@ class PairedCorrelation:
         return torch.cat([paired, torch.stack(rows_rotated)])
 
 
-def _readable(x: Tensor) -> Tensor:
-    """On the CPU, neurons contiguous: in place where the strides permit it."""
+def readable(x: Tensor) -> Tensor:
+    """``[tokens, neurons]`` on the CPU, neurons contiguous: in place where strides permit it."""
     x = x.detach().cpu()
     return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 
-def _bad_value(bad: native.BadValue, origin: Origin) -> str:
-    name, layer = (origin.b, origin.layer_b) if bad.in_b else (origin.a, origin.layer_a)
-    token = origin.first_token + bad.token
-    where = f"{name}: layer {layer!r} has {bad.value!r} at token {token}, neuron {bad.neuron}"
+def bad_value(bad: native.BadValue, model: str, layer: str, token: int) -> InputError:
+    """The error for a value that no finite statistic can include."""
+    where = f"{model}: layer {layer!r} has {bad.value!r} at token {token}, neuron {bad.neuron}"
     if bad.value - bad.value == 0:
-        return f"{where}, too large to square; rescale the activations"
-    return f"{where}; mend the activations or leave such tokens out with a mask"
+        return InputError(f"{where}, too large to square; rescale the activations")
+    return InputError(f"{where}; mend the activations or leave such tokens out with a mask")
 
 
-def _check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
+def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
     for key, value in expected.items():
         if got.get(key) != value:
             raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")

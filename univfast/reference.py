@@ -15,11 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "KINDS",
+    "AllPairsCorrelation",
     "PairedCorrelation",
     "Statistics",
+    "best",
     "correlate",
     "layer_seed",
+    "one_to_one",
     "pearson",
+    "pearson_matrix",
     "rotation_matrix",
     "rotation_signs",
     "statistics",
@@ -132,14 +136,26 @@ def pearson(a: ArrayLike, b: ArrayLike) -> Array:
 
     NaN where either column is constant.
     """
-    x, y = (np.asarray(v, dtype=np.float64) for v in (a, b))
-    # The first token is subtracted first, so that a constant column has deviations of exactly zero.
-    x, y = x - x[:1], y - y[:1]
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x = x / np.sqrt((x * x).sum(axis=0))
-        y = y / np.sqrt((y * y).sum(axis=0))
+    x, y = _standardised(a), _standardised(b)
     return np.asarray(np.clip((x * y).sum(axis=0), -1.0, 1.0))
+
+
+def pearson_matrix(a: ArrayLike, b: ArrayLike) -> Array:
+    """Pearson's r of every column of ``a`` with every column of ``b``, ``[columns_a, columns_b]``.
+
+    NaN where either column is constant.
+    """
+    return np.asarray(np.clip(_standardised(a).T @ _standardised(b), -1.0, 1.0))
+
+
+def _standardised(x: ArrayLike) -> Array:
+    """Columns with mean 0 and norm 1; NaN where constant."""
+    values = np.asarray(x, dtype=np.float64)
+    # The first token is subtracted first, so that a constant column has deviations of exactly zero.
+    values = values - values[:1]
+    values = values - values.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(values / np.sqrt((values * values).sum(axis=0)))
 
 
 class PairedCorrelation:
@@ -177,6 +193,85 @@ class PairedCorrelation:
         return pearson(a, b), np.array(rotated).reshape(-1, self.neurons)
 
 
+class AllPairsCorrelation:
+    """Keeps every token; `compute` correlates all neurons of A with all of B and its rotations."""
+
+    def __init__(
+        self,
+        layers_a: Mapping[str, int],
+        layers_b: Mapping[str, int],
+        *,
+        draws: int = 5,
+        rotation: str = "hadamard",
+        seed: int = 0,
+    ) -> None:
+        self._names_a, self._names_b = list(layers_a), list(layers_b)
+        self._rotations = [
+            [rotation_matrix(rotation, n, d, seed, name) for name, n in layers_b.items()]
+            for d in range(0 if rotation == "none" else draws)
+        ]
+        self._a: list[list[Array]] = []
+        self._b: list[list[Array]] = []
+
+    def update(
+        self,
+        a: Mapping[str, ArrayLike],
+        b: Mapping[str, ArrayLike],
+        mask: ArrayLike | None = None,
+    ) -> None:
+        """Adds tokens: ``[..., neurons]`` of each layer, and a mask ``[...]`` of those to use."""
+        keep = slice(None) if mask is None else np.asarray(mask, dtype=bool).reshape(-1)
+
+        def rows(values: ArrayLike) -> Array:
+            x = np.asarray(values, dtype=np.float64)
+            return np.asarray(x.reshape(-1, x.shape[-1])[keep])
+
+        self._a.append([rows(a[name]) for name in self._names_a])
+        self._b.append([rows(b[name]) for name in self._names_b])
+
+    def compute(self) -> tuple[Array, list[Array]]:
+        """r ``[neurons_a, neurons_b]``, layer after layer, and r with each rotation of B."""
+        a = np.concatenate([np.concatenate(batch, axis=1) for batch in self._a])
+        layers = [np.concatenate(parts) for parts in zip(*self._b, strict=True)]
+        centred = [x - x[:1] for x in layers]
+        rotated = [
+            pearson_matrix(
+                a, np.concatenate([x @ r.T for x, r in zip(centred, draw, strict=True)], 1)
+            )
+            for draw in self._rotations
+        ]
+        return pearson_matrix(a, np.concatenate(layers, axis=1)), rotated
+
+
+# ---- matching -----------------------------------------------------------------------------------
+
+
+def best(r: Array) -> tuple[NDArray[np.int64], Array]:
+    """For each row of r, the column of the highest value and that value; -1 and NaN for none."""
+    live = ~np.isnan(r).all(axis=1)
+    match = np.where(live, np.argmax(np.where(np.isnan(r), -np.inf, r), axis=1), -1)
+    return match, _taken(r, match)
+
+
+def one_to_one(r: Array) -> tuple[NDArray[np.int64], Array]:
+    """The assignment of columns to rows that maximises the sum of r; -1 and NaN where left over.
+
+    Needs SciPy (``scipy.optimize.linear_sum_assignment``).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows = np.flatnonzero(~np.isnan(r).all(axis=1))
+    columns = np.flatnonzero(~np.isnan(r).all(axis=0))
+    match = np.full(len(r), -1)
+    i, j = linear_sum_assignment(r[rows][:, columns], maximize=True)
+    match[rows[i]] = columns[j]
+    return match, _taken(r, match)
+
+
+def _taken(r: Array, match: NDArray[np.int64]) -> Array:
+    return np.where(match >= 0, r[np.arange(len(r)), match], np.nan)
+
+
 # ---- statistics ---------------------------------------------------------------------------------
 
 
@@ -200,35 +295,42 @@ def statistics(
     """Baseline, excess, chance, p and q as README defines them, neuron by neuron.
 
     Args:
-        correlation: ``[neurons]``, NaN where dead.
-        rotated: ``[draws, neurons]``.
+        correlation: ``[neurons]``, NaN where there is none.
+        rotated: ``[draws, neurons]``, NaN where there is none: a neuron then has a draw less.
         layer: ``[neurons]``, the layer's number; null excesses are pooled within a layer.
         threshold: of the excess.
     """
     draws, neurons = rotated.shape
     nan = np.full(neurons, np.nan)
-    baseline = rotated.mean(axis=0) if draws else nan
+    baseline, std, null = nan.copy(), nan.copy(), np.full((draws, neurons), np.nan)
+    for i in np.flatnonzero(~np.isnan(correlation)):
+        there = np.flatnonzero(~np.isnan(rotated[:, i]))
+        if len(there):
+            baseline[i] = rotated[there, i].mean()
+        if len(there) > 1:
+            std[i] = rotated[there, i].std(ddof=1)
+            for d in there:
+                null[d, i] = rotated[d, i] - rotated[there[there != d], i].mean()
     excess = correlation - baseline
     universal = excess > threshold
     if draws < 2:
         return Statistics(baseline, nan, excess, nan, nan, universal, np.nan, np.nan)
 
-    alive = ~np.isnan(correlation)
-    null = np.array([rotated[d] - np.delete(rotated, d, axis=0).mean(axis=0) for d in range(draws)])
-    by_chance = float(np.mean([(null[d, alive] > threshold).sum() for d in range(draws)]))
+    by_chance = float(np.mean([(row[~np.isnan(row)] > threshold).sum() for row in null]))
     p = nan.copy()
-    for i in np.flatnonzero(alive):
-        pool = null[:, alive & (layer == layer[i])]
+    for i in np.flatnonzero(~np.isnan(excess)):
+        pool = null[:, layer == layer[i]]
+        pool = pool[~np.isnan(pool)]
         p[i] = (1 + (pool >= excess[i]).sum()) / (1 + pool.size)
     q = nan.copy()
-    order = np.flatnonzero(alive)[np.argsort(p[alive], kind="stable")]
+    alive = np.flatnonzero(~np.isnan(p))
+    order = alive[np.argsort(p[alive], kind="stable")]
     smallest = 1.0
     for rank in range(len(order), 0, -1):
         smallest = min(smallest, p[order[rank - 1]] * len(order) / rank)
         q[order[rank - 1]] = smallest
     flagged = int(universal.sum())
     fdr = by_chance / flagged if flagged else np.nan
-    std = rotated.std(axis=0, ddof=1)
     return Statistics(baseline, std, excess, p, q, universal, by_chance, fdr)
 
 
@@ -236,17 +338,19 @@ def correlate(
     a: ArrayLike | Mapping[str, ArrayLike],
     b: ArrayLike | Mapping[str, ArrayLike],
     *,
+    match: str = "index",
     rotation: str = "hadamard",
     draws: int = 5,
     seed: int = 0,
     threshold: float = 0.5,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Statistics]:
-    """r of each neuron, layer after layer, and what follows from it; index matching.
+    """r of each neuron of A with its match, layer after layer, and what follows from it.
 
     Args:
         a: activations of A, ``[..., neurons]``, or a dict of layer name to these.
-        b: activations of B, with the same layers and shapes.
+        b: activations of B; by index, with the same layers and shapes.
+        match: ``index``, ``best`` or ``one-to-one``.
         rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
         draws: rotations for the baseline.
         seed: of the rotations.
@@ -255,15 +359,25 @@ def correlate(
     """
     layers_a = a if isinstance(a, Mapping) else {"activations": a}
     layers_b = b if isinstance(b, Mapping) else {"activations": b}
-    correlations, rotations, numbers = [], [], []
-    for number, (name, values) in enumerate(layers_a.items()):
-        neurons = np.asarray(values).shape[-1]
-        layer = PairedCorrelation(neurons, draws=draws, rotation=rotation, seed=seed, layer=name)
-        layer.update(values, layers_b[name], mask)
-        r, rotated = layer.compute()
-        correlations.append(r)
-        # A neuron that is dead in B has no r, and takes no part in the null either.
-        rotations.append(np.where(np.isnan(r), np.nan, rotated))
-        numbers.append(np.full(neurons, number))
-    r = np.concatenate(correlations)
-    return r, statistics(r, np.concatenate(rotations, axis=1), np.concatenate(numbers), threshold)
+    widths = {name: np.asarray(values).shape[-1] for name, values in layers_a.items()}
+    numbers = np.repeat(np.arange(len(widths)), list(widths.values()))
+    if match == "index":
+        parts = []
+        for name, neurons in widths.items():
+            layer = PairedCorrelation(
+                neurons, draws=draws, rotation=rotation, seed=seed, layer=name
+            )
+            layer.update(layers_a[name], layers_b[name], mask)
+            parts.append(layer.compute())
+        r = np.concatenate([part[0] for part in parts])
+        rotated = np.concatenate([part[1] for part in parts], axis=1)
+    else:
+        widths_b = {name: np.asarray(values).shape[-1] for name, values in layers_b.items()}
+        pairs = AllPairsCorrelation(widths, widths_b, draws=draws, rotation=rotation, seed=seed)
+        pairs.update(layers_a, layers_b, mask)
+        taken = {"best": best, "one-to-one": one_to_one}[match]
+        matrix, matrices = pairs.compute()
+        r = taken(matrix)[1]
+        rotated = np.array([taken(m)[1] for m in matrices]).reshape(-1, len(r))
+    # A neuron that has no r takes no part in the null either.
+    return r, statistics(r, np.where(np.isnan(r), np.nan, rotated), numbers, threshold)

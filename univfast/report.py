@@ -1,17 +1,19 @@
-"""``report.html``: one result on one page that needs no other file and no network."""
+"""``report.html``: one result on one page, and other results that it is to be seen beside."""
 
 from __future__ import annotations
 
-import base64
-import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from univfast.plots import correlation_figure, excess_figure, png_bytes
+from univfast.page import facts, figure, number, page, section, table, terms, text, whole
+from univfast.pictures.layers import MOST_PANELS
+from univfast.plots import figures, png_bytes
 
 if TYPE_CHECKING:
     from univfast.result import CorrelationResult
+
+__all__ = ["report_html"]
 
 _TOP = 20  # neurons listed by name
 _NEEDS_DRAWS = "not available (needs at least two draws)"
@@ -24,164 +26,136 @@ _ROTATIONS = {
     "none": "No rotation was asked for, so this result has no baseline, no excess and no "
     "universal neurons.",
 }
-_DEFINITIONS = (
-    ("excess", "Correlation minus baseline."),
-    ("universal", "The excess is above the threshold."),
-    (
-        "by chance",
-        "Each draw in turn is taken as if it were the real one: the mean of the other draws is "
-        "subtracted from it, and the neurons that pass the threshold are counted. The mean of "
-        "these counts is what chance alone would flag. It needs at least two draws.",
-    ),
-    (
-        "fdr",
-        "False discovery rate: the number expected by chance over the number flagged. Near 0, "
-        "almost every flag is real; near 1 or above, the flags are what chance gives.",
-    ),
-    (
-        "p",
-        "The share of the excesses that chance gives in the same layer that reach the neuron's own "
-        "excess: (1 + hits) / (1 + number of them).",
-    ),
-    ("q", "p after the correction of Benjamini and Hochberg over all live neurons."),
-    (
-        "dead",
-        "A neuron without variance in A (with index matching: in A or in B). It has no "
-        "correlation and is never universal.",
-    ),
+_CORRELATION = {
+    "index": "of a neuron of A with its match in B: the neuron of the same number in the layer of "
+    "the same name.",
+    "best": "of a neuron of A with its match in B: the neuron, of all layers of B, with which it "
+    "is highest. Several neurons may have the same match, and a neuron that does the opposite is "
+    "none.",
+    "one-to-one": "of a neuron of A with its partner in B. Neurons of A and of B are paired so "
+    "that each has at most one partner and the sum of r over all pairs is largest.",
+}
+_SAME_STATISTIC = {
+    "index": "",
+    "best": " The highest r is searched for anew among all neurons of each rotated B, so the "
+    "baseline is as high as choosing the best of so many makes it.",
+    "one-to-one": " Neurons are paired anew with those of each rotated B, so the baseline is as "
+    "high as choosing the partners makes it.",
+}
+_DEAD = {
+    "index": "A neuron without variance in A or in B.",
+    "best": "A neuron without variance in A. Those of B are nobody's match.",
+    "one-to-one": "A neuron without variance in A. Those of B are nobody's partner.",
+}
+
+
+def report_html(
+    result: CorrelationResult,
+    beside: Sequence[tuple[str, CorrelationResult]] = (),
+    pictures: Mapping[str, bytes] | None = None,
+) -> str:
+    """The result as a self-contained HTML page: verdict, summary, plots, tables, definitions.
+
+    Args:
+        result: what the page is about. Only its table, its draws and its summary are read.
+        beside: titles of other results and these, for a comparison near the top.
+        pictures: all `figures` of the result as PNG, which takes longer than all the rest; None to
+            draw them here.
+    """
+    summary = result.summary
+    if pictures is None:
+        pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
+    sections = [
+        _side_by_side(result, beside) if beside else "",
+        section("Summary", _summary_table(summary)),
+        section("Plots", _figures(result, pictures)),
+        section("Models", _model_table(summary)) if "by_model" in summary else "",
+        section("Layers", _layer_table(summary["layers"])),
+        _top_neurons(result),
+        section("How it was computed", terms(_definitions(summary))),
+    ]
+    return page("Universal neurons: " + ", ".join(summary["models"]), result.verdict(), sections)
+
+
+def _side_by_side(
+    result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
+) -> str:
+    own = str(result.summary.get("title", result.summary["match"]))
+    rows = [(title, one.summary) for title, one in [(own, result), *beside]]
+    cells = table(
+        ("result", "matching", *_COUNTS),
+        ((text(title), text(s["match"]), *_counts(s)) for title, s in rows),
+        ("result", "matching"),
+    )
+    pictures = [
+        figure(png_bytes(figures(one)["excess"]()), f"Histogram of the excess: {title}", title)
+        for title, one in beside
+    ]
+    return section("Side by side", "\n".join([cells, *pictures]))
+
+
+# Columns of a row a result.
+_COUNTS = (
+    "universal",
+    "by chance",
+    "fdr",
+    "q < 0.05",
+    "mean correlation",
+    "mean baseline",
+    "mean excess",
 )
 
-_CSS = """
-:root { color-scheme: light dark; --text: #1c2024; --soft: #5c6670; --line: #d5dade;
-  --page: #ffffff; --panel: #f4f6f7; --mark: #00775a; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --soft: #a3adb7; --line: #3a424a;
-  --page: #15181b; --panel: #1e2327; --mark: #4fc9a4; } }
-@media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb;
-  --page: #fff; --panel: #fff; --mark: #00775a; } main { max-width: none; padding: 0; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; } }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
-.verdict { background: var(--panel); border-left: 4px solid var(--mark);
-  padding: .8rem 1.1rem; white-space: pre-line; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; min-width: 2.5rem; }
-th { color: var(--soft); font-weight: 600; }
-tbody th { font-weight: 400; white-space: nowrap; }
-td:first-child { min-width: 7rem; }
-.number { text-align: right; white-space: nowrap; }
-.yes { color: var(--mark); font-weight: 600; }
-figure { margin: 0 0 2rem; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
-  box-sizing: border-box; }
-figcaption, .note { color: var(--soft); font-size: .92rem; }
-dt { font-weight: 600; } dd { margin: 0 0 .6rem 1.25rem; }
-"""
 
-# The policy makes the browser itself enforce that the page loads nothing and runs nothing.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body><main>
-<h1>{title}</h1>
-<p class="verdict">{verdict}</p>
-{sections}
-</main></body>
-</html>
-"""
-
-
-def report_html(result: CorrelationResult) -> str:
-    """The result as a self-contained HTML page: verdict, summary, plots, tables, definitions."""
-    sections = (
-        _section("Summary", _summary_table(result.summary)),
-        _section("Plots", _figures(result)),
-        _section("Layers", _layer_table(result.summary["layers"])),
-        _top_neurons(result),
-        _section("How it was computed", _definitions(result.summary)),
-    )
-    return _PAGE.format(
-        title=_text("Universal neurons: " + ", ".join(result.summary["models"])),
-        css=_CSS,
-        verdict=_text(result.verdict()),
-        sections="\n".join(sections),
-    )
-
-
-def _text(value: object) -> str:
-    """``value`` escaped for HTML; bytes of a file name that are no UTF-8 become ``?``."""
-    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
-
-
-def _number(value: float | None, form: str = "+.3f") -> str:
-    """``value`` in this format, or a dash where there is none."""
-    absent = value is None or math.isnan(value)
-    return "\N{EN DASH}" if absent else format(value, form)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{_text(title)}</h2>\n{body}\n</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table of cells that are HTML already; columns from ``words`` on are numbers."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}>{cell}</{tag}>" if column < words else f'<{tag} class="number">{cell}</{tag}>'
-            for column, cell in enumerate(cells)
-        )
-
-    body = "\n".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+def _counts(summary: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of `_COUNTS`."""
     return (
-        f'<div class="wide"><table>\n<thead><tr>{line("th", head)}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        whole(summary["universal"]),
+        number(summary["universal_by_chance"], ",.1f"),
+        number(summary["fdr"], ".3f"),
+        whole(summary["q_below_0.05"]),
+        *_means(summary),
     )
+
+
+def _means(numbers: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(number(numbers[f"mean_{of}"]) for of in ("correlation", "baseline", "excess"))
 
 
 def _summary_table(summary: dict[str, Any]) -> str:
     rotation = summary["rotation"]
     neurons, universal = summary["neurons"], summary["universal"]
     share = f" ({universal / neurons:.1%})" if neurons else ""
-    chance = summary["universal_by_chance"]
-    first, second = summary["models"]
-    rows = (
+    chance, significant = summary["universal_by_chance"], summary["q_below_0.05"]
+    first, *others = summary["models"]
+    correlation, baseline, excess = _means(summary)
+    rows: list[tuple[str, object]] = [
         ("A", first),
-        ("B", second),
+        *(("B" if len(others) == 1 else "compared with", other) for other in others),
         ("matching", summary["match"]),
         ("tokens", f"{summary['tokens']:,}"),
-        ("neurons of A", f"{neurons:,}"),
-        ("dead", f"{summary['dead']:,}"),
+        ("neurons of A", whole(neurons)),
+        ("dead", whole(summary["dead"])),
+        ("without a partner", whole(summary["unmatched"])),
+        ("mutual matches", whole(summary["mutual"])),
         ("universal", f"{universal:,}{share}"),
         ("universal by chance", _NEEDS_DRAWS if chance is None else f"{chance:,.1f}"),
         ("fdr (by chance / universal)", _fdr(summary)),
-        ("mean correlation", _number(summary["mean_correlation"])),
-        ("mean baseline", _number(summary["mean_baseline"])),
-        ("mean excess", _number(summary["mean_excess"])),
+        ("q < 0.05", _NEEDS_DRAWS if significant is None else whole(significant)),
+        ("mean correlation", correlation),
+        ("mean baseline", baseline),
+        ("mean excess", excess),
         ("threshold of the excess", f"{summary['threshold']:g}"),
         ("rotation", rotation["kind"]),
         ("draws", rotation["draws"]),
         ("seed", rotation["seed"]),
         ("device", summary["device"]),
-        ("computed in", f"{_number(summary['seconds'], '.2f')} s"),
+        ("computed in", f"{number(summary['seconds'], '.2f')} s"),
         ("univfast", summary["univfast"]),
-    )
-    body = "\n".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>'
-        for name, value in rows
-    )
-    return f'<div class="wide"><table>\n<tbody>\n{body}\n</tbody></table></div>'
+    ]
+    # By index every neuron has its match, and with several models each has its own matches.
+    absent = {"without a partner"} if summary["match"] == "index" else set()
+    absent |= {"mutual matches"} if summary["mutual"] is None else set()
+    return facts(row for row in rows if row[0] not in absent)
 
 
 def _fdr(summary: dict[str, Any]) -> str:
@@ -189,18 +163,24 @@ def _fdr(summary: dict[str, Any]) -> str:
         return _NEEDS_DRAWS
     if summary["fdr"] is None:
         return "not defined (no neuron was flagged)"
-    return _number(summary["fdr"], ".3f")
+    return number(summary["fdr"], ".3f")
 
 
-def _figures(result: CorrelationResult) -> str:
-    threshold = f"{result.summary['threshold']:g}"
-    chance = (
-        "The orange outline is the same distribution for a randomly rotated B, scaled to as many "
-        "neurons: bars that stay inside it are what chance gives."
-        if result.null_excess is not None
-        else "There is no outline of what chance gives, as this result does not hold its draws."
+def _figures(result: CorrelationResult, pictures: Mapping[str, bytes]) -> str:
+    captions = {
+        "correlation": ("Plot of correlation against baseline", _correlation_caption),
+        "excess": ("Histogram of the excess", _excess_caption),
+        "layers": ("Heat map of the layers that matches are in", _layers_caption),
+        "models": ("Plot of the smallest against the largest correlation", _models_caption),
+    }
+    return "\n".join(
+        figure(png, captions[name][0], captions[name][1](result)) for name, png in pictures.items()
     )
-    draws = result.summary["rotation"]["draws"]
+
+
+def _correlation_caption(result: CorrelationResult) -> str:
+    summary = result.summary
+    draws = summary["rotation"]["draws"]
     averaged = (
         f" The baseline is a mean over {draws} draws, which makes it narrower than the "
         "correlation even where the networks share nothing: compare where they are centred, and "
@@ -208,47 +188,75 @@ def _figures(result: CorrelationResult) -> str:
         if draws > 1
         else ""
     )
-    captions = (
+    return (
         "Actual against baseline. Left: a dot a neuron. On the solid line a neuron correlates with "
-        "B as it would with a randomly rotated B; those above the dashed line, more than "
-        f"{threshold} higher, are universal (green). Right: the same numbers as two distributions."
-        f"{averaged}",
+        f"{_other(summary)} as it would with a randomly rotated one; those above the dashed line, "
+        f"more than {summary['threshold']:g} higher, are universal (green). Right: the same "
+        f"numbers as two distributions.{averaged}"
+    )
+
+
+def _excess_caption(result: CorrelationResult) -> str:
+    chance = (
+        "The orange outline is the same distribution for random rotations of "
+        f"{_other(result.summary)}, scaled to as many neurons: bars that stay inside it are what "
+        "chance gives."
+        if result.null_excess is not None
+        else "There is no outline of what chance gives, as this result does not hold its draws."
+    )
+    return (
         "Excess: how much higher a neuron's correlation is than its baseline. Universal neurons, "
-        f"right of the dashed line at {threshold}, are green. {chance}",
+        f"right of the dashed line at {result.summary['threshold']:g}, are green. {chance}"
     )
-    figures = (correlation_figure(result), excess_figure(result))
-    alts = ("Plot of correlation against baseline", "Histogram of the excess")
-    return "\n".join(
-        f'<figure><img alt="{alt}" src="data:image/png;base64,'
-        f'{base64.b64encode(png_bytes(figure)).decode("ascii")}">\n'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
-        for figure, alt, caption in zip(figures, alts, captions, strict=True)
+
+
+def _layers_caption(result: CorrelationResult) -> str:
+    models = len(result.summary["models"]) - 1
+    panels = ", a panel a model" if models > 1 else ""
+    some = f", of the first {MOST_PANELS} models" if models > MOST_PANELS else ""
+    return (
+        f"Where matches are{panels}{some}: how many live neurons of a layer of A (rows) have their "
+        f"match in each layer of {_other(result.summary)} (columns), universal or not. Wider "
+        "layers have more matches by chance too."
     )
+
+
+def _models_caption(result: CorrelationResult) -> str:
+    return (
+        "Over the models: each neuron's smallest correlation against its largest. Near the "
+        "diagonal it is about the same in all models; far below it, one of them has a neuron like "
+        "it and another has none. Universal neurons (green) are so by the mean over the models."
+    )
+
+
+def _other(summary: dict[str, Any]) -> str:
+    return "B" if len(summary["models"]) == 2 else "the other models"
+
+
+def _model_table(summary: dict[str, Any]) -> str:
+    # By index every neuron has its match, and none is mutual.
+    own = ("dead",) if summary["match"] == "index" else ("dead", "unmatched", "mutual")
+    names = {"unmatched": "without a partner"}
+    head = ("compared with", *(names.get(name, name) for name in own), *_COUNTS)
+    rows = (
+        (text(one["model"]), *(whole(one[name]) for name in own), *_counts(one))
+        for one in summary["by_model"]
+    )
+    note = (
+        '<p class="note">Each model by itself. The other numbers on this page are of correlations '
+        "averaged over the models.</p>"
+    )
+    return f"{note}\n{table(head, rows, ('compared with',))}"
 
 
 def _layer_table(layers: list[dict[str, Any]]) -> str:
-    head = (
-        "layer",
-        "neurons",
-        "dead",
-        "universal",
-        "mean correlation",
-        "mean baseline",
-        "mean excess",
-    )
+    counts = ("neurons", "dead", "universal")
+    head = ("layer", *counts, "mean correlation", "mean baseline", "mean excess")
     rows = (
-        (
-            _text(layer["layer"]),
-            f"{layer['neurons']:,}",
-            f"{layer['dead']:,}",
-            f"{layer['universal']:,}",
-            _number(layer["mean_correlation"]),
-            _number(layer["mean_baseline"]),
-            _number(layer["mean_excess"]),
-        )
+        (text(layer["layer"]), *(whole(layer[name]) for name in counts), *_means(layer))
         for layer in layers
     )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _top_neurons(result: CorrelationResult) -> str:
@@ -260,53 +268,90 @@ def _top_neurons(result: CorrelationResult) -> str:
     rows = [_neuron_row(result, i) for i in order if not math.isnan(float(key[i]))]
     title = f"Neurons with the largest {'excess' if by_excess else 'correlation'}"
     if not rows:
-        return _section(title, '<p class="note">None: every neuron is dead.</p>')
-    head = (
-        "layer",
-        "neuron",
-        "correlation",
+        return section(title, '<p class="note">None: no neuron has a correlation.</p>')
+    several = result.correlation_min is not None
+    note = (
+        '<p class="note">The match is that in the model where r is highest.</p>\n'
+        if several and result.summary["match"] != "index"
+        else ""
+    )
+    cells = table(tuple(rows[0]), (tuple(row.values()) for row in rows), ("layer", "match layer"))
+    return section(title, note + cells)
+
+
+def _neuron_row(result: CorrelationResult, i: int) -> dict[str, str]:
+    """The cells by the names of their columns."""
+    row = {"layer": text(result.layer[i]), "neuron": str(int(result.neuron[i]))}
+    if result.summary["match"] != "index":  # by index it is the same neuron
+        row["match layer"] = text(result.match_layer[i])
+        row["match"] = str(int(result.match_neuron[i]))
+    row["correlation"] = number(float(result.correlation[i]))
+    if result.correlation_min is not None and result.correlation_max is not None:
+        row["smallest"] = number(float(result.correlation_min[i]))
+        row["largest"] = number(float(result.correlation_max[i]))
+    universal = '<span class="yes">yes</span>' if bool(result.universal[i]) else "no"
+    return {
+        **row,
+        "baseline": number(float(result.baseline[i])),
+        "\N{PLUS-MINUS SIGN} over draws": number(float(result.baseline_std[i]), ".3f"),
+        "excess": number(float(result.excess[i])),
+        "p": number(float(result.p_value[i]), ".2g"),
+        "q": number(float(result.q_value[i]), ".2g"),
+        "universal": universal,
+    }
+
+
+def _definitions(summary: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Words and what they mean in this result."""
+    match, rotation = summary["match"], summary["rotation"]["kind"]
+    models = len(summary["models"]) - 1
+    averaged = (
+        f" Each of the {models} other models is a B of its own; the numbers are means over those "
+        "in which the neuron has a match."
+        if models > 1
+        else ""
+    )
+    yield (
+        "correlation, r",
+        f"Pearson's correlation, over all tokens, {_CORRELATION[match]}{averaged}",
+    )
+    yield (
         "baseline",
-        "\N{PLUS-MINUS SIGN} over draws",
-        "excess",
+        "The same statistic after each layer of B is multiplied by a random matrix R; the mean "
+        f"over draws of R.{_SAME_STATISTIC[match]} {_ROTATIONS[rotation]}",
+    )
+    yield "excess", "Correlation minus baseline."
+    yield "universal", "The excess is above the threshold."
+    anew = "" if match == "index" else " In every draw the matches are those of that draw."
+    yield (
+        "by chance",
+        "Each draw in turn is taken as if it were the real one: the mean of the other draws is "
+        "subtracted from it, and the neurons that pass the threshold are counted. The mean of "
+        f"these counts is what chance alone would flag.{anew} It needs at least two draws.",
+    )
+    yield (
+        "fdr",
+        "False discovery rate: the number expected by chance over the number flagged. Near 0, "
+        "almost every flag is real; near 1 or above, the flags are what chance gives.",
+    )
+    yield (
         "p",
-        "q",
-        "universal",
+        "The share of the excesses that chance gives in the same layer that reach the neuron's own "
+        "excess: (1 + hits) / (1 + number of them).",
     )
-    return _section(title, _table(head, rows))
-
-
-def _neuron_row(result: CorrelationResult, i: int) -> tuple[str, ...]:
-    return (
-        _text(result.layer[i]),
-        str(int(result.neuron[i])),
-        _number(float(result.correlation[i])),
-        _number(float(result.baseline[i])),
-        _number(float(result.baseline_std[i]), ".3f"),
-        _number(float(result.excess[i])),
-        _number(float(result.p_value[i]), ".2g"),
-        _number(float(result.q_value[i]), ".2g"),
-        '<span class="yes">yes</span>' if bool(result.universal[i]) else "no",
-    )
-
-
-def _definitions(summary: dict[str, Any]) -> str:
-    rotation = summary["rotation"]
-    kind = _ROTATIONS.get(rotation["kind"], "")
-    definitions = (
-        (
-            "correlation, r",
-            "Pearson's correlation, over all tokens, of a neuron of A with its match in B: the "
-            "neuron of the same number in the layer of the same name.",
-        ),
-        (
-            "baseline",
-            "The same statistic after each layer of B is multiplied by a random matrix R; the mean "
-            f"over draws of R. {kind}",
-        ),
-        *_DEFINITIONS,
-    )
-    return (
-        "<dl>\n"
-        + "\n".join(f"<dt>{_text(word)}</dt><dd>{_text(says)}</dd>" for word, says in definitions)
-        + "\n</dl>"
-    )
+    yield "q", "p after the correction of Benjamini and Hochberg over all live neurons."
+    dead = _DEAD[match]
+    if match == "index" and models > 1:
+        dead = "A neuron without variance in A, or in all of the others."
+    yield "dead", f"{dead} It has no correlation and is never universal."
+    if match != "index":
+        yield (
+            "mutual",
+            "The match is the neuron of B that the neuron correlates with most, and the neuron is "
+            "the one of A that its match correlates with most.",
+        )
+        yield (
+            "without a partner",
+            "A live neuron for which there was no neuron of B left, or none that is live. It has "
+            "no correlation and is never universal.",
+        )

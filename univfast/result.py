@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from univfast.checks import as_number
+from univfast.checks import as_number, check_choice
+from univfast.co_moments import Layout
 from univfast.errors import InputError
-from univfast.statistics import LayerCorrelation, statistics
+from univfast.matching import Matches
+from univfast.rotations import RotationOptions
+from univfast.statistics import Statistics, statistics
 from univfast.verdict import verdict
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "CorrelationResult", "make_result"]
+__all__ = ["COLUMNS", "RANGE_COLUMNS", "CorrelationResult", "make_result"]
 
 COLUMNS = (
     "layer",
@@ -36,20 +39,24 @@ COLUMNS = (
     "universal",
     "dead",
 )
+# Added where the numbers are means over several models.
+RANGE_COLUMNS = ("correlation_min", "correlation_max")
 
 
 @dataclass(frozen=True)
 class CorrelationResult:
     """How each neuron of A correlates with its match in B, against rotations of B.
 
-    All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU.
+    All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU. With
+    several other models, numbers are means over those in which a neuron has a match.
 
     Attributes:
         layer: name of each neuron's layer in A, ``[neurons]``.
         neuron: its number in that layer, int64 ``[neurons]``.
-        match_layer: the layer of B that its match is in, ``[neurons]``.
-        match_neuron: the number of its match there, int64 ``[neurons]``.
-        correlation: Pearson's r with the match, float64 ``[neurons]``; NaN where dead.
+        match_layer: the layer of B that its match is in, ``[neurons]``; empty where it has none.
+            With several models, of the match with the highest correlation.
+        match_neuron: the number of its match there, int64 ``[neurons]``; -1 where it has none.
+        correlation: Pearson's r with the match, float64 ``[neurons]``; NaN where it has none.
         baseline: the mean of r with rotations of B, float64 ``[neurons]``; NaN without rotation.
         baseline_std: its standard deviation over draws; NaN with fewer than two draws.
         excess: correlation - baseline.
@@ -57,10 +64,19 @@ class CorrelationResult:
             than two draws.
         q_value: Benjamini-Hochberg over all live neurons.
         universal: excess > threshold, bool ``[neurons]``.
-        dead: zero variance in A or B, bool ``[neurons]``.
+        dead: zero variance in A (by index: in A or B), bool ``[neurons]``.
         null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; None
             with fewer than two draws.
         summary: what ``summary.json`` holds.
+        correlation_min, correlation_max: over the models; None with one other model.
+        mutual: the match is the neuron's best and the neuron is the best of its match, bool; None
+            by index and with several models.
+        top_correlation: the highest r, float64 ``[neurons, top_k]``, NaN where there are fewer;
+            None where ``mutual`` is.
+        top_layer: the layer that each of them is in, ``[neurons][top_k]``.
+        top_neuron: its number there, int64 ``[neurons, top_k]``, -1 where there are fewer.
+        by_model: with several other models, the result of each by itself.
+        reverse: how each neuron of B correlates with its match in A, where that was asked for.
     """
 
     layer: list[str]
@@ -77,70 +93,131 @@ class CorrelationResult:
     dead: Tensor
     null_excess: Tensor | None
     summary: dict[str, Any]
+    correlation_min: Tensor | None = None
+    correlation_max: Tensor | None = None
+    mutual: Tensor | None = None
+    top_correlation: Tensor | None = None
+    top_layer: list[list[str]] | None = None
+    top_neuron: Tensor | None = None
+    by_model: tuple[CorrelationResult, ...] = ()
+    reverse: CorrelationResult | None = None
 
     def columns(self) -> dict[str, list[Any]]:
-        """The table, as a list a column: `COLUMNS` in order."""
-        values = {name: getattr(self, name) for name in COLUMNS}
+        """The table, as a list a column: `COLUMNS` in order, and `RANGE_COLUMNS` if there are."""
+        names = COLUMNS if self.correlation_min is None else COLUMNS + RANGE_COLUMNS
+        values = {name: getattr(self, name) for name in names}
         return {n: v if isinstance(v, list) else v.tolist() for n, v in values.items()}
 
-    def to_pandas(self) -> pd.DataFrame:
+    def published_columns(self) -> dict[str, list[Any]]:
+        """The table under the column names of the data published with Gurnee et al. 2024.
+
+        There a neuron's correlation is its highest with any neuron of a model (match ``best``), and
+        max, min and mean are over the models; so too for the baseline.
+
+        Raises:
+            InputError: a result of several models that was read back from files, which do not have
+                the baseline of each.
+        """
+        if len(self.summary["models"]) > 2 and not self.by_model:
+            raise InputError(
+                "columns: this result was read back without its single models; save it with"
+                " columns='published' when it is computed"
+            )
+        models = self.by_model or (self,)
+        r = torch.stack([model.correlation for model in models])
+        baseline = torch.stack([model.baseline for model in models])
+        numbers = {
+            "max_corr": r.amax(dim=0),
+            "mean_corr": self.correlation,
+            "min_corr": r.amin(dim=0),
+            "max_baseline": baseline.amax(dim=0),
+            "min_baseline": baseline.amin(dim=0),
+            "mean_baseline": self.baseline,
+            "excess_corr": self.excess,
+        }
+        lists = {name: values.tolist() for name, values in numbers.items()}
+        return {"layer": self.layer, "neuron": self.neuron.tolist(), **lists}
+
+    def to_pandas(self, columns: str = "univfast") -> pd.DataFrame:
         """The table, indexed by (layer, neuron).
+
+        Args:
+            columns: ``"univfast"``, or ``"published"`` for the names that `published_columns` has.
 
         Raises:
             ImportError: pandas is not installed.
+            InputError: other columns.
         """
+        check_choice("columns", columns, ("univfast", "published"))
         try:
             import pandas as pd
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install 'univfast[pandas]'") from error
-        return pd.DataFrame(self.columns()).set_index(["layer", "neuron"])
+        table = self.columns() if columns == "univfast" else self.published_columns()
+        return pd.DataFrame(table).set_index(["layer", "neuron"])
 
     def verdict(self) -> str:
         """What the counts mean, in a few sentences."""
         return verdict(self.summary)
 
     def plot(self, kind: str = "correlation") -> Figure:
-        """One of the two pictures: ``"correlation"`` (actual against baseline) or ``"excess"``.
+        """One of the pictures.
+
+        Args:
+            kind: ``"correlation"`` (actual against baseline), ``"excess"`` (its distribution),
+                ``"layers"`` (where matches are; not by index) or ``"models"`` (smallest against
+                largest correlation; with several models).
 
         Raises:
-            InputError: another kind.
+            InputError: another kind, or one that this result has not.
         """
-        from univfast.plots import correlation_figure, excess_figure
+        from univfast.plots import figures
 
-        figures = {"correlation": correlation_figure, "excess": excess_figure}
-        if kind not in figures:
-            raise InputError(f"kind: got {kind!r}, expected 'correlation' or 'excess'")
-        return figures[kind](self)
+        found = figures(self)
+        if kind not in found:
+            kinds = ", ".join(repr(name) for name in found)
+            raise InputError(f"kind: got {kind!r}, this result has {kinds}")
+        return found[kind]()
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes ``neurons.csv``, ``summary.json``, both pictures and ``report.html``.
+    def save(self, directory: str | os.PathLike[str], columns: str = "univfast") -> None:
+        """Writes the tables, ``summary.json``, the pictures and ``report.html``.
 
-        ``null_excess.npy`` beside them is what ``univfast report`` draws chance from.
+        ``null_excess.npy`` beside them is what ``univfast report`` draws chance from. Files of the
+        same names are replaced, each whole or not at all.
 
-        Files of the same names are replaced, each whole or not at all.
+        Args:
+            directory: made if it is not there.
+            columns: ``"published"`` for ``published.csv`` too, which has `published_columns`.
 
         Raises:
-            InputError: the directory cannot be written to.
+            InputError: the directory cannot be written to, or other columns.
         """
         from univfast.output import save_result
 
-        save_result(self, directory)
+        check_choice("columns", columns, ("univfast", "published"))
+        save_result(self, directory, published=columns == "published")
 
 
 def make_result(
-    layers: Sequence[LayerCorrelation],
+    layers: Layout,
+    tokens: int,
+    matches: Sequence[Matches],
     *,
     models: Sequence[str],
-    rotation: dict[str, Any],
+    match: str,
+    rotation: RotationOptions,
     threshold: float,
     seconds: float | None = None,
 ) -> CorrelationResult:
-    """Puts the layers together and adds the statistics.
+    """Puts matches together and adds the statistics.
 
     Args:
-        layers: at least one, measured on the same tokens.
-        models: the names of A and B.
-        rotation: ``kind``, ``draws`` and ``seed``, for the summary.
+        layers: of A.
+        tokens: that it was measured on.
+        matches: of A's neurons in each other model, at least one.
+        models: the names of A and of the others.
+        match: how they were matched.
+        rotation: of the others.
         threshold: of the excess, above which a neuron is universal.
         seconds: that the computation took, for the summary.
 
@@ -148,15 +225,20 @@ def make_result(
         InputError: the threshold is not a finite number.
     """
     threshold = as_number("threshold", threshold)
-    stats = statistics(list(layers), threshold)
-    correlation = torch.cat([layer.correlation for layer in layers])
-    rows = [layer for layer in layers for _ in range(len(layer.correlation))]  # [neurons]
-    neuron = torch.cat([torch.arange(len(layer.correlation)) for layer in layers])
+    correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
+    correlation = correlations.nanmean(dim=0)
+    stats = statistics(
+        correlation,
+        torch.stack([m.rotated for m in matches]).nanmean(dim=0),
+        layers.widths,
+        threshold,
+    )
+    match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
-        layer=[row.layer for row in rows],
-        neuron=neuron,
-        match_layer=[row.match_layer for row in rows],
-        match_neuron=neuron,
+        layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
+        neuron=torch.cat([torch.arange(width) for width in layers.widths]),
+        match_layer=match_layer,
+        match_neuron=match_neuron,
         correlation=correlation,
         baseline=stats.baseline,
         baseline_std=stats.baseline_std,
@@ -164,31 +246,82 @@ def make_result(
         p_value=stats.p_value,
         q_value=stats.q_value,
         universal=stats.universal,
-        dead=correlation.isnan(),
+        dead=torch.stack([m.dead for m in matches]).all(dim=0),
         null_excess=stats.null_excess,
         summary={
             "univfast": version("univfast"),
             "models": list(models),
-            "match": "index",
-            "rotation": rotation,
+            "match": match,
+            "rotation": rotation.summary(),
             "threshold": threshold,
-            "tokens": layers[0].tokens,
+            "tokens": tokens,
         },
     )
-    chance = None if stats.chance_counts is None else stats.chance_counts.tolist()
-    result.summary.update(_counts(result, chance))
+    if len(matches) == 1:
+        result = _with_partners(result, matches[0])
+    else:
+        low = correlations.nan_to_num(nan=torch.inf).amin(dim=0)
+        high = correlations.nan_to_num(nan=-torch.inf).amax(dim=0)
+        by_model = [
+            make_result(
+                layers,
+                tokens,
+                [one],
+                models=(models[0], name),
+                match=match,
+                rotation=rotation,
+                threshold=threshold,
+            )
+            for one, name in zip(matches, models[1:], strict=True)
+        ]
+        result = replace(
+            result,
+            correlation_min=torch.where(correlation.isnan(), torch.nan, low),
+            correlation_max=torch.where(correlation.isnan(), torch.nan, high),
+            by_model=tuple(by_model),
+        )
+    result.summary.update(_counts(result, stats))
+    result.summary.update(_match_counts(result, layers, matches))
     result.summary.update(device="cpu", seconds=seconds, layers=_layer_rows(result, layers))
     return result
 
 
-def _counts(result: CorrelationResult, chance: list[int] | None) -> dict[str, Any]:
+def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str], Tensor]:
+    """Layer names and numbers of the matches with the highest correlation of all models."""
+    model = correlations.nan_to_num(nan=-2.0).argmax(dim=0)
+    neurons = torch.arange(len(model))
+    layer = torch.stack([m.match_layer for m in matches])[model, neurons].tolist()
+    names = [
+        "" if number < 0 else matches[which].layers[number]
+        for which, number in zip(model.tolist(), layer, strict=True)
+    ]
+    return names, torch.stack([m.match_neuron for m in matches])[model, neurons]
+
+
+def _with_partners(result: CorrelationResult, matches: Matches) -> CorrelationResult:
+    """The result of one other model, with what else is known of its neurons."""
+    if matches.top_layer is None:
+        return result
+    names = (*matches.layers, "")  # number -1 is the last
+    return replace(
+        result,
+        mutual=matches.mutual,
+        top_correlation=matches.top_correlation,
+        top_layer=[[names[number] for number in row] for row in matches.top_layer.tolist()],
+        top_neuron=matches.top_neuron,
+    )
+
+
+def _counts(result: CorrelationResult, stats: Statistics) -> dict[str, Any]:
     """The numbers of the summary. None stands for what was not, or cannot be, known."""
     universal = int(result.universal.sum())
+    chance = None if stats.chance_counts is None else stats.chance_counts.tolist()
     by_chance = None if chance is None else sum(chance) / len(chance)
     q = result.q_value
     return {
         "neurons": len(result.correlation),
         "dead": int(result.dead.sum()),
+        "unmatched": int((result.correlation.isnan() & ~result.dead).sum()),
         "universal": universal,
         "universal_by_chance": by_chance,
         "chance_counts": chance,
@@ -198,28 +331,62 @@ def _counts(result: CorrelationResult, chance: list[int] | None) -> dict[str, An
     }
 
 
-def _layer_rows(
-    result: CorrelationResult, layers: Sequence[LayerCorrelation]
-) -> list[dict[str, Any]]:
-    rows = []
-    first = 0
-    for layer in layers:
-        part = slice(first, first + len(layer.correlation))
-        rows.append(
-            {
-                "layer": layer.layer,
-                "neurons": len(layer.correlation),
-                "dead": int(result.dead[part].sum()),
-                "universal": int(result.universal[part].sum()),
-                **_means(result, part),
-            }
-        )
-        first = part.stop
-    return rows
+_BY_MODEL = (
+    "neurons",
+    "dead",
+    "unmatched",
+    "universal",
+    "universal_by_chance",
+    "fdr",
+    "q_below_0.05",
+    "mean_correlation",
+    "mean_baseline",
+    "mean_excess",
+    "mutual",
+)
+
+
+def _match_counts(
+    result: CorrelationResult, layers: Layout, matches: Sequence[Matches]
+) -> dict[str, Any]:
+    """How many matches are mutual, and where they are; of each model, if there are several."""
+    if result.by_model:
+        rows = [
+            {"model": one.summary["models"][1], **{name: one.summary[name] for name in _BY_MODEL}}
+            for one in result.by_model
+        ]
+        places = [one.summary["match_layers"] for one in result.by_model]
+        return {"by_model": rows, "mutual": None, "match_layers": places}
+    mutual = None if result.mutual is None else int(result.mutual.sum())
+    return {"mutual": mutual, "match_layers": _match_layers(layers, matches[0])}
+
+
+def _match_layers(layers: Layout, matches: Matches) -> dict[str, Any] | None:
+    """How many neurons of each layer of A have their match in each layer of B; None by index."""
+    if matches.mutual is None:
+        return None
+    counts = [
+        torch.bincount(own[own >= 0], minlength=len(matches.layers)).tolist()
+        for own in torch.split(matches.match_layer, list(layers.widths))
+    ]
+    return {"rows": list(layers.names), "columns": list(matches.layers), "counts": counts}
+
+
+def _layer_rows(result: CorrelationResult, layers: Layout) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": name,
+            "neurons": width,
+            "dead": int(result.dead[part].sum()),
+            "universal": int(result.universal[part].sum()),
+            **_means(result, part),
+        }
+        for name, width, part in zip(layers.names, layers.widths, layers.slices, strict=True)
+    ]
 
 
 def _means(result: CorrelationResult, part: slice) -> dict[str, float | None]:
-    """Means over live neurons; None where there is nothing to average."""
+    """Means over neurons with a match; None where there is nothing to average."""
     means = {}
     for name in ("correlation", "baseline", "excess"):
         mean = float(getattr(result, name)[part].nanmean())

@@ -1,13 +1,14 @@
 """The random rotations of one layer: the draws of a baseline.
 
-``apply(x)`` gives each row of ``x`` rotated by each draw, ``R_d x``. The matrices are those of
+``apply(x)`` gives each row of ``x`` rotated by each draw, ``R_d x``; the other methods do to
+co-moments what rotating the activations themselves would. The matrices are those of
 `univfast.reference.rotation_matrix`; the structured kind never builds them.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +16,18 @@ from torch import Tensor
 from univfast import native
 from univfast.checks import as_integer
 from univfast.errors import InputError
+from univfast.memory import machine_memory
+from univfast.native import Best
 from univfast.reference import KINDS, layer_seed, rotation_matrix
 
-__all__ = ["DenseRotations", "HadamardRotations", "Rotations", "make_rotations"]
+__all__ = [
+    "DenseRotations",
+    "HadamardRotations",
+    "RotationOptions",
+    "Rotations",
+    "draws_together",
+    "make_rotations",
+]
 
 
 class Rotations(Protocol):
@@ -30,12 +40,39 @@ class Rotations(Protocol):
         """``[rows, neurons]``, float32 or float64 -> ``[draws, rows, neurons]`` of that dtype."""
         ...
 
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        """Of the rotated neurons, ``[draws, neurons]``: the diagonal of ``R within R^T``.
+
+        ``within`` has the co-moments of the neurons, float64 ``[neurons, neurons]``.
+        """
+        ...
+
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        """Raises ``best`` to the highest correlation of each row with a rotated neuron.
+
+        Args:
+            cross: float64 ``[rows, neurons]``: co-moments of other neurons with these.
+            inverse: 1 / norm of the rows, and of the rotated neurons ``[draws, neurons]``.
+            best: float64 ``[draws, rows]``; updated.
+            skip: int64 ``[rows]``, the rotated neuron that a row leaves out, -1 for none.
+            threads: at most this many.
+        """
+        ...
+
 
 class HadamardRotations:
     """Structured: O(N log N) a row, exactly orthogonal for every width (``csrc/rotation.h``)."""
 
-    def __init__(self, neurons: int, draws: int, seed: int, layer: str) -> None:
-        self.signs = native.rotation_signs(neurons, draws, layer_seed(seed, layer))
+    def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
+        signs = native.rotation_signs(neurons, draws.stop, layer_seed(seed, layer))
+        self.signs = signs[draws.start :]
 
     @property
     def draws(self) -> int:
@@ -44,14 +81,26 @@ class HadamardRotations:
     def apply(self, x: Tensor) -> Tensor:
         return native.rotate(x.contiguous(), self.signs)
 
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        return native.rotated_variance(within, self.signs, threads)
+
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        native.rotated_best(cross, inverse, self.signs, best, skip, threads)
+
 
 class DenseRotations:
     """A matrix a draw: ``8 * draws * neurons**2`` bytes, and a matrix product to apply it."""
 
-    def __init__(self, kind: str, neurons: int, draws: int, seed: int, layer: str) -> None:
+    def __init__(self, kind: str, neurons: int, draws: range, seed: int, layer: str) -> None:
         self._matrices = [
-            torch.from_numpy(rotation_matrix(kind, neurons, draw, seed, layer))
-            for draw in range(draws)
+            torch.from_numpy(rotation_matrix(kind, neurons, draw, seed, layer)) for draw in draws
         ]
 
     @property
@@ -61,42 +110,91 @@ class DenseRotations:
     def apply(self, x: Tensor) -> Tensor:
         return torch.stack([x @ matrix.T.to(x.dtype) for matrix in self._matrices])
 
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        moments = [((matrix @ within) * matrix).sum(dim=1) for matrix in self._matrices]
+        return torch.stack(moments).clamp(min=0)
 
-def make_rotations(kind: str, neurons: int, draws: int, seed: int, layer: str) -> Rotations:
-    """The rotations of a layer.
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        for draw, matrix in enumerate(self._matrices):
+            found = Best(best[draw, :, None], torch.empty(len(cross), 1, dtype=torch.int64))
+            inverses = inverse[0], inverse[1][draw]
+            native.best_pairs(cross @ matrix.T, inverses, (0, 0), found, None, skip, threads)
 
-    Args:
+
+@dataclass(frozen=True)
+class RotationOptions:
+    """The rotations of a baseline.
+
+    Attributes:
         kind: ``hadamard``, ``haar``, ``gaussian`` or ``none`` (which has no draws).
-        neurons: the layer's width.
-        draws: how many; at least 1.
+        draws: how many.
         seed: any integer. The same seed gives the same rotations on every machine.
-        layer: the layer's name. Each layer has rotations of its own.
 
     Raises:
         InputError: an unknown kind, or fewer than 1 draw.
+        TypeError: draws or seed are no integers.
     """
-    if kind not in KINDS:
-        raise InputError(f"rotation: got {kind!r}, expected one of {', '.join(KINDS)}")
-    seed = as_integer("seed", seed)
-    if kind == "none":
-        return HadamardRotations(neurons, 0, seed, layer)
-    draws = as_integer("draws", draws)
-    if draws < 1:
-        raise InputError(f"draws: got {draws}, expected at least 1; rotation='none' asks for none")
-    _check_memory(kind, neurons, draws)
-    if kind == "hadamard":
-        return HadamardRotations(neurons, draws, seed, layer)
-    return DenseRotations(kind, neurons, draws, seed, layer)
+
+    kind: str
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"rotation: got {self.kind!r}, expected one of {', '.join(KINDS)}")
+        draws = 0 if self.kind == "none" else as_integer("draws", self.draws)
+        if draws < 1 and self.kind != "none":
+            raise InputError(
+                f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
+            )
+        object.__setattr__(self, "draws", draws)
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))
+
+    def summary(self) -> dict[str, Any]:
+        """As the summary of a result has them."""
+        return {"kind": self.kind, "draws": self.draws, "seed": self.seed}
+
+
+def make_rotations(
+    options: RotationOptions, neurons: int, layer: str, draws: range | None = None
+) -> Rotations:
+    """The rotations of a layer.
+
+    Args:
+        options: kind, draws and seed.
+        neurons: the layer's width.
+        layer: the layer's name. Each layer has rotations of its own.
+        draws: only these; None for all.
+
+    Raises:
+        InputError: they do not fit the machine's memory.
+    """
+    draws = range(options.draws) if draws is None else draws
+    _check_memory(options.kind, neurons, len(draws))
+    if options.kind in ("hadamard", "none"):
+        return HadamardRotations(neurons, draws, options.seed, layer)
+    return DenseRotations(options.kind, neurons, draws, options.seed, layer)
+
+
+def draws_together(options: RotationOptions) -> list[range]:
+    """The draws, in parts that are best made and used together: dense matrices one by one."""
+    if options.kind in ("hadamard", "none"):
+        return [range(options.draws)]
+    return [range(draw, draw + 1) for draw in range(options.draws)]
 
 
 def _check_memory(kind: str, neurons: int, draws: int) -> None:
     """Refuses draws whose rotations alone are larger than the machine's memory."""
     need = draws * (8 * neurons**2 if kind != "hadamard" else 4 * native.SIGN_STAGES * neurons)
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on this system
-        return
-    if need > memory:
+    memory = machine_memory()
+    if memory is not None and need > memory:
         raise InputError(
             f"draws: {draws} {kind} rotations of {neurons} neurons take {need / 1e9:.0f} GB, this"
             f" machine has {memory / 1e9:.0f}; use fewer draws"

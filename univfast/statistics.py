@@ -5,31 +5,13 @@ The definitions are those of `univfast.reference.statistics`, which computes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["LayerCorrelation", "Statistics", "statistics"]
-
-
-@dataclass(frozen=True)
-class LayerCorrelation:
-    """What was measured of one layer.
-
-    Attributes:
-        layer: its name in A.
-        match_layer: its name in B.
-        tokens: that it was measured on.
-        correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
-        rotated: r with each rotation of B, float64 ``[draws, neurons]``.
-    """
-
-    layer: str
-    match_layer: str
-    tokens: int
-    correlation: Tensor
-    rotated: Tensor
+__all__ = ["Statistics", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -52,32 +34,48 @@ class Statistics:
     chance_counts: Tensor | None
 
 
-def statistics(layers: list[LayerCorrelation], threshold: float) -> Statistics:
-    """Baseline, excess, p, q and the counts that chance gives, over all layers together."""
-    correlation = torch.cat([layer.correlation for layer in layers])
-    rotated = torch.cat([layer.rotated for layer in layers], dim=1)
-    draws = len(rotated)
+def statistics(
+    correlation: Tensor, rotated: Tensor, widths: Sequence[int], threshold: float
+) -> Statistics:
+    """Baseline, excess, p, q and the counts that chance gives, over all layers together.
+
+    Args:
+        correlation: r of each neuron, layer after layer, float64 ``[neurons]``; NaN where there is
+            none.
+        rotated: r with each rotation, float64 ``[draws, neurons]``; NaN where there is none, which
+            counts as a draw less.
+        widths: neurons of each layer; null excesses are pooled within a layer.
+        threshold: of the excess, above which a neuron is universal.
+    """
     absent = torch.full_like(correlation, torch.nan)
-    baseline = rotated.mean(dim=0) if draws else absent
+    rotated = torch.where(correlation.isnan(), torch.nan, rotated)
+    baseline = rotated.nanmean(dim=0) if len(rotated) else absent
     excess = correlation - baseline
     universal = excess > threshold
-    if draws < 2:
+    if len(rotated) < 2:
         return Statistics(baseline, absent, excess, absent, absent, universal, None, None)
 
-    # rotated[d] - mean of the others, without a copy a draw
-    null_excess = (rotated - baseline) * (draws / (draws - 1))
-    sizes = [len(layer.correlation) for layer in layers]
-    parts = zip(torch.split(excess, sizes), torch.split(null_excess, sizes, dim=1), strict=True)
+    # A draw minus the mean of the others is (draw - mean) * draws / (draws - 1). Where there is one
+    # draw, that is NaN, as it should be.
+    draws = (~rotated.isnan()).sum(dim=0).double()
+    deviation = rotated - baseline
+    null_excess = deviation * (draws / (draws - 1)).nan_to_num(posinf=torch.nan)
+    std = (deviation.square().nansum(dim=0) / (draws - 1)).sqrt()
+    parts = zip(
+        torch.split(excess, list(widths)),
+        torch.split(null_excess, list(widths), dim=1),
+        strict=True,
+    )
     p_value = torch.cat([_p_values(own, null) for own, null in parts])
     return Statistics(
         baseline,
-        rotated.std(dim=0),
+        torch.where(draws > 1, std, torch.nan),
         excess,
         p_value,
         _q_values(p_value),
         universal,
         null_excess,
-        (null_excess > threshold).sum(dim=1),  # NaN of dead neurons never passes
+        (null_excess > threshold).sum(dim=1),  # NaN never passes
     )
 
 

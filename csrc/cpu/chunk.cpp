@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "../moments.h"
+#include "matrix.h"
 
 namespace univfast::cpu {
 namespace {
@@ -39,31 +40,10 @@ T* as(std::byte* p) {
     return reinterpret_cast<T*>(p);
 }
 
-int64_t element_size(DType dtype) {
-    switch (dtype) {
-        case DType::float64:
-            return 8;
-        case DType::float32:
-            return 4;
-        default:
-            return 2;
-    }
-}
-
-const std::byte* row_at(const Matrix& matrix, int64_t row, int64_t neuron) {
-    return static_cast<const std::byte*>(matrix.data) + (row * matrix.row_stride + neuron) * element_size(matrix.dtype);
-}
-
-template <class T>
-constexpr DType kDType = std::is_same_v<T, double> ? DType::float64 : DType::float32;
-
 // Points at a token's values from neuron `first` on, as T, converted if they are not.
 template <class T>
 const T* fetch(const Job& job, const Matrix& matrix, int64_t token, int64_t first, int64_t width, T* converted) {
-    const std::byte* values = row_at(matrix, job.row(token), first);
-    if (matrix.dtype == kDType<T>) return reinterpret_cast<const T*>(values);
-    kernels<T>(job.level).convert(values, matrix.dtype, converted, width);
-    return converted;
+    return fetch_row(job.level, matrix, job.row(token), first, width, converted);
 }
 
 // The token that sample i of so many takes from a chunk: one from each equal share, at an irregular place, so

@@ -43,14 +43,43 @@ struct Kernels {
     // sums[i] += run_sums[i], and run_sums[i] = 0.
     void (*flush)(T* run_sums, double* sums, int64_t neurons);
 
+    // mean, m2 [neurons], of `before` tokens, take in the run's tokens (rows [neurons]).
+    void (*moments_run)(const T* const* rows, int tokens, int64_t neurons, double before, double* mean, double* m2);
+
+    // to[i] = (from[i] - mean[i]) * scale[i], in float64 until it is stored.
+    void (*standardise)(const T* from, const double* mean, const double* scale, int64_t neurons, T* to);
+
+    // c[i] += product[i] * row_scale * column_scale[i] + row_delta * column_delta[i]
+    void (*add_product)(const T* product, double row_scale, const double* column_scale, double row_delta,
+                        const double* column_delta, int64_t columns, double* c);
+
     // to[i] = from[i], of the dtype given, as T.
     void (*convert)(const void* from, DType dtype, T* to, int64_t neurons);
+};
+
+// Loops over a row of co-moments or correlations.
+struct RowKernels {
+    // r[i] = c[i] * row_inverse * column_inverse[i], held within -1 .. 1.
+    void (*correlations)(const double* c, double row_inverse, const double* column_inverse, int64_t count, double* r);
+
+    // The largest of r, NaN left out; -infinity if there is none.
+    double (*largest)(const double* r, int64_t count);
+
+    // The largest of c[i] * column_inverse[i], NaN left out; -infinity if there is none.
+    double (*largest_scaled)(const double* c, const double* column_inverse, int64_t count);
+
+    // Where r[i] > best[i]: best[i] = r[i], best_row[i] = row.
+    void (*raise)(const double* r, int64_t row, int64_t count, double* best, int64_t* best_row);
+
+    // sums[i] += x[i] * y[i]
+    void (*multiply_add)(const double* x, const double* y, int64_t count, double* sums);
 };
 
 struct Level {
     const char* name;
     Kernels<float> float32;
     Kernels<double> float64;
+    RowKernels rows;
 };
 
 template <class T>

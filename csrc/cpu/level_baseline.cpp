@@ -10,6 +10,6 @@ constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for tem
 #include "kernels.inc"
 }  // namespace
 
-constinit const Level level_baseline = {"baseline", table<float>(), table<double>()};
+constinit const Level level_baseline = {"baseline", table<float>(), table<double>(), row_table()};
 
 }  // namespace univfast::cpu

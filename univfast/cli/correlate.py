@@ -9,9 +9,11 @@ import click
 from univfast.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from univfast.result import CorrelationResult
 
-__all__ = ["correlate", "print_result", "report"]
+__all__ = ["correlate", "print_result", "print_side_by_side", "report"]
 
 _PATH = click.Path(path_type=str)
 
@@ -20,19 +22,20 @@ _PATH = click.Path(path_type=str)
     short_help="Correlate the neurons of two models.",
     epilog="""\b
 Examples:
-  univfast correlate a.pt b.pt
+  univfast correlate a.pt b.pt --match best
   univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
   univfast correlate base.ckpt tuned.ckpt --json > summary.json""",
 )
 @click.argument("a", type=_PATH)
-@click.argument("b", type=_PATH)
+@click.argument("b", type=_PATH, nargs=-1, required=True, metavar="B [C ...]")
 @click.option(
     "--match",
-    type=click.Choice(["index"]),
+    type=click.Choice(["index", "best", "one-to-one"]),
     default="index",
     show_default=True,
     help="Which neuron of B a neuron of A is compared with. 'index': the one of the same number,"
-    " for models of one lineage.",
+    " for models of one lineage. 'best': the one that correlates most, of all layers, for models"
+    " trained independently. 'one-to-one': no two with the same one, so that the sum is largest.",
 )
 @click.option(
     "--rotation",
@@ -59,6 +62,24 @@ Examples:
 )
 @click.option("--layers", metavar="GLOB", help="Use only layers whose name matches, as 'mlp.*'.")
 @click.option(
+    "--top-k",
+    type=int,
+    default=10,
+    show_default=True,
+    help="Partners to write of each neuron; not with --match index.",
+)
+@click.option(
+    "--exclude-self",
+    is_flag=True,
+    help="Leave out the neuron of the same layer and number: duplicates within one model, as in"
+    " 'correlate a.pt a.pt --match best --exclude-self'.",
+)
+@click.option(
+    "--reverse",
+    is_flag=True,
+    help="Match B's neurons in A too, in the same pass. Two models; not with --match index.",
+)
+@click.option(
     "--mask",
     type=_PATH,
     metavar="FILE",
@@ -77,33 +98,64 @@ Examples:
     help="Use at most this many threads for sums and structured rotations.  [default: torch's]",
 )
 @click.option(
+    "--memory-limit",
+    type=float,
+    metavar="GB",
+    help="Memory for the co-moments of all pairs. Where they need more, layers of A are done in"
+    " several passes.  [default: most of what is available]",
+)
+@click.option(
     "--out",
     type=_PATH,
     metavar="DIR",
-    help="Write neurons.csv, summary.json, correlation.png, excess.png and report.html here.",
+    help="Write tables (neurons.csv, ...), summary.json, plots and report.html here.",
+)
+@click.option(
+    "--columns",
+    type=click.Choice(["univfast", "published"]),
+    default="univfast",
+    show_default=True,
+    help="'published': write published.csv too, with the column names of the data of Gurnee et al."
+    " 2024.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 def correlate(
-    a: str, b: str, device: str, out: str | None, as_json: bool, quiet: bool, **options: Any
+    a: str,
+    b: tuple[str, ...],
+    device: str,
+    out: str | None,
+    columns: str,
+    memory_limit: float | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
-    """Correlate the neurons of model A with those of model B.
+    """Correlate the neurons of model A with those of model B, or of each of several models.
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
     axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
-    checkpoint that 'univfast train' wrote, whose activations are captured on the way.
+    checkpoint that 'univfast train' wrote, whose activations are captured on the way. With more
+    models, A is compared with each of the others, and the numbers are means over them.
     """
     import univfast
     from univfast.files import check_directory
 
     if out is not None:
         check_directory(out)
+    elif columns != "univfast":
+        raise click.UsageError("--columns published needs --out DIR to write to")
     with progress_bar("correlate", "values", quiet) as progress:
         result = univfast.correlate(
-            a, b, device=None if device == "auto" else device, progress=progress, **options
+            a,
+            b[0] if len(b) == 1 else b,
+            device=None if device == "auto" else device,
+            memory_limit=None if memory_limit is None else memory_limit * 1e9,
+            progress=progress,
+            **options,
         )
     if out is not None:
-        result.save(out)
+        result.save(out, columns)
     if not quiet or as_json:
         print_result(result, as_json, out)
 
@@ -121,6 +173,19 @@ def report(directory: str) -> None:
     print_result(redraw(directory), as_json=False, out=directory)
 
 
+def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
+    """A line for each of several results on the same models, which have titles."""
+    width = max(len(result.summary["title"]) for result in results)
+    click.echo(f"{'':<{width}}  universal  by chance  mean r  baseline  excess")
+    for result in results:
+        summary = result.summary
+        r, baseline, excess = _means(summary)
+        click.echo(
+            f"{summary['title']:<{width}}  {summary['universal']:>9}"
+            f"  {summary['universal_by_chance']:>9.1f}  {r:>6}  {baseline:>8}  {excess:>6}"
+        )
+
+
 def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> None:
     """The summary on stdout: as JSON, or as a table a layer and a verdict."""
     from univfast.output import summary_json
@@ -131,18 +196,23 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
     summary = result.summary
     # A file name need not be text, and a terminal shows text alone.
     models = " and ".join(summary["models"]).encode(errors="replace").decode()
-    click.echo(f"{models}: {summary['tokens']} tokens")
+    click.echo(f"{models}: {summary['tokens']} tokens, match {summary['match']}")
     width = max(5, *(len(row["layer"]) for row in summary["layers"]))
     click.echo(
         f"{'layer':<{width}}  neurons   dead  universal  mean r  baseline  excess",
     )
     for row in summary["layers"]:
-        means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
-        r, baseline, excess = ("-" if mean is None else f"{mean:.3f}" for mean in means)
+        r, baseline, excess = _means(row)
         click.echo(
             f"{row['layer']:<{width}}  {row['neurons']:>7}  {row['dead']:>5}  {row['universal']:>9}"
             f"  {r:>6}  {baseline:>8}  {excess:>6}"
         )
     click.echo(click.wrap_text(result.verdict(), width=88))
     if out is not None:
-        click.echo(f"Written to {out}: neurons.csv, summary.json, two plots and report.html.")
+        click.echo(f"Written to {out}: tables, summary.json, plots and report.html.")
+
+
+def _means(row: dict[str, Any]) -> list[str]:
+    """Mean correlation, baseline and excess, as a table has them."""
+    means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
+    return ["-" if mean is None else f"{mean:.3f}" for mean in means]

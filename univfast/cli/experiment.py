@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from univfast.cli.correlate import print_result
+from univfast.cli.correlate import print_result, print_side_by_side
 from univfast.cli.progress import progress_bar
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
-    from univfast.experiment import Checkpoint, Half, ModelConfig, TrainingOptions
+    from collections.abc import Sequence
+
+    from univfast.experiment import Checkpoint, Half, ModelConfig, Site, TrainingOptions
+    from univfast.result import CorrelationResult
 
 __all__ = ["capture", "demo", "train"]
 
@@ -39,10 +42,20 @@ _quiet = click.option("--quiet", is_flag=True, help="Print no text and show no p
     show_default=True,
     help="Half of the training text to read. 'auto': first for odd seeds, second for even ones.",
 )
-@click.option("--steps", type=int, default=800, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=int, default=600, show_default=True, help="Optimiser steps.")
 @click.option("--samples", type=int, default=10_000, show_default=True, help="Training samples.")
+@click.option(
+    "--weight-decay", type=float, default=0.1, show_default=True, help="Of the optimiser, AdamW."
+)
+@click.option(
+    "--sparsity",
+    type=float,
+    default=4e-3,
+    show_default=True,
+    help="Weight of an L1 penalty on what neurons add. 0: the cross entropy alone.",
+)
 @click.option("--layers", type=int, default=2, show_default=True, help="Transformer blocks.")
-@click.option("--d-model", type=int, default=64, show_default=True, help="Width of the embedding.")
+@click.option("--d-model", type=int, default=128, show_default=True, help="Width of the embedding.")
 @click.option("--d-mlp", type=int, default=256, show_default=True, help="Neurons of each MLP.")
 @click.option("--heads", type=int, default=4, show_default=True, help="Attention heads.")
 @_quiet
@@ -53,6 +66,8 @@ def train(
     half: str,
     steps: int,
     samples: int,
+    weight_decay: float,
+    sparsity: float,
     quiet: bool,
     **sizes: int,
 ) -> None:
@@ -65,7 +80,9 @@ def train(
     from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
     from univfast.files import check_writable
 
-    options = TrainingOptions(steps=steps, samples=samples)
+    options = TrainingOptions(
+        steps=steps, samples=samples, weight_decay=weight_decay, sparsity=sparsity
+    )
     check_writable(out)
     save_checkpoint(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
@@ -121,20 +138,20 @@ def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> N
 )
 @_data
 @click.option(
-    "--steps", type=int, default=800, show_default=True, help="Optimiser steps of each model."
+    "--steps", type=int, default=600, show_default=True, help="Optimiser steps of each model."
 )
 @_quiet
 def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
     Two tiny transformers learn from different initialisations on 10,000 different samples each.
-    Both then read the same test text; neuron i of the first is correlated with neuron i of the
-    second, and with random rotations of the second. Needs no data and no network, and takes a
-    minute or two.
+    Both then read the same test text, and the neurons of the first are matched with those of the
+    second in two ways, by index and by best correlation, before and after the ReLU, each against
+    random rotations of the second. Needs no data and no network, and takes two or three minutes.
     """
-    import univfast
     from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
     from univfast.files import check_directory, make_directory
+    from univfast.output import save_result
 
     check_directory(out)
     job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
@@ -143,11 +160,34 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         save_checkpoint(path, checkpoint)
-    with progress_bar("correlate", "values", quiet) as progress:
-        result = univfast.correlate(*paths, draws=20, progress=progress)
-    result.save(out)
+    sites: tuple[Site, ...] = ("post", "pre")
+    results = {
+        f"{match}-{site}": _matched(checkpoints, paths, site, match, quiet)
+        for site in sites
+        for match in ("best", "index")
+    }
+    # Written as the result; the others stand beside it.
+    main = results["best-post"]
+    beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not main}
+    save_result(main, out, published=False, beside=beside)
     if not quiet:
-        print_result(result, as_json=False, out=out)
+        print_side_by_side([main, *(result for _, result in beside.values())])
+        print_result(main, as_json=False, out=out)
+
+
+def _matched(
+    checkpoints: Sequence[Checkpoint], paths: list[str], site: Site, match: str, quiet: bool
+) -> CorrelationResult:
+    """The neurons of one model matched with those of the other, at a site."""
+    import univfast
+    from univfast.experiment import capture_mlp
+
+    a, b = (capture_mlp(checkpoint, site) for checkpoint in checkpoints)
+    with progress_bar(f"correlate ({match}, {site})", "values", quiet) as progress:
+        result = univfast.correlate(a, b, match=match, draws=20, progress=progress)
+    when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
+    result.summary.update(models=paths, title=f"match {match}, {when}")
+    return result
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class ModelConfig:
 
     vocabulary: int = VOCABULARY
     sequence: int = 64
-    d_model: int = 64
+    d_model: int = 128
     heads: int = 4
     layers: int = 2
     d_mlp: int = 256

@@ -14,11 +14,12 @@
 
 from univfast.inputs.activations import Activations, Layer, open_activations
 from univfast.inputs.masks import open_mask
-from univfast.inputs.matching import match_layers
+from univfast.inputs.matching import all_layers, match_layers
 
 __all__ = [
     "Activations",
     "Layer",
+    "all_layers",
     "match_layers",
     "open_activations",
     "open_mask",

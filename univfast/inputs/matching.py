@@ -1,4 +1,4 @@
-"""Which layer of one model is compared with which of another."""
+"""Which layers of one model are compared with which of another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from univfast.errors import InputError
 from univfast.inputs.activations import LONE_LAYER, Activations, Layer
 from univfast.inputs.arrays import same_order
 
-__all__ = ["match_layers"]
+__all__ = ["all_layers", "match_layers"]
 
 _SHOWN = 6  # layer names in an error before "and N more": it has one line
 
@@ -27,11 +27,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
             checkpoint's activations on another test set.
     """
     both = f"{a.name} and {b.name}"
-    if a.test_set is not None and b.test_set is not None and a.test_set != b.test_set:
-        raise InputError(
-            f"{both}: were captured on different test sets ({a.test_set} and {b.test_set}); "
-            "train both on the same data"
-        )
+    _check_test_sets(a, b)
     layers_a, layers_b = _select(a, pattern), _select(b, pattern)
     if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
@@ -42,6 +38,38 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
         _check_pair(both, one, other)
     _check_tokens(both, [one for one, _ in pairs])
     return pairs
+
+
+def all_layers(
+    a: Activations, b: Activations, pattern: str | None
+) -> tuple[list[Layer], list[Layer]]:
+    """The layers of both models, for matching over all pairs: any names, widths and numbers.
+
+    Args:
+        a: one model.
+        b: the other.
+        pattern: only layers whose name matches this glob, in either model.
+
+    Raises:
+        InputError: token counts or their order differ, or a checkpoint's activations are on another
+            test set.
+    """
+    _check_test_sets(a, b)
+    layers_a, layers_b = (list(_select(model, pattern).values()) for model in (a, b))
+    for model, layers in ((a.name, layers_a), (b.name, layers_b)):
+        _check_tokens(model, layers)
+        for layer in layers[1:]:
+            _check_same_tokens(model, layers[0], layer)
+    _check_same_tokens(f"{a.name} and {b.name}", layers_a[0], layers_b[0])
+    return layers_a, layers_b
+
+
+def _check_test_sets(a: Activations, b: Activations) -> None:
+    if a.test_set is not None and b.test_set is not None and a.test_set != b.test_set:
+        raise InputError(
+            f"{a.name} and {b.name}: were captured on different test sets ({a.test_set} and "
+            f"{b.test_set}); train both on the same data"
+        )
 
 
 def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
@@ -72,27 +100,35 @@ def _check_names(
         ]
         raise InputError(
             f"{name_a} and {name_b}: have different layers: {', '.join(only)}; "
-            "choose layers that both have with --layers GLOB"
+            "choose layers that both have with --layers GLOB, or match over all with --match best"
         )
 
 
 def _check_pair(both: str, a: Layer, b: Layer) -> None:
-    names = repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r}"
+    _check_same_tokens(both, a, b)
+    if a.neurons != b.neurons:
+        raise InputError(
+            f"{both}: layer {_names(a, b)} has shape {list(a.shape)} and {list(b.shape)}, so "
+            f"{a.neurons} and {b.neurons} neurons; match='index' needs equal widths, "
+            "match='best' does not"
+        )
+
+
+def _check_same_tokens(where: str, a: Layer, b: Layer) -> None:
     if a.tokens != b.tokens:
         raise InputError(
-            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so {a.tokens} "
-            f"and {b.tokens} tokens; run both models on the same tokens"
+            f"{where}: layer {_names(a, b)} has shape {list(a.shape)} and {list(b.shape)}, so "
+            f"{a.tokens} and {b.tokens} tokens; run both models on the same tokens"
         )
     if not same_order(a.shape[:-1], b.shape[:-1]):
         raise InputError(
-            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so as many "
-            "tokens in another order; order both models' axes alike"
+            f"{where}: layer {_names(a, b)} has shape {list(a.shape)} and {list(b.shape)}, so as "
+            "many tokens in another order; order both models' axes alike"
         )
-    if a.neurons != b.neurons:
-        raise InputError(
-            f"{both}: layer {names} has shape {list(a.shape)} and {list(b.shape)}, so {a.neurons} "
-            f"and {b.neurons} neurons; match='index' needs equal widths"
-        )
+
+
+def _names(a: Layer, b: Layer) -> str:
+    return repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r}"
 
 
 def _check_tokens(both: str, layers: list[Layer]) -> None:

@@ -1,0 +1,251 @@
+// All pairs: co-moments gathered from products, and reduced row by row.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels.h"
+#include "matrix.h"
+#include "parallel.h"
+#include "workspace.h"
+
+namespace univfast {
+namespace cpu {
+namespace {
+
+// Rows that a thread takes at a time.
+constexpr int64_t kTaskRows = 16;
+// Correlations that are looked at together for one among the highest: most blocks have none.
+constexpr int64_t kBlock = 64;
+// Parts that the rows of a variance are summed in. Fixed, so that the bits do not depend on the threads.
+constexpr int64_t kVarianceParts = 8;
+
+constexpr double kNone = -std::numeric_limits<double>::infinity();
+
+int row_threads(const CoMoments& c, int64_t draws, int threads) {
+    return useful_threads(threads, (c.rows + kTaskRows - 1) / kTaskRows,
+                          c.rows * c.columns * std::max<int64_t>(draws, 1));
+}
+
+// task(row, thread) for each row; a thread gets its rows in increasing order.
+template <class Task>
+void for_rows(int64_t rows, int threads, const Task& task) {
+    parallel_for((rows + kTaskRows - 1) / kTaskRows, threads, [&](int64_t index, int thread) {
+        const int64_t end = std::min(rows, (index + 1) * kTaskRows);
+        for (int64_t row = index * kTaskRows; row < end; ++row) task(row, thread);
+    });
+}
+
+void check_threads(int threads) {
+    if (threads < 1) throw std::invalid_argument("threads: must be at least 1");
+}
+
+void check_signs(const CoMoments& c, const Signs& signs) {
+    if (c.columns < 1 || signs.draws < 0) throw std::invalid_argument("c, signs: at least one column is needed");
+}
+
+template <class T>
+void add_product_rows(const AddProductParams& p) {
+    const auto& kernel = kernels<T>(active_level()).add_product;
+    for_rows(p.c.rows, row_threads(p.c, 0, p.threads), [&](int64_t row, int) {
+        kernel(static_cast<const T*>(p.product.data) + row * p.product.row_stride, p.row_scale[row], p.column_scale,
+               p.row_delta[row], p.column_delta, p.c.columns, p.c.data + row * p.c.row_stride);
+    });
+}
+
+// What one thread found to be the highest of each column.
+struct ColumnBest {
+    double* best;
+    int64_t* row;
+};
+
+// Puts a correlation that is higher than the lowest of the list into its place, behind those as high.
+void insert(double value, int64_t column, int64_t count, double* best, int64_t* best_column) {
+    int64_t at = count - 1;
+    for (; at > 0 && value > best[at - 1]; --at) {
+        best[at] = best[at - 1];
+        best_column[at] = best_column[at - 1];
+    }
+    best[at] = value;
+    best_column[at] = column;
+}
+
+void row_best(const BestPairsParams& p, const RowKernels& kernel, int64_t row, const double* r) {
+    double* best = p.best + row * p.count;
+    int64_t* best_column = p.best_column + row * p.count;
+    const double& lowest = best[p.count - 1];
+    for (int64_t block = 0; block < p.tile.c.columns; block += kBlock) {
+        const int64_t end = std::min(p.tile.c.columns, block + kBlock);
+        if (!(kernel.largest(r + block, end - block) > lowest)) continue;
+        for (int64_t j = block; j < end; ++j) {
+            if (r[j] > lowest) insert(r[j], p.first_column + j, p.count, best, best_column);
+        }
+    }
+}
+
+void merge_columns(const BestPairsParams& p, const std::vector<ColumnBest>& found) {
+    for (int64_t j = 0; j < p.tile.c.columns; ++j) {
+        double best = kNone;
+        int64_t row = -1;
+        for (const ColumnBest& one : found) {
+            if (one.best[j] > best || (one.best[j] == best && one.row[j] < row)) {
+                best = one.best[j];
+                row = one.row[j];
+            }
+        }
+        if (best > p.column_best[j]) {
+            p.column_best[j] = best;
+            p.best_row[j] = row;
+        }
+    }
+}
+
+// The largest of z[j] * column_inverse[j], without j = skip.
+double largest_but(const RowKernels& kernel, const double* z, const double* column_inverse, int64_t count,
+                   int64_t skip) {
+    if (skip < 0 || skip >= count) return kernel.largest_scaled(z, column_inverse, count);
+    return std::max(kernel.largest_scaled(z, column_inverse, skip),
+                    kernel.largest_scaled(z + skip + 1, column_inverse + skip + 1, count - skip - 1));
+}
+
+}  // namespace
+}  // namespace cpu
+
+void add_product(const AddProductParams& params) {
+    cpu::check_threads(params.threads);
+    if (params.product.rows != params.c.rows || params.product.columns != params.c.columns) {
+        throw std::invalid_argument("add_product: product and c must have one shape");
+    }
+    switch (params.product.dtype) {
+        case DType::float32:
+            return cpu::add_product_rows<float>(params);
+        case DType::float64:
+            return cpu::add_product_rows<double>(params);
+        default:
+            throw std::invalid_argument("add_product: product must be float32 or float64");
+    }
+}
+
+int64_t best_pairs_workspace(const CoMoments& c, int threads) {
+    cpu::check_threads(threads);
+    return cpu::row_threads(c, 0, threads) * (2 * cpu::piece<double>(c.columns) + cpu::piece<int64_t>(c.columns));
+}
+
+void best_pairs(const BestPairsParams& params) {
+    using namespace cpu;
+    const Tile& tile = params.tile;
+    check_threads(tile.threads);
+    if (params.count < 1) throw std::invalid_argument("best_pairs: count must be at least 1");
+    const int64_t columns = tile.c.columns;
+    const RowKernels& kernel = active_level().rows;
+    const int threads = row_threads(tile.c, 0, tile.threads);
+    Workspace workspace(params.workspace, params.workspace_size);
+    std::vector<double*> scratch;
+    std::vector<ColumnBest> found;
+    for (int thread = 0; thread < threads; ++thread) {
+        scratch.push_back(workspace.take<double>(columns));
+        found.push_back({workspace.take<double>(columns), workspace.take<int64_t>(columns)});
+        std::fill_n(found.back().best, columns, kNone);
+        std::fill_n(found.back().row, columns, -1);
+    }
+    for_rows(tile.c.rows, threads, [&](int64_t row, int thread) {
+        double* r = scratch[thread];
+        kernel.correlations(tile.c.data + row * tile.c.row_stride, tile.row_inverse[row], params.column_inverse,
+                            columns, r);
+        const int64_t skip = tile.skip ? tile.skip[row] : -1;
+        if (skip >= 0 && skip < columns) r[skip] = std::numeric_limits<double>::quiet_NaN();
+        row_best(params, kernel, row, r);
+        if (params.column_best) {
+            kernel.raise(r, params.first_row + row, columns, found[thread].best, found[thread].row);
+        }
+    });
+    if (params.column_best) merge_columns(params, found);
+}
+
+int64_t rotated_best_workspace(const CoMoments& c, int threads) {
+    cpu::check_threads(threads);
+    return threads * 2 * cpu::piece<double>(c.columns);
+}
+
+void rotated_best(const RotatedBestParams& params) {
+    using namespace cpu;
+    const Tile& tile = params.tile;
+    check_threads(tile.threads);
+    check_signs(tile.c, params.signs);
+    const int64_t columns = tile.c.columns, draws = params.signs.draws;
+    const Level& level = active_level();
+    const RotationPlan plan = rotation_plan(columns);
+    const int threads = row_threads(tile.c, draws, tile.threads);
+    Workspace workspace(params.workspace, params.workspace_size);
+    std::vector<double*> rotated, spare;
+    for (int thread = 0; thread < threads; ++thread) {
+        rotated.push_back(workspace.take<double>(columns));
+        spare.push_back(workspace.take<double>(columns));
+    }
+    for_rows(tile.c.rows, threads, [&](int64_t row, int thread) {
+        if (std::isnan(tile.row_inverse[row])) return;
+        for (int64_t draw = 0; draw < draws; ++draw) {
+            level.float64.rotate_row(plan, tile.c.data + row * tile.c.row_stride, nullptr,
+                                     params.signs.data + draw * kStages * columns, rotated[thread], spare[thread]);
+            const double largest = largest_but(level.rows, rotated[thread], params.column_inverse + draw * columns,
+                                               columns, tile.skip ? tile.skip[row] : -1);
+            double& best = params.best[draw * params.best_stride + row];
+            if (largest > kNone) best = std::max(best, std::clamp(largest * tile.row_inverse[row], -1.0, 1.0));
+        }
+    });
+}
+
+int64_t rotated_variance_workspace(const CoMoments& c, int64_t draws, int threads) {
+    cpu::check_threads(threads);
+    return (threads * 4 + draws * cpu::kVarianceParts) * cpu::piece<double>(c.columns);
+}
+
+void rotated_variance(const RotatedVarianceParams& params) {
+    using namespace cpu;
+    const CoMoments& c = params.c;
+    check_threads(params.threads);
+    check_signs(c, params.signs);
+    if (c.rows != c.columns) throw std::invalid_argument("rotated_variance: c must be square");
+    const int64_t n = c.columns, draws = params.signs.draws, tasks = draws * kVarianceParts;
+    const Level& level = active_level();
+    const RotationPlan plan = rotation_plan(n);
+    const int threads = useful_threads(params.threads, tasks, 2 * draws * n * n);
+    struct Scratch {
+        double *unit, *unit_rotated, *rotated, *spare;
+    };
+    Workspace workspace(params.workspace, params.workspace_size);
+    std::vector<Scratch> scratch;
+    for (int thread = 0; thread < threads; ++thread) {
+        scratch.push_back({workspace.take<double>(n), workspace.take<double>(n), workspace.take<double>(n),
+                           workspace.take<double>(n)});
+        std::fill_n(scratch.back().unit, n, 0.0);
+    }
+    std::vector<double*> sums;
+    for (int64_t task = 0; task < tasks; ++task) sums.push_back(workspace.take<double>(n));
+
+    // R c R^T at (j, j) is the sum over k of R[j, k] (R c)[j, k], and c is symmetric: both are element j of a rotated
+    // row, of unit vector k and of row k of c.
+    parallel_for(tasks, threads, [&](int64_t task, int thread) {
+        const float* signs = params.signs.data + task / kVarianceParts * kStages * n;
+        const int64_t part = task % kVarianceParts;
+        const Scratch& s = scratch[thread];
+        std::fill_n(sums[task], n, 0.0);
+        for (int64_t k = part * n / kVarianceParts; k < (part + 1) * n / kVarianceParts; ++k) {
+            s.unit[k] = 1;
+            level.float64.rotate_row(plan, s.unit, nullptr, signs, s.unit_rotated, s.spare);
+            s.unit[k] = 0;
+            level.float64.rotate_row(plan, c.data + k * c.row_stride, nullptr, signs, s.rotated, s.spare);
+            level.rows.multiply_add(s.unit_rotated, s.rotated, n, sums[task]);
+        }
+    });
+    for (int64_t draw = 0; draw < draws; ++draw) {
+        for (int64_t i = 0; i < n; ++i) {
+            double sum = 0;
+            for (int64_t part = 0; part < kVarianceParts; ++part) sum += sums[draw * kVarianceParts + part][i];
+            params.variance[draw * n + i] = std::max(0.0, sum);
+        }
+    }
+}
+
+}  // namespace univfast

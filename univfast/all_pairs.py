@@ -1,0 +1,489 @@
+"""Streaming correlation of every neuron of one model with every neuron of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from univfast import native
+from univfast.accumulators import bad_value, check_device, check_options, readable, thread_count
+from univfast.checks import as_integer, check_choice
+from univfast.co_moments import CHUNK_TOKENS, TILE_BYTES, CoMoments, Layout
+from univfast.errors import InputError
+from univfast.inputs import open_mask
+from univfast.inputs.arrays import check_dtype, same_order, to_tensor
+from univfast.matching import Matches, Search, check_assignment
+from univfast.memory import gigabytes, machine_memory
+from univfast.result import CorrelationResult, make_result
+from univfast.rotations import RotationOptions
+
+__all__ = ["ALL_PAIRS", "AllPairsCorrelation", "PairOptions", "PairOrigin", "Searches"]
+
+ALL_PAIRS = ("best", "one-to-one")
+
+_FORMAT = "univfast-all-pairs"
+_STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PairOrigin:
+    """Where a batch comes from: the names of both models, and the number of its first token."""
+
+    a: str = "a"
+    b: str = "b"
+    first_token: int = 0
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How two models are searched for partners; `AllPairsCorrelation` says what each means."""
+
+    rotation: RotationOptions
+    top_k: int = 10
+    exclude_self: bool = False
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top_k", as_integer("top_k", self.top_k, 1))
+
+
+class AllPairsCorrelation:
+    """Correlates every neuron of A with every neuron of B, and with random rotations of B.
+
+    Holds the co-moments of all pairs and, for the rotations, those within each layer of B (with
+    ``reverse`` also of A), however many tokens come:
+    ``8 * (neurons_a * neurons_b + sum(width_b**2) [+ sum(width_a**2)])`` bytes. Beside these,
+    whatever the neurons, ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches
+    are smaller than that) and one product of at most 32 MB. No matrix of correlations is made,
+    but for one-to-one matching, which needs it.
+
+    Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
+    float64 throughout where the activations are, or where a layer of B has so low a rank that it
+    nearly cancels in a rotation. They are torch's, and may differ in the last bits with the number
+    of threads; batches of any size give the same bits.
+
+    Args:
+        layers_a: width of each layer of A by name, in order.
+        layers_b: the same of B; other names, widths and numbers of layers are fine.
+        top_k: partners to keep of each neuron.
+        draws: rotations of each layer of B for the baseline.
+        rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
+        seed: of the rotations; the same seed gives the same rotations everywhere.
+        exclude_self: leave out the neuron of the same number in the layer of the same name, which
+            is the neuron itself where A and B are one model. Rotated too.
+        reverse: match B's neurons in A as well, against rotations of A.
+        device: where to accumulate: ``"cpu"`` or None. Tensors on other devices are copied.
+        threads: at most this many, but for matrix products, which are torch's; None for torch's
+            number.
+
+    Raises:
+        InputError: layers, draws, rotation or device that cannot be, or a state larger than the
+            machine's memory.
+    """
+
+    def __init__(
+        self,
+        layers_a: Mapping[str, int],
+        layers_b: Mapping[str, int],
+        *,
+        top_k: int = 10,
+        draws: int = 5,
+        rotation: str = "hadamard",
+        seed: int = 0,
+        exclude_self: bool = False,
+        reverse: bool = False,
+        device: str | torch.device | None = None,
+        threads: int | None = None,
+    ) -> None:
+        check_device(device)
+        self._a, self._b = _layout("layers_a", layers_a), _layout("layers_b", layers_b)
+        self.options = PairOptions(
+            RotationOptions(rotation, draws, seed), top_k, bool(exclude_self), bool(reverse)
+        )
+        if exclude_self:
+            check_same_neurons(self._a, self._b)
+        self._threads = thread_count(threads)
+        self._check_memory()
+        draws = self.options.rotation.draws > 0
+        within_a = draws and self.options.reverse
+        self._state = CoMoments(self._a, self._b, within_a, draws, self._threads)
+        self._pending = _Pending()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens accumulated so far."""
+        return self._state.tokens + self._pending.tokens
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self._state.reset()
+        self._pending = _Pending()
+
+    def update(
+        self,
+        a: Mapping[str, object] | object,
+        b: Mapping[str, object] | object,
+        mask: object = None,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            a: activations of each layer of A by name, ``[..., width]``: tensors, NumPy arrays, or
+                anything with ``__dlpack__``; float64, float32, float16 or bfloat16. Not modified. A
+                model of one layer may give it without a dict.
+            b: the same of B, on the same tokens.
+            mask: ``[...]``, true for the tokens to use; None for all.
+
+        Raises:
+            InputError: layers or shapes that do not fit; a NaN or infinity, named by layer, token
+                and neuron. What was accumulated before stays as it was.
+            TypeError: an argument of another type.
+        """
+        x, leading = _batch("a", a, self._a)
+        y, leading_b = _batch("b", b, self._b)
+        if not same_order(leading, leading_b) or len(x[0]) != len(y[0]):
+            raise InputError(
+                f"a and b: leading shapes {list(leading)} and {list(leading_b)} differ; give both"
+                " models' activations on the same tokens"
+            )
+        keep = None if mask is None else open_mask(mask, leading)
+        self.update_rows(x, y, keep, PairOrigin())
+
+    def update_rows(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None, origin: PairOrigin
+    ) -> None:
+        """Adds tokens ``[tokens, width]`` of each layer that are known to fit.
+
+        ``origin`` names them in errors.
+        """
+        rows = None if mask is None else mask.nonzero()[:, 0]
+        sides = [
+            [readable(x) if rows is None else readable(x)[rows] for x in layers]
+            for layers in (a, b)
+        ]
+        tokens = len(sides[0][0])
+        dtypes = [x.dtype for layers in sides for x in layers]
+        if self._pending.tokens and self._pending.dtypes != dtypes:
+            self._flush()
+        # Chunks end at the same tokens however the batches are cut.
+        first = CHUNK_TOKENS - self._pending.tokens
+        ends = [*range(min(first, tokens), tokens, CHUNK_TOKENS), tokens]
+        parts = [slice(i, j) for i, j in zip([0, *ends], ends, strict=False) if j > i]
+        # All are looked at before any is added, so that a bad value leaves the state as it was.
+        moments = [self._moments(sides, part, rows, origin) for part in parts]
+        for part, measured in zip(parts, moments, strict=True):
+            x, y = ([layer[part] for layer in layers] for layers in sides)
+            if self._pending.tokens == 0 and part.stop - part.start == CHUNK_TOKENS:
+                self._state.add(x, y, *measured)
+            elif self._pending.take([*x, *y]) == CHUNK_TOKENS:
+                self._flush()
+
+    def merge(self, other: AllPairsCorrelation) -> None:
+        """Takes in the tokens of another accumulator with the same layers and options.
+
+        Raises:
+            InputError: they differ.
+        """
+        if not isinstance(other, AllPairsCorrelation):
+            raise TypeError(f"merge: expected an AllPairsCorrelation, got {type(other).__name__}")
+        check_options(other._plain_options(), self._plain_options(), "merge")
+        self._state.merge(other.co_moments())
+        self._flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on later: plain values and tensors, for ``torch.save``.
+
+        The tensors are copies, as large as the state.
+        """
+        state = self.co_moments()
+        return {
+            "format": _FORMAT,
+            "version": _STATE_VERSION,
+            "options": self._plain_options(),
+            "tokens": state.tokens,
+            "moments": {name: tensor.clone() for name, tensor in state.tensors().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replaces the state by one that `state_dict` gave.
+
+        Raises:
+            InputError: not such a state, of another version, or of other layers or options.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: expected a dict, got {type(state).__name__}")
+        if state.get("format") != _FORMAT or state.get("version") != _STATE_VERSION:
+            raise InputError(
+                f"load_state_dict: not a state of AllPairsCorrelation version {_STATE_VERSION}"
+                f" (format {state.get('format')!r}, version {state.get('version')!r})"
+            )
+        options, tokens, moments = (state.get(key) for key in ("options", "tokens", "moments"))
+        check_options(
+            options if isinstance(options, Mapping) else {},
+            self._plain_options(),
+            "load_state_dict",
+        )
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise InputError(
+                f"load_state_dict: got {tokens!r} tokens, expected a number; was the state cut or"
+                " edited?"
+            )
+        own = self._state.tensors()
+        found = moments if isinstance(moments, Mapping) else {}
+        for name, tensor in own.items():
+            new = found.get(name)
+            if not isinstance(new, Tensor) or new.shape != tensor.shape:
+                raise InputError(
+                    f"load_state_dict: {name} is missing or not of shape {list(tensor.shape)}; was"
+                    " the state cut or edited?"
+                )
+        for name, tensor in own.items():
+            tensor.copy_(found[name])
+        self._state.tokens = tokens
+        self._pending = _Pending()
+
+    def co_moments(self) -> CoMoments:
+        """The state, with every token that was given."""
+        self._flush()
+        return self._state
+
+    def compute(self, match: str = "best", threshold: float = 0.5) -> CorrelationResult:
+        """The result so far; more batches may follow.
+
+        Args:
+            match: ``"best"`` or ``"one-to-one"``.
+            threshold: a neuron is universal if its excess is above.
+
+        Raises:
+            InputError: no tokens were given, another match, too many neurons for one-to-one, or a
+                threshold that is no number.
+        """
+        searches = Searches(self._a, self._b, match, self.options, self._threads)
+        searches.add(self.co_moments())
+        return searches.result(("a", "b"), threshold)
+
+    def _moments(
+        self,
+        sides: Sequence[Sequence[Tensor]],
+        part: slice,
+        rows: Tensor | None,
+        origin: PairOrigin,
+    ) -> list[Tensor]:
+        """Mean and second moment of the neurons of A and of B, ``[2, neurons]`` each."""
+        measured = []
+        for layers, layout, model in zip(
+            sides, (self._a, self._b), (origin.a, origin.b), strict=True
+        ):
+            found = []
+            for name, x in zip(layout.names, layers, strict=True):
+                moments = native.neuron_moments(x[part], self._threads)
+                if isinstance(moments, native.BadValue):
+                    row = part.start + moments.token
+                    token = row if rows is None else int(rows[row])
+                    raise bad_value(moments, model, name, origin.first_token + token)
+                found.append(moments)
+            measured.append(torch.cat(found, dim=1))
+        return measured
+
+    def _flush(self) -> None:
+        """Adds the tokens that wait for a chunk to be full."""
+        if self._pending.tokens == 0:
+            return
+        layers = self._pending.layers()
+        sides = layers[: len(self._a.names)], layers[len(self._a.names) :]
+        whole = slice(0, self._pending.tokens)
+        self._state.add(*sides, *self._moments(sides, whole, None, PairOrigin()))
+        self._pending.tokens = 0
+
+    def _plain_options(self) -> dict[str, Any]:
+        rotation = self.options.rotation
+        return {
+            "layers_a": dict(zip(self._a.names, self._a.widths, strict=True)),
+            "layers_b": dict(zip(self._b.names, self._b.widths, strict=True)),
+            "rotation": rotation.kind,
+            "draws": rotation.draws,
+            "seed": rotation.seed,
+            "top_k": self.options.top_k,
+            "exclude_self": self.options.exclude_self,
+            "reverse": self.options.reverse,
+        }
+
+    def _check_memory(self) -> None:
+        need, memory = state_bytes(self._a, self._b, self.options), machine_memory()
+        if memory is not None and need > memory:
+            raise InputError(
+                f"layers_a and layers_b: all pairs of {self._a.neurons} and {self._b.neurons}"
+                f" neurons take {gigabytes(need)}, this machine has {gigabytes(memory)}; accumulate"
+                " some layers of A at a time"
+            )
+
+
+class Searches:
+    """Both directions of a search, from the states of all layers of A, or of some after others.
+
+    Args:
+        a: all layers of A.
+        b: all layers of B.
+        match: ``"best"`` or ``"one-to-one"``, which needs all layers of A at once.
+        options: of the search.
+        threads: at most this many.
+
+    Raises:
+        InputError: another match, or too many neurons for one-to-one.
+    """
+
+    def __init__(
+        self, a: Layout, b: Layout, match: str, options: PairOptions, threads: int
+    ) -> None:
+        check_choice("match", match, ALL_PAIRS)
+        if match == "one-to-one":
+            check_assignment(a, b)
+        self._match, self._options = match, options
+        self._tokens = 0
+        self._layouts = (a, b)
+        # An assignment of the rotated models takes the place of the search in them.
+        none = RotationOptions("none", 0, options.rotation.seed)
+        self._rotation = options.rotation
+        searched = options.rotation if match == "best" else none
+        names = ((a, b), (b, a)) if options.reverse else ((a, b),)
+        self._searches = [
+            Search(one, other, searched, options.top_k, options.exclude_self, threads)
+            for one, other in names
+        ]
+        self._assigned: list[Matches] = []
+
+    def add(self, state: CoMoments) -> None:
+        """Takes in the state of some layers of A with all of B; layers in increasing order.
+
+        Raises:
+            InputError: it holds no tokens.
+        """
+        if state.tokens == 0:
+            raise InputError("compute: no tokens were accumulated; call update first")
+        self._tokens = state.tokens
+        directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
+        for search, direction in zip(self._searches, directions, strict=False):
+            search.add(*direction)
+            if self._match == "one-to-one":
+                self._assigned.append(search.one_to_one(*direction, self._rotation))
+
+    @property
+    def measured(self) -> tuple[Layout, int]:
+        """The layers of A, and the number of tokens."""
+        return self._layouts[0], self._tokens
+
+    def matches(self) -> list[Matches]:
+        """Of A in B and, where that was asked for, of B in A."""
+        return self._assigned or [search.best() for search in self._searches]
+
+    def result(
+        self, models: tuple[str, str], threshold: float, seconds: float | None = None
+    ) -> CorrelationResult:
+        """The result of these two models alone."""
+        results = [
+            make_result(
+                layout,
+                self._tokens,
+                [found],
+                models=names,
+                match=self._match,
+                rotation=self._rotation,
+                threshold=threshold,
+                seconds=seconds,
+            )
+            for found, layout, names in zip(
+                self.matches(), self._layouts, (models, models[::-1]), strict=False
+            )
+        ]
+        return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
+
+
+class _Pending:
+    """Tokens of all layers that wait until there are enough for a chunk."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._buffers: list[Tensor] = []
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        return [buffer.dtype for buffer in self._buffers]
+
+    def take(self, layers: Sequence[Tensor]) -> int:
+        """Copies tokens ``[tokens, width]`` of each layer; returns how many wait now."""
+        if self.dtypes != [layer.dtype for layer in layers]:
+            self._buffers = [layer.new_empty(CHUNK_TOKENS, layer.shape[1]) for layer in layers]
+        stop = self.tokens + len(layers[0])
+        for buffer, layer in zip(self._buffers, layers, strict=True):
+            buffer[self.tokens : stop] = layer
+        self.tokens = stop
+        return stop
+
+    def layers(self) -> list[Tensor]:
+        return [buffer[: self.tokens] for buffer in self._buffers]
+
+
+def state_bytes(a: Layout, b: Layout, options: PairOptions) -> int:
+    """Of the state of these layers, and of a chunk and a product beside it."""
+    values = a.neurons * b.neurons
+    if options.rotation.draws:
+        values += sum(width**2 for width in b.widths)
+        values += sum(width**2 for width in a.widths) if options.reverse else 0
+    return 8 * (values + CHUNK_TOKENS * (a.neurons + b.neurons)) + TILE_BYTES
+
+
+def check_same_neurons(a: Layout, b: Layout) -> None:
+    """Refuses to leave out a neuron itself where there is none of its name.
+
+    Raises:
+        InputError: A and B have not the same layers of the same widths.
+    """
+    if a != b:
+        raise InputError(
+            "exclude_self: A and B have other layers or widths; it is for a model with itself"
+        )
+
+
+def _layout(name: str, layers: Mapping[str, int]) -> Layout:
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"{name}: expected a dict of layer to width, got {type(layers).__name__}")
+    if not layers:
+        raise InputError(f"{name}: has no layers; give at least one")
+    for layer in layers:
+        if not isinstance(layer, str):
+            raise TypeError(f"{name}: layer names must be str, found {type(layer).__name__}")
+    widths = [as_integer(f"{name}: {layer!r}", width, 1) for layer, width in layers.items()]
+    return Layout(tuple(layers), tuple(widths))
+
+
+def _batch(name: str, batch: object, layout: Layout) -> tuple[list[Tensor], tuple[int, ...]]:
+    """The layers of a batch as ``[tokens, width]``, and the leading shape of the first."""
+    layers = batch if isinstance(batch, Mapping) else {layout.names[0]: batch}
+    if set(layers) != set(layout.names):
+        raise InputError(
+            f"{name}: got layers {sorted(map(str, layers))}, expected {sorted(layout.names)}"
+        )
+    tensors = []
+    for layer, width in zip(layout.names, layout.widths, strict=True):
+        where = f"{name}: layer {layer!r}"
+        x = to_tensor(layers[layer], where)
+        check_dtype(x.dtype, where)
+        if x.dim() < 1 or x.shape[-1] != width:
+            raise InputError(
+                f"{where}: got shape {list(x.shape)}, expected [..., {width}] (the last axis is"
+                " neurons)"
+            )
+        tensors.append(x)
+    leading = tuple(tensors[0].shape[:-1])
+    rows = [x.reshape(-1, x.shape[-1]) for x in tensors]
+    for layer, x, flat in zip(layout.names, tensors, rows, strict=True):
+        if len(flat) != len(rows[0]) or not same_order(tuple(x.shape[:-1]), leading):
+            raise InputError(
+                f"{name}: layers {layout.names[0]!r} and {layer!r} have shapes"
+                f" {list(tensors[0].shape)} and {list(x.shape)}; give the same tokens of all layers"
+            )
+    return rows, leading

@@ -1,0 +1,302 @@
+"""The state of the all-pairs correlation, and how a chunk of tokens is added to it.
+
+Everything is a sum over tokens about the mean, in float64, in units of the activations; sets of
+tokens merge by the pairwise update of Chan, Golub and LeVeque (1983). A chunk is standardised
+first (its own mean subtracted, divided by a power of two near its standard deviation), so that the
+matrix product, in float32 unless the input is float64, sees neither offsets nor scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+import torch
+from torch import Tensor
+
+from univfast import native
+
+__all__ = ["CHUNK_TOKENS", "TILE_BYTES", "CoMoments", "Layout", "Side"]
+
+# Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
+# few percent of it; few enough that the standardised chunk stays small beside the state.
+CHUNK_TOKENS = 4096
+# Largest product taken at a time: a few times the cache, where the products run at full rate.
+TILE_BYTES = 32 << 20
+# Neurons of the blocks that co-moments within a layer are cut into, to leave out the lower triangle
+# but for the blocks on the diagonal.
+_BLOCK = 512
+
+# A rotated neuron's variance is g^T S g for a random direction g. Float32 products leave an error
+# of about 1e-7 of the usual variance, so where the layer nearly cancels in a rotated neuron they
+# would give it a wrong, even an impossible r, and of the highest r over many neurons the wrong ones
+# win. How far it can cancel is seen from a few random directions: only layers of a very low rank
+# pass below this share of the mean, and those are multiplied in float64.
+_PROBES = 32
+_SMALLEST_PROBE = 0.1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Layers side by side on one axis, in order.
+
+    Attributes:
+        names: of the layers.
+        widths: neurons of each.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def neurons(self) -> int:
+        """Of all layers together."""
+        return sum(self.widths)
+
+    @property
+    def slices(self) -> list[slice]:
+        """Where each layer stands."""
+        ends = list(accumulate(self.widths))
+        return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
+
+    def start(self, part: Layout) -> int:
+        """Number of the first neuron of some of these layers."""
+        before = self.widths[: self.names.index(part.names[0])]
+        return sum(before)
+
+    def locate(self, neuron: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of the layer, and in it, of neurons counted over all layers; -1 stays -1."""
+        ends = torch.tensor(list(accumulate(self.widths)))
+        layer = torch.bucketize(neuron.contiguous(), ends, right=True)
+        starts = torch.tensor([part.start for part in self.slices])
+        inside = neuron - starts[layer.clamp(max=len(ends) - 1)]
+        return torch.where(neuron < 0, -1, layer), torch.where(neuron < 0, -1, inside)
+
+
+class Side:
+    """The moments of one model's neurons.
+
+    Attributes:
+        layout: its layers.
+        mean, m2: float64 ``[neurons]``.
+        within: co-moments within each layer, float64 ``[width, width]``; None if not kept. Only
+            blocks on and above the diagonal are up to date; `whole_within` completes them.
+    """
+
+    def __init__(self, layout: Layout, within: bool) -> None:
+        self.layout = layout
+        self.mean, self.m2 = torch.zeros(2, layout.neurons, dtype=torch.float64)
+        self.within = (
+            [torch.zeros(n, n, dtype=torch.float64) for n in layout.widths] if within else None
+        )
+
+    @property
+    def inverse_norm(self) -> Tensor:
+        """1 / sqrt(m2), float64 ``[neurons]``; NaN where a neuron is constant."""
+        return torch.where(self.m2 > 0, self.m2.rsqrt(), torch.nan)
+
+    def whole_within(self, layer: int) -> Tensor:
+        """Co-moments within a layer, symmetric, ``[width, width]``. They must be kept."""
+        assert self.within is not None
+        s = self.within[layer]
+        for rows, columns in _upper_blocks(0, len(s)):
+            if rows != columns:
+                s[columns, rows] = s[rows, columns].T
+        return s
+
+
+class _Chunk:
+    """A chunk of one model's tokens, standardised."""
+
+    def __init__(
+        self, side: Side, layers: Sequence[Tensor], moments: Tensor, buffer: Tensor, threads: int
+    ) -> None:
+        tokens = len(layers[0])
+        self.mean, self.m2 = moments
+        # A power of two, so that scaling rounds nothing.
+        _, exponent = torch.frexp((self.m2 / tokens).sqrt())
+        exponent = torch.where(self.m2 > 0, exponent, 0)
+        one = torch.ones_like(self.mean)
+        scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
+        slices = side.layout.slices
+
+        def standardised(i: int, dtype: torch.dtype) -> Tensor:
+            part = slices[i]
+            output = (
+                buffer[:tokens, part]
+                if dtype == buffer.dtype
+                else torch.empty(layers[i].shape, dtype=dtype)
+            )
+            native.standardise(layers[i], self.mean[part], scale[part], output, threads)
+            return output
+
+        self.layers: list[Tensor] = []
+        for i, (layer, part) in enumerate(zip(layers, slices, strict=True)):
+            wide = layer.dtype == torch.float64
+            x = standardised(i, torch.float64 if wide else torch.float32)
+            if not wide and side.within is not None and _cancels(x, self.unscale[part]):
+                x = standardised(i, torch.float64)
+            self.layers.append(x)
+
+        # Neighbours of one dtype, together: few large products are faster than many small ones.
+        self.groups: list[tuple[slice, Tensor]] = []
+        for dtype, group in groupby(range(len(slices)), key=lambda i: self.layers[i].dtype):
+            members = list(group)
+            part = slice(slices[members[0]].start, slices[members[-1]].stop)
+            if dtype == buffer.dtype:
+                self.groups.append((part, buffer[:tokens, part]))
+            else:
+                self.groups += [(slices[i], self.layers[i]) for i in members]
+
+
+class CoMoments:
+    """Moments of two models' neurons, and the co-moments of all pairs between them.
+
+    Attributes:
+        tokens: how many were added.
+        a, b: the two models.
+        cross: float64 ``[neurons of A, neurons of B]``.
+    """
+
+    def __init__(self, a: Layout, b: Layout, within_a: bool, within_b: bool, threads: int) -> None:
+        self.tokens = 0
+        self.a, self.b = Side(a, within_a), Side(b, within_b)
+        self.cross = torch.zeros(a.neurons, b.neurons, dtype=torch.float64)
+        self._threads = threads
+        # Kept from chunk to chunk: fresh memory of this size costs more than what is done in it.
+        self._buffers: dict[str, Tensor] = {}
+
+    def add(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], moments_a: Tensor, moments_b: Tensor
+    ) -> None:
+        """Takes in a chunk of tokens.
+
+        Args:
+            a: ``[tokens, neurons]`` of each layer of A, neuron stride 1; at most `CHUNK_TOKENS`.
+            b: the same tokens in each layer of B.
+            moments_a: mean and second moment of the neurons of A, as `native.neuron_moments` gives
+                them, float64 ``[2, neurons]``.
+            moments_b: the same of B.
+        """
+        tokens = len(a[0])
+        shape = min(tokens, CHUNK_TOKENS)
+        buffers = [self._buffer(f"chunk {s}", shape, n.layout.neurons) for s, n in self._sides()]
+        x = _Chunk(self.a, a, moments_a, buffers[0], self._threads)
+        y = _Chunk(self.b, b, moments_b, buffers[1], self._threads)
+        weight = self.tokens * (tokens / (self.tokens + tokens))
+        delta_a, delta_b = x.mean - self.a.mean, y.mean - self.b.mean
+        scales, deltas = (x.unscale, y.unscale), (weight * delta_a, delta_b)
+
+        for rows, x_group in x.groups:
+            for columns, y_group in y.groups:
+                self._add_product(self.cross, rows, columns, x_group, y_group, scales, deltas)
+        for side, chunk, delta in ((self.a, x, delta_a), (self.b, y, delta_b)):
+            for i, s in enumerate(side.within or []):
+                part = side.layout.slices[i]
+                unscale, own = chunk.unscale[part], delta[part]
+                for rows, columns in _upper_blocks(0, len(s)):
+                    left, right = chunk.layers[i][:, rows], chunk.layers[i][:, columns]
+                    own_scales, own_deltas = (unscale, unscale), (weight * own, own)
+                    self._add_product(s, rows, columns, left, right, own_scales, own_deltas)
+            side.m2 += chunk.m2 + weight * delta * delta
+            side.mean += delta * (tokens / (self.tokens + tokens))
+        self.tokens += tokens
+
+    def reset(self) -> None:
+        """Forgets every token, but keeps the memory."""
+        self.tokens = 0
+        for tensor in self.tensors().values():
+            tensor.zero_()
+
+    def merge(self, other: CoMoments) -> None:
+        """Takes in the tokens of another state of the same layers."""
+        tokens = self.tokens + other.tokens
+        if other.tokens == 0:
+            return
+        weight = self.tokens * (other.tokens / tokens)
+        delta_a, delta_b = other.a.mean - self.a.mean, other.b.mean - self.b.mean
+        _add_states(self.cross, other.cross, weight * delta_a, delta_b, self._threads)
+        sides = ((self.a, other.a, delta_a), (self.b, other.b, delta_b))
+        for mine, theirs, delta in sides:
+            pairs = zip(mine.within or [], theirs.within or [], strict=True)
+            for part, (s, more) in zip(mine.layout.slices, pairs, strict=False):
+                _add_states(s, more, weight * delta[part], delta[part], self._threads)
+            mine.m2 += theirs.m2 + weight * delta * delta
+            mine.mean += delta * (other.tokens / tokens)
+        self.tokens = tokens
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the state by name, not copied."""
+        found = {"cross": self.cross}
+        for name, side in self._sides():
+            found.update({f"mean_{name}": side.mean, f"m2_{name}": side.m2})
+            for i, s in enumerate(side.within or []):
+                found[f"within_{name}.{i}"] = s
+        return found
+
+    def _sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
+        return ("a", self.a), ("b", self.b)
+
+    def _add_product(
+        self,
+        c: Tensor,
+        rows: slice,
+        columns: slice,
+        x: Tensor,
+        y: Tensor,
+        scales: tuple[Tensor, Tensor],
+        deltas: tuple[Tensor, Tensor],
+    ) -> None:
+        """``c[rows, columns]`` takes in x^T y, a tile at a time."""
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        x, y = x.to(dtype), y.to(dtype)
+        width = y.shape[1]
+        step = max(1, TILE_BYTES // (dtype.itemsize * width))
+        buffer = self._buffer(f"tile {dtype}", min(step, x.shape[1]) * width, dtype=dtype)
+        for first in range(0, x.shape[1], step):
+            own = slice(first, min(first + step, x.shape[1]))
+            tile = buffer[: (own.stop - first) * width].view(-1, width)
+            torch.mm(x[:, own].T, y, out=tile)
+            at = slice(rows.start + own.start, rows.start + own.stop)
+            native.add_product(
+                c[at, columns],
+                tile,
+                (scales[0][at], scales[1][columns]),
+                (deltas[0][at], deltas[1][columns]),
+                self._threads,
+            )
+
+    def _buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory of this shape, kept for the next time."""
+        size = torch.Size(shape).numel()
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = torch.empty(size, dtype=dtype)
+        return self._buffers[name][:size].view(shape)
+
+
+def _add_states(
+    c: Tensor, more: Tensor, row_delta: Tensor, column_delta: Tensor, threads: int
+) -> None:
+    ones = torch.ones_like(row_delta), torch.ones_like(column_delta)
+    native.add_product(c, more, ones, (row_delta, column_delta), threads)
+
+
+def _cancels(x: Tensor, unscale: Tensor) -> bool:
+    """Whether a standardised layer ``[tokens, neurons]`` can nearly cancel in a rotated neuron."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(x.shape[1], _PROBES, generator=generator)
+    squares = (x @ (directions * (unscale / unscale.max()).float()[:, None])).square().mean(dim=0)
+    return bool(squares.min() < _SMALLEST_PROBE * squares.mean())
+
+
+def _upper_blocks(start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks that cover the diagonal of a square and what is above it: large ones far from it."""
+    if stop - start <= _BLOCK:
+        yield slice(start, stop), slice(start, stop)
+        return
+    blocks = -(-(stop - start) // _BLOCK)
+    middle = start + blocks // 2 * _BLOCK
+    yield slice(start, middle), slice(middle, stop)
+    yield from _upper_blocks(start, middle)
+    yield from _upper_blocks(middle, stop)

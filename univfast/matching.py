@@ -1,0 +1,309 @@
+"""From co-moments to matches: each neuron's partners in another model, and in rotations of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from univfast import native
+from univfast.co_moments import TILE_BYTES, Layout, Side
+from univfast.errors import InputError
+from univfast.native import Best
+from univfast.rotations import RotationOptions, draws_together, make_rotations
+
+__all__ = [
+    "ASSIGNMENT_NEURONS",
+    "LayerCorrelation",
+    "Matches",
+    "Search",
+    "check_assignment",
+    "matches_by_index",
+]
+
+# scipy's solver holds the whole matrix and takes about neurons^3, once for the models and once a
+# draw: beyond this, hours.
+ASSIGNMENT_NEURONS = 16_384
+
+# Below every correlation: for pairs that an assignment takes only where there is no other.
+_FORBIDDEN = -2.0
+
+
+@dataclass(frozen=True)
+class LayerCorrelation:
+    """r of neuron i of one layer with neuron i of another.
+
+    Attributes:
+        layer: its name in A.
+        match_layer: its name in B.
+        tokens: that it was measured on.
+        correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
+        rotated: r with each rotation of B, float64 ``[draws, neurons]``.
+    """
+
+    layer: str
+    match_layer: str
+    tokens: int
+    correlation: Tensor
+    rotated: Tensor
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What one model's neurons are matched with in another; ``[neurons]``, layer after layer.
+
+    Attributes:
+        layers: names of the layers searched.
+        correlation: r with the match, float64; NaN where there is none.
+        match_layer: number of the match's layer in ``layers``, int64; -1 where there is none.
+        match_neuron: number of the match in its layer, int64; -1 where there is none.
+        rotated: the same r after each rotation, float64 ``[draws, neurons]``; NaN where there is
+            no match in it, or none without it.
+        dead: without variance (by index: in either model), bool.
+        mutual: the match is this neuron's best, and this neuron is the best of its match, bool;
+            None by index.
+        top_correlation: the highest r, float64 ``[neurons, top_k]``, NaN where there are fewer;
+            None by index.
+        top_layer, top_neuron: where, as above, int64 ``[neurons, top_k]``; None by index.
+    """
+
+    layers: tuple[str, ...]
+    correlation: Tensor
+    match_layer: Tensor
+    match_neuron: Tensor
+    rotated: Tensor
+    dead: Tensor
+    mutual: Tensor | None = None
+    top_correlation: Tensor | None = None
+    top_layer: Tensor | None = None
+    top_neuron: Tensor | None = None
+
+
+def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
+    """The matches of neurons with those of the same number, layer after layer."""
+    widths = [len(layer.correlation) for layer in layers]
+    correlation = torch.cat([layer.correlation for layer in layers])
+    return Matches(
+        layers=tuple(layer.match_layer for layer in layers),
+        correlation=correlation,
+        match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
+        match_neuron=torch.cat([torch.arange(width) for width in widths]),
+        rotated=torch.cat([layer.rotated for layer in layers], dim=1),
+        dead=correlation.isnan(),
+    )
+
+
+class Search:
+    """Searches one model for partners of another's neurons, block of layers by block of layers.
+
+    Args:
+        matched: the layers whose neurons are matched.
+        searched: the layers that are searched, and rotated for the baseline.
+        rotation: of the layers searched.
+        top_k: partners to keep.
+        exclude_self: leave out the neuron of the same number in the layer of the same name.
+        threads: at most this many.
+    """
+
+    def __init__(
+        self,
+        matched: Layout,
+        searched: Layout,
+        rotation: RotationOptions,
+        top_k: int,
+        exclude_self: bool,
+        threads: int,
+    ) -> None:
+        self.matched, self.searched = matched, searched
+        self._rotation, self._threads = rotation, threads
+        self._skip = _same_neurons(matched, searched) if exclude_self else None
+        self._top = Best.none(matched.neurons, top_k)
+        self._back = Best.none(searched.neurons)  # of each neuron searched, who likes it best
+        self._rotated = torch.full((rotation.draws, matched.neurons), -torch.inf).double()
+        self._alive = torch.zeros(matched.neurons, dtype=torch.bool)
+        self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
+
+    def add(self, cross: Tensor, matched: Side, searched: Side) -> None:
+        """Takes in the co-moments of some layers of either model, in increasing order.
+
+        Args:
+            cross: ``[neurons of matched, neurons of searched]``; any strides.
+            matched: of neighbouring layers.
+            searched: of neighbouring layers. Co-moments within them are needed where this search
+                has draws, the first time that a layer is given.
+        """
+        block = _Block(
+            cross,
+            (matched.inverse_norm, searched.inverse_norm),
+            (self.matched.start(matched.layout), self.searched.start(searched.layout)),
+        )
+        rows, columns = block.place
+        self._alive[rows] = ~block.inverse[0].isnan()
+        back = Best(self._back.correlation[columns], self._back.place[columns])
+        for part, own, tile in block.tiles(slice(0, cross.shape[1])):
+            native.best_pairs(
+                tile,
+                (block.inverse[0][part], block.inverse[1]),
+                (own.start, columns.start),
+                Best(self._top.correlation[own], self._top.place[own]),
+                back,
+                self._skipped(own, columns.start),
+                self._threads,
+            )
+        for i, part in enumerate(searched.layout.slices if self._rotation.draws else []):
+            within = None if searched.within is None else searched.whole_within(i)
+            self._add_rotations(block, searched.layout.names[i], part, within)
+
+    def _add_rotations(
+        self, block: _Block, layer: str, columns: slice, within: Tensor | None
+    ) -> None:
+        for draws in draws_together(self._rotation):
+            width = columns.stop - columns.start
+            rotations = make_rotations(self._rotation, width, layer, draws)
+            key = (layer, draws.start)
+            if key not in self._inverses:
+                assert within is not None
+                moments = rotations.second_moments(within, self._threads)
+                self._inverses[key] = _inverse_root(moments)
+            for part, own, tile in block.tiles(columns):
+                rotations.raise_best(
+                    tile,
+                    (block.inverse[0][part], self._inverses[key]),
+                    self._rotated[draws.start : draws.stop, own],
+                    self._skipped(own, block.place[1].start + columns.start),
+                    self._threads,
+                )
+
+    def best(self) -> Matches:
+        """Each neuron with the highest correlation of all neurons searched."""
+        found = self._top.place >= 0  # [neurons, top_k]
+        top = torch.where(found, self._top.correlation, torch.nan)
+        rotated = torch.where(self._rotated > -torch.inf, self._rotated, torch.nan)
+        return self._matches(self._top.place[:, 0], top[:, 0], rotated)
+
+    def _matches(self, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
+        """Matches with a neuron each, -1 for none."""
+        found = self._top.place >= 0
+        layer, neuron = self.searched.locate(match)
+        top_layer, top_neuron = self.searched.locate(self._top.place)
+        own = torch.arange(len(match))
+        mutual = (match >= 0) & (self._back.place[match] == own) & (self._top.place[:, 0] == match)
+        return Matches(
+            layers=self.searched.names,
+            correlation=correlation,
+            match_layer=layer,
+            match_neuron=neuron,
+            rotated=torch.where(match >= 0, rotated, torch.nan),
+            dead=~self._alive,
+            mutual=mutual,
+            top_correlation=torch.where(found, self._top.correlation, torch.nan),
+            top_layer=top_layer,
+            top_neuron=top_neuron,
+        )
+
+    def one_to_one(
+        self, cross: Tensor, matched: Side, searched: Side, rotation: RotationOptions
+    ) -> Matches:
+        """The assignment that maximises the sum of r, once `add` was given all layers at once.
+
+        Neurons are left over where one model has more, and where they are constant.
+        """
+        inverse = matched.inverse_norm[:, None]
+        r = cross * inverse * searched.inverse_norm
+        match = self._assign(r)
+        correlation = _taken(r, match)
+        rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
+        for draw in range(rotation.draws):
+            for i, part in enumerate(searched.layout.slices):
+                name, width = searched.layout.names[i], searched.layout.widths[i]
+                rotations = make_rotations(rotation, width, name, range(draw, draw + 1))
+                moments = rotations.second_moments(searched.whole_within(i), self._threads)[0]
+                turned = rotations.apply(cross[:, part].contiguous())[0]
+                r[:, part] = turned * inverse * _inverse_root(moments)
+            rotated[draw] = _taken(r, self._assign(r))
+        return self._matches(match, correlation, rotated)
+
+    def _assign(self, r: Tensor) -> Tensor:
+        """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
+        from scipy.optimize import linear_sum_assignment
+
+        r.clamp_(-1.0, 1.0)
+        if self._skip is not None:
+            own = (self._skip >= 0).nonzero()[:, 0]
+            same = r[own, self._skip[own]]
+            r[own, self._skip[own]] = torch.where(same.isnan(), same, _FORBIDDEN)
+        dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
+        rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
+        match = torch.full((len(r),), -1)
+        if len(rows) and len(columns):
+            whole = len(rows) * len(columns) == r.numel()
+            live = r if whole else r[rows][:, columns]
+            i, j = (torch.from_numpy(x) for x in linear_sum_assignment(live.numpy(), maximize=True))
+            allowed = live[i, j] > _FORBIDDEN
+            match[rows[i[allowed]]] = columns[j[allowed]]
+        return match
+
+    def _skipped(self, rows: slice, first_column: int) -> Tensor | None:
+        """The column of a tile that each row leaves out; outside of the tile for none."""
+        return None if self._skip is None else (self._skip[rows] - first_column).contiguous()
+
+
+class _Block:
+    """Co-moments of the neurons to match (rows) with those of some layers searched (columns)."""
+
+    def __init__(
+        self, cross: Tensor, inverse: tuple[Tensor, Tensor], start: tuple[int, int]
+    ) -> None:
+        self._cross = cross
+        self.inverse = inverse
+        rows, columns = cross.shape
+        # Among all neurons of both models.
+        self.place = slice(start[0], start[0] + rows), slice(start[1], start[1] + columns)
+
+    def tiles(self, columns: slice) -> Iterator[tuple[slice, slice, Tensor]]:
+        """All rows with some of the columns, tile by tile: rows here, among all, co-moments."""
+        rows = len(self._cross)
+        step = max(1, TILE_BYTES // (8 * (columns.stop - columns.start)))
+        for first in range(0, rows, step):
+            part = slice(first, min(first + step, rows))
+            tile = self._cross[part, columns]
+            # Rows of a transpose are no rows in memory: they are copied, a tile at a time.
+            tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
+            start = self.place[0].start
+            yield part, slice(start + part.start, start + part.stop), tile
+
+
+def check_assignment(a: Layout, b: Layout) -> None:
+    """Refuses layers for which one-to-one matching would not end.
+
+    Raises:
+        InputError: more neurons than `ASSIGNMENT_NEURONS` in both models.
+    """
+    if min(a.neurons, b.neurons) > ASSIGNMENT_NEURONS:
+        raise InputError(
+            f"match: 'one-to-one' of {a.neurons} and {b.neurons} neurons would take hours; it is"
+            f" offered up to {ASSIGNMENT_NEURONS}; choose layers, or use match='best'"
+        )
+
+
+def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
+    """For each neuron matched, the number of the same neuron among those searched; -1 for none."""
+    same = torch.full((matched.neurons,), -1)
+    for name, own in zip(matched.names, matched.slices, strict=True):
+        if name in searched.names:
+            other = searched.slices[searched.names.index(name)]
+            width = min(own.stop - own.start, other.stop - other.start)
+            same[own.start : own.start + width] = torch.arange(other.start, other.start + width)
+    return same
+
+
+def _inverse_root(moments: Tensor) -> Tensor:
+    return torch.where(moments > 0, moments.rsqrt(), torch.nan)
+
+
+def _taken(r: Tensor, match: Tensor) -> Tensor:
+    """r of each row with its match, NaN where it has none."""
+    values = r[torch.arange(len(match)), match.clamp(min=0)]
+    return torch.where(match >= 0, values, torch.nan)

@@ -1,0 +1,114 @@
+"""What all figures share: size, colours, and words in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+# Okabe and Ito's palette, whose colours stay apart under every common colour blindness. The green
+# is the darkest of those used, so it also stands out in grey print.
+GREEN = "#009e73"  # universal neurons
+BLUE = "#56b4e9"  # all other neurons, and the correlation
+ORANGE = "#d55e00"  # the baseline, and what chance gives
+LINE = "0.45"  # seen on a white and on a black background
+
+DPI = 130
+NAME_LENGTH = 26  # characters of a name that is drawn; "transformer.h.11.mlp.act" has 24
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.04)
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def array(tensor: torch.Tensor) -> NDArray[Any]:
+    """The tensor's values."""
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def say(axes: Axes, message: str) -> None:
+    """Writes ``message`` in place of a plot that cannot be drawn."""
+    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def nothing_to_draw(summary: dict[str, Any]) -> str:
+    """Why no neuron has a correlation, or an excess."""
+    if summary["dead"] + summary["unmatched"] < summary["neurons"]:
+        return "No baseline: computed with rotation none.\nNothing to compare the correlation with."
+    if summary["unmatched"]:
+        return f"No neuron has a correlation:\n{_dead_and_unmatched(summary)}."
+    return "No live neurons:\nevery neuron is constant, so none has a correlation."
+
+
+def say_left_out(figure: Figure, summary: dict[str, Any]) -> None:
+    """Writes below which neurons are not in the picture, if there are any."""
+    if summary["dead"] + summary["unmatched"]:
+        message = f"Neurons left out: {_dead_and_unmatched(summary)}."
+        figure.supxlabel(message, fontsize="small", color=LINE)
+
+
+def _dead_and_unmatched(summary: dict[str, Any]) -> str:
+    counts = ((summary["dead"], "dead"), (summary["unmatched"], "without a partner"))
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+
+
+def legend_below(axes: Axes, markerscale: float = 1.0) -> None:
+    """A legend under the axes, where it can hide no neuron."""
+    lines = axes.get_xlabel().count("\n")
+    legend = axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12 - 0.04 * lines),
+        ncols=2,
+        frameon=False,
+        fontsize="small",
+        markerscale=markerscale,
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names from the user, fit to be drawn: in one line, and so short that they leave room.
+
+    Where they are too long, the words that all of them begin or end with are left out, as they tell
+    none from another. Draw them with ``parse_math=False``: a ``$`` is no formula.
+    """
+    clean = [_one_line(name) for name in names]
+    if len(set(clean)) > 1 and max(map(len, clean)) > NAME_LENGTH:
+        words = [re.findall(r"[^\W_]+|[\W_]", name) for name in clean]
+        first = _common(words)
+        last = _common([name[first:][::-1] for name in words])
+        clean = [
+            ("…" if first else "") + "".join(name[first : len(name) - last]) + ("…" if last else "")
+            for name in words
+        ]
+    half = NAME_LENGTH // 2
+    return [n if len(n) <= NAME_LENGTH else f"{n[: half - 1]}…{n[-half:]}" for n in clean]
+
+
+def _common(names: Sequence[Sequence[str]]) -> int:
+    """How many words all of them begin with."""
+    same = [len(set(words)) == 1 for words in zip(*names, strict=False)]
+    return [*same, False].index(False)
+
+
+def _one_line(name: str) -> str:
+    """Without line breaks and what cannot be drawn: control characters, half characters."""
+    text = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
+    return "".join(char if char.isprintable() else "?" for char in text)
