@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Activations, Array, Measure
+from harness import Activations, Array, Layers, Measure
 from pytest_benchmark.fixture import BenchmarkFixture
 from table import markdown
+from torch import Tensor
 
 from univfast import native, reference
 
@@ -18,8 +19,13 @@ _records = pytest.StashKey[list[dict[str, Any]]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("univfast")
-    group.addoption("--tokens", type=int, default=32768, help="tokens to correlate (32768)")
-    group.addoption("--neurons", type=int, default=3072, help="width of the layer (3072)")
+    group.addoption("--tokens", type=int, default=32768, help="tokens (32768); all pairs half")
+    group.addoption(
+        "--neurons",
+        type=int,
+        default=3072,
+        help="of a layer (3072); all pairs 2 layers of two thirds, and 12 of a sixth",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,14 +55,12 @@ def pytest_terminal_summary(
     terminalreporter.write_line(markdown(records, machine))
 
 
-@pytest.fixture(scope="session")
-def float32(request: pytest.FixtureRequest) -> Activations:
-    """Means of 0 to 2 sd; r of neuron i runs from -1 to 1 over the layer.
+def correlated(tokens: int, neurons: int) -> tuple[Tensor, Tensor]:
+    """Two models; means of 0 to 2 sd; r of neuron i with neuron i runs from -1 to 1.
 
     A factor that all neurons share makes rotations of B correlate with A too. Means of one sign
     keep the dot product of A and B, a read floor, far from 0, so that it can be checked.
     """
-    tokens, neurons = request.config.getoption("tokens"), request.config.getoption("neurons")
     g = torch.Generator().manual_seed(0)
     a, b = (torch.randn(tokens, neurons, generator=g) for _ in range(2))
     rho = torch.linspace(-1, 1, neurons)
@@ -65,7 +69,34 @@ def float32(request: pytest.FixtureRequest) -> Activations:
     for x in (a, b):
         loadings, means = torch.rand(2, 1, neurons, generator=g) * 2
         x.addcmul_(factor, loadings - 1).add_(means)
-    return Activations(a, b)
+    return a, b
+
+
+def pairs(config: pytest.Config, layers: int, width: int) -> Layers:
+    """Two models of some layers in float16, as activations are kept."""
+    models = correlated(config.getoption("tokens") // 2, layers * width)
+    return Layers(
+        *(
+            {f"mlp.{i}": x.half() for i, x in enumerate(model.split(width, dim=1))}
+            for model in models
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def float32(request: pytest.FixtureRequest) -> Activations:
+    option = request.config.getoption
+    return Activations(*correlated(option("tokens"), option("neurons")))
+
+
+@pytest.fixture(scope="session")
+def two_layers(request: pytest.FixtureRequest) -> Layers:
+    return pairs(request.config, 2, request.config.getoption("neurons") * 2 // 3)
+
+
+@pytest.fixture(scope="session")
+def twelve_layers(request: pytest.FixtureRequest) -> Layers:
+    return pairs(request.config, 12, request.config.getoption("neurons") // 6)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """What univfast is measured against: the read floor, and the same jobs in other libraries.
 
 Activations are ``[tokens, neurons]``; every rival returns r ``[neurons]``, and those that rotate
-return r and the rotated r, ``[2, neurons]``.
+return r and the rotated r, ``[1 + draws, neurons]``. Rivals for all pairs take a list of these,
+layer after layer, and return the highest r of A's neurons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,3 +104,64 @@ def torchmetrics_rotated(a: Tensor, b: Tensor, rotation: Tensor) -> Tensor:
     """The same by torchmetrics."""
     rotated = b @ rotation.T
     return torch.stack((torchmetrics_streaming(a, b), torchmetrics_streaming(a, rotated)))
+
+
+# ---- all pairs ----------------------------------------------------------------------------------
+
+
+def naive_pairs(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Standardise all layers in float32, one product, the highest of each row."""
+    x, y = (torch.cat([layer.float() for layer in layers], dim=1) for layers in (a, b))
+    x, y = ((z - z.mean(dim=0)) / z.std(dim=0, correction=0) for z in (x, y))
+    return (x.T @ y).max(dim=1).values / len(x)
+
+
+# Tokens that the published method takes at a time: 32 sequences of 512.
+PUBLISHED_BATCH = 32 * 512
+
+
+def published(
+    a: Sequence[Tensor], b: Sequence[Tensor], draws: Sequence[Sequence[Tensor]] = ()
+) -> Tensor:
+    """The method of Gurnee et al. 2024, written anew from its description.
+
+    Plain sums over tokens, of products in float64; r of a layer with a layer in float16. A draw
+    does all of it again with rotated activations. Sums and squares, which would overflow float16 at
+    this many tokens, are of float32.
+
+    Args:
+        a: layers of one width.
+        b: layers of one width.
+        draws: a matrix ``[width, width]`` a layer of B, float32, for each draw.
+    """
+    return torch.stack([_published_best(a, b, turn) for turn in ((), *draws)])
+
+
+def _published_best(a: Sequence[Tensor], b: Sequence[Tensor], turn: Sequence[Tensor]) -> Tensor:
+    tokens, width = a[0].shape
+    cross = torch.zeros(len(a), width, len(b), b[0].shape[1], dtype=torch.float64)
+    sums = [torch.zeros(2, len(s), s[0].shape[1], dtype=torch.float64) for s in (a, b)]
+    for first in range(0, tokens, PUBLISHED_BATCH):
+        batch = slice(first, first + PUBLISHED_BATCH)
+        x, y = ([layer[batch].float() for layer in layers] for layers in (a, b))
+        if turn:
+            y = [layer @ matrix.T for layer, matrix in zip(y, turn, strict=True)]
+        for total, layers in zip(sums, (x, y), strict=True):
+            total[0] += torch.stack([layer.sum(dim=0) for layer in layers])
+            total[1] += torch.stack([layer.square().sum(dim=0) for layer in layers])
+        for i, one in enumerate(x):
+            for j, other in enumerate(y):
+                cross[i, :, j] += torch.einsum("ti,tj->ij", one, other)
+
+    (sum_a, squares_a), (sum_b, squares_b) = sums
+    sd_a = (squares_a - sum_a**2 / tokens).sqrt()
+    sd_b = (squares_b - sum_b**2 / tokens).sqrt()
+    best = []
+    for i in range(len(a)):
+        r = [
+            (cross[i, :, j] - torch.outer(sum_a[i], sum_b[j]) / tokens)
+            / torch.outer(sd_a[i], sd_b[j])
+            for j in range(len(b))
+        ]
+        best.append(torch.cat([part.half() for part in r], dim=1).max(dim=1).values)
+    return torch.cat(best)

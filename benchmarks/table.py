@@ -12,22 +12,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-FLOOR = "read floor"
-OURS = "univfast"
-_COLUMNS = ("", "median, ms", "read floors", "times univfast", "largest error of r")
-
 
 def markdown(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """A table a group, and a line that says on what machine and at what size.
+    """A table a group and the size of what it measured, and a line that says on what machine.
 
     Args:
         benchmarks: entries of ``benchmarks`` in pytest-benchmark's JSON.
         machine: its ``machine_info``.
     """
     floors = {
-        b["extra_info"]["dtype"]: b["stats"]["median"]
+        _floor(b["extra_info"]): b["stats"]["median"]
         for b in benchmarks
-        if b["extra_info"]["line"] == FLOOR
+        if b["extra_info"]["line"] == b["extra_info"]["floor"]
     }
     groups: dict[str, list[dict[str, Any]]] = {}
     for b in benchmarks:
@@ -36,8 +32,15 @@ def markdown(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> s
     return "\n\n".join([*parts, _conditions(benchmarks, machine)])
 
 
-def _group(name: str, members: list[dict[str, Any]], floors: dict[str, float]) -> str:
-    ours = {b["extra_info"]["line"]: b["stats"]["median"] for b in members}.get(OURS)
+def _floor(info: dict[str, Any]) -> tuple[str, str, str]:
+    """What a line is compared with: the floor of its name, for the same data."""
+    return info["floor"], info["dtype"], info["size"]
+
+
+def _group(
+    name: str, members: list[dict[str, Any]], floors: dict[tuple[str, str, str], float]
+) -> str:
+    medians = {b["extra_info"]["line"]: b["stats"]["median"] for b in members}
     rows = []
     for b in sorted(members, key=lambda b: b["stats"]["median"]):
         median, info = b["stats"]["median"], b["extra_info"]
@@ -46,12 +49,14 @@ def _group(name: str, members: list[dict[str, Any]], floors: dict[str, float]) -
             (
                 info["line"],
                 f"{median * 1e3:,.1f}",
-                _ratio(median, floors.get(info["dtype"])),
-                _ratio(median, ours),
+                _ratio(median, floors.get(_floor(info))),
+                _ratio(median, medians.get(info["against"])),
                 "" if error is None else f"{error:.0e}",
             )
         )
-    return _table((name, *_COLUMNS[1:]), rows)
+    info = members[0]["extra_info"]
+    header = (name, "median, ms", f"{info['floor']}s", "times univfast", "largest error of r")
+    return f"{table(header, rows)}\n\n{info['size']}, {info['dtype']}."
 
 
 def _ratio(time: float, unit: float | None) -> str:
@@ -61,7 +66,7 @@ def _ratio(time: float, unit: float | None) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown whose columns line up as plain text too: names to the left, numbers to the right."""
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
@@ -75,12 +80,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _conditions(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
-    info, ours = benchmarks[0]["extra_info"], machine["univfast"]
+    ours = machine["univfast"]
     reads = {b["extra_info"]["read"]: None for b in benchmarks if "read" in b["extra_info"]}
     floor = f" Read floor: {', '.join(reads)}." if reads else ""
     return (
-        f"{info['tokens']:,} tokens x {info['neurons']:,} neurons;"
-        f" {machine['cpu'].get('brand_raw', machine['machine'])}, {ours['cores']} cores,"
+        f"{machine['cpu'].get('brand_raw', machine['machine'])}, {ours['cores']} cores,"
         f" SIMD level {ours['simd']}, torch {ours['torch']}, {ours['threads']} threads.{floor}"
     )
 

@@ -61,7 +61,8 @@ def test_as_many_as_chance_gives() -> None:
     )
     # Few above the threshold, but some that stand out: they may share neurons all the same.
     assert words(**{**AT_CHANCE, "q_below_0.05": 1}).endswith(
-        "at this threshold. By any margin, 1 neuron correlates more than with a rotation (q < 0.05)."
+        "at this threshold. By any margin, 1 neuron correlates more than with a rotation"
+        " (q < 0.05)."
     )
 
 
