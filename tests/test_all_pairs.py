@@ -149,7 +149,7 @@ def matches_of(accumulator: uf.AllPairsCorrelation, match: str = "best") -> list
 @pytest.mark.parametrize("rotation", [*ROTATIONS, "none"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 def test_every_matching_rotation_and_dtype(
-    match: str, rotation: str, dtype: torch.dtype, small_chunks: int
+    match: str, rotation: str, dtype: torch.dtype, small_chunks: int, baseline: str
 ) -> None:
     a, b = models(300, (40, 7), (33, 64, 5), dtype)
     found = matches_of(
@@ -194,9 +194,17 @@ def test_dtypes_may_differ_from_layer_to_layer(
     assert_matches(found, *exact(a, b, "hadamard", 2, 0), "best", 1e-5)
 
 
+@pytest.fixture(params=["rotated as they come", "within"])
+def baseline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the variances of rotated neurons come from."""
+    streamed = request.param == "rotated as they come"
+    monkeypatch.setattr(co_moments, "_WIDTH_OF_A_DRAW", 1 if streamed else 10**6)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("dtype", [F32, F64], ids=name_of)
 @pytest.mark.parametrize("name", [*hard_cases(F64)])
-def test_hard_cases(name: str, dtype: torch.dtype, small_chunks: int) -> None:
+def test_hard_cases(name: str, dtype: torch.dtype, small_chunks: int, baseline: str) -> None:
     cases = hard_cases(dtype)
     if name not in cases:
         pytest.skip("for float64 alone")
@@ -213,7 +221,7 @@ def test_hard_cases(name: str, dtype: torch.dtype, small_chunks: int) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 5])
 @pytest.mark.parametrize("rotation", ROTATIONS)
-def test_layers_of_low_rank(rank: int, rotation: str) -> None:
+def test_layers_of_low_rank(rank: int, rotation: str, baseline: str) -> None:
     """Of float32, where a layer cancels in a rotated neuron: its rounding is none of the answer."""
     g = np.random.default_rng(rank)
     factors = g.standard_normal((5000, rank))
@@ -227,7 +235,7 @@ def test_layers_of_low_rank(rank: int, rotation: str) -> None:
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(co_moments, "_SMALLEST_PROBE", 0.0)
     with pytest.raises(AssertionError, match="rotated r: off by"):
-        test_layers_of_low_rank(1, "hadamard")
+        test_layers_of_low_rank(1, "hadamard", "")
 
 
 def test_ordinary_layers_are_multiplied_in_float32() -> None:
@@ -363,7 +371,7 @@ def test_what_is_all_dead() -> None:
 # ---- streams ------------------------------------------------------------------------------------
 
 
-def test_bits_do_not_depend_on_batches(small_chunks: int) -> None:
+def test_bits_do_not_depend_on_batches(small_chunks: int, baseline: str) -> None:
     a, b = models(333, (30, 20), (25,), F32)
     whole = accumulated(a, b)
     for sizes in ((1, 332), (63, 1, 200, 69), (0, 64, 64, 0, 64, 100, 41), (128, 205)):
@@ -378,7 +386,7 @@ def test_bits_do_not_depend_on_batches(small_chunks: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=name_of)
-def test_merging_is_adding(dtype: torch.dtype, small_chunks: int) -> None:
+def test_merging_is_adding(dtype: torch.dtype, small_chunks: int, baseline: str) -> None:
     a, b = models(500, (30,), (25, 10), dtype)
     whole = accumulated(a, b, reverse=True)
     merged = uf.AllPairsCorrelation({"a0": 30}, {"b0": 25, "b1": 10}, reverse=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from univfast import native
 from univfast.accumulators import bad_value, check_device, check_options, readable, thread_count
 from univfast.checks import as_integer, check_choice
-from univfast.co_moments import CHUNK_TOKENS, TILE_BYTES, CoMoments, Layout
+from univfast.co_moments import CHUNK_TOKENS, TILE_BYTES, CoMoments, Layout, streams
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
@@ -55,11 +55,13 @@ class AllPairsCorrelation:
     """Correlates every neuron of A with every neuron of B, and with random rotations of B.
 
     Holds the co-moments of all pairs and, for the rotations, those within each layer of B (with
-    ``reverse`` also of A), however many tokens come:
-    ``8 * (neurons_a * neurons_b + sum(width_b**2) [+ sum(width_a**2)])`` bytes. Beside these,
-    whatever the neurons, ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches
-    are smaller than that) and one product of at most 32 MB. No matrix of correlations is made,
-    but for one-to-one matching, which needs it.
+    ``reverse`` also of A), however many tokens come: at most
+    ``8 * (neurons_a * neurons_b + sum(width_b**2) [+ sum(width_a**2)])`` bytes. Few ``hadamard``
+    draws of a wide layer (one for 64 neurons) are faster applied to the tokens as they come: its
+    ``width**2`` is then ``(5 + 2 * draws) * width``. Beside these, whatever the neurons,
+    ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller than
+    that) and one product of at most 32 MB. No matrix of correlations is made, but for one-to-one
+    matching, which needs it.
 
     Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
     float64 throughout where the activations are, or where a layer of B has so low a rank that it
@@ -108,9 +110,9 @@ class AllPairsCorrelation:
             check_same_neurons(self._a, self._b)
         self._threads = thread_count(threads)
         self._check_memory()
-        draws = self.options.rotation.draws > 0
-        within_a = draws and self.options.reverse
-        self._state = CoMoments(self._a, self._b, within_a, draws, self._threads)
+        rotated = self.options.rotation if self.options.rotation.draws else None
+        rotated_a = rotated if self.options.reverse else None
+        self._state = CoMoments(self._a, self._b, rotated_a, rotated, self._threads)
         self._pending = _Pending()
 
     @property
@@ -430,9 +432,11 @@ class _Pending:
 def state_bytes(a: Layout, b: Layout, options: PairOptions) -> int:
     """Of the state of these layers, and of a chunk and a product beside it."""
     values = a.neurons * b.neurons
-    if options.rotation.draws:
-        values += sum(width**2 for width in b.widths)
-        values += sum(width**2 for width in a.widths) if options.reverse else 0
+    rotation = options.rotation
+    for width in (*b.widths, *(a.widths if options.reverse else ())):
+        if rotation.draws:
+            rows = 5 + 2 * rotation.draws if streams(rotation, width) else width
+            values += rows * width
     return 8 * (values + CHUNK_TOKENS * (a.neurons + b.neurons)) + TILE_BYTES
 
 

@@ -131,8 +131,7 @@ class Search:
         Args:
             cross: ``[neurons of matched, neurons of searched]``; any strides.
             matched: of neighbouring layers.
-            searched: of neighbouring layers. Co-moments within them are needed where this search
-                has draws, the first time that a layer is given.
+            searched: of neighbouring layers; kept with this search's rotations.
         """
         block = _Block(
             cross,
@@ -153,19 +152,16 @@ class Search:
                 self._threads,
             )
         for i, part in enumerate(searched.layout.slices if self._rotation.draws else []):
-            within = None if searched.within is None else searched.whole_within(i)
-            self._add_rotations(block, searched.layout.names[i], part, within)
+            self._add_rotations(block, searched, i, part)
 
-    def _add_rotations(
-        self, block: _Block, layer: str, columns: slice, within: Tensor | None
-    ) -> None:
+    def _add_rotations(self, block: _Block, searched: Side, number: int, columns: slice) -> None:
+        layer = searched.layout.names[number]
         for draws in draws_together(self._rotation):
             width = columns.stop - columns.start
             rotations = make_rotations(self._rotation, width, layer, draws)
             key = (layer, draws.start)
             if key not in self._inverses:
-                assert within is not None
-                moments = rotations.second_moments(within, self._threads)
+                moments = searched.second_moments(number, rotations, draws, self._threads)
                 self._inverses[key] = _inverse_root(moments)
             for part, own, tile in block.tiles(columns):
                 rotations.raise_best(
@@ -218,8 +214,9 @@ class Search:
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
                 name, width = searched.layout.names[i], searched.layout.widths[i]
-                rotations = make_rotations(rotation, width, name, range(draw, draw + 1))
-                moments = rotations.second_moments(searched.whole_within(i), self._threads)[0]
+                draws = range(draw, draw + 1)
+                rotations = make_rotations(rotation, width, name, draws)
+                moments = searched.second_moments(i, rotations, draws, self._threads)[0]
                 turned = rotations.apply(cross[:, part].contiguous())[0]
                 r[:, part] = turned * inverse * _inverse_root(moments)
             rotated[draw] = _taken(r, self._assign(r))
