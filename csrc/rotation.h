@@ -1,15 +1,21 @@
-// The structured rotation: which signs, which blocks. Compiled by host and device alike.
+// The structured rotation: which signs, which blocks, which order. Compiled by host and device alike.
 //
-// R is a product of kRounds rounds. With N = m * B, where B is the largest power of two that divides N
-// (1 if that is below kMinBlock), and p the largest power of two <= m, a round is
+// R is two rounds with a fixed permutation P between them. The first round is common to all draws of a layer, the
+// second is a draw's own:
 //
-//   1. a cyclic shift by `shift` neurons (not in the first round) and random signs;
-//   2. a Walsh-Hadamard transform of the first p * B neurons, and of each block of B behind them;
-//   3. if m > 1: random signs on the last p * B neurons, and a transform across their p blocks.
+//   R_d = W S_d P W S_0
 //
-// Each step is orthogonal, so R is, for every N, without padding. The two windows of p blocks overlap, which
-// carries every neuron to every other; where they overlap little, the shift makes the next round straddle
-// their border. The second signs keep two transforms of nearly the same neurons from undoing each other.
+// S are random signs. W is an orthonormal Walsh-Hadamard transform: with N = m * B, where B is the largest power of
+// two that divides N (1 if that is below kMinBlock), it transforms each block of B neurons. P deals the neurons of
+// every block to all blocks, in groups, so that the second round mixes all with all. Where the blocks are too many
+// for their size, W mixes across them too: with p the largest power of two <= m, it transforms across the first p
+// blocks, puts new signs on the last p blocks, and transforms across those. (The new signs keep two transforms of
+// nearly the same neurons from undoing each other.)
+//
+// Each step is orthogonal, so R is, for every N, without padding. Every entry of R has mean 0 and variance 1/N (within
+// a few percent), and is a sum of many independent signs. Given S_0, which spreads every vector evenly, the draws are
+// independent and alike; tests/test_rotations.py compares the baselines of draws that share it with those of uniform
+// rotations.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +24,44 @@
 
 namespace univfast {
 
-// Two rounds leave the diagonal of R measurably larger than that of a uniform rotation; three do not.
-constexpr int kRounds = 3;
-constexpr int kStages = 2 * kRounds;  // rows of signs a draw: two a round
+constexpr int kStages = 2;  // rows of signs a round; the second is used where W mixes across blocks
 // In neurons: blocks of fewer are narrower than a few vector registers, and the width is treated as odd.
 constexpr int64_t kMinBlock = 64;
+// Neurons that P moves together, in layers of at least kMinGrouped: the widest vector register holds so many.
+constexpr int64_t kGroup = 16;
+constexpr int64_t kMinGrouped = 512;
+// W mixes across m blocks where B / m is below this: at least 8 groups of each block go to each block otherwise.
+constexpr int64_t kMinShare = 8 * kGroup;
+// P turns the neurons by so many before it deals them: without, a Walsh-Hadamard transform is its own inverse, and
+// |R_ii| would be alike for all neurons of a group. Odd, so that groups change, and no power of two apart.
+constexpr int64_t kTurn = 5;
 
 struct RotationPlan {
     int64_t neurons;    // N
     int64_t block;      // B
-    int64_t window;     // p * B
-    int64_t remainder;  // N - p * B: where the second window starts; 0 if N is a power of two
-    int64_t shift;      // neurons
+    int64_t window;     // p * B where W mixes across blocks, B otherwise
+    int64_t remainder;  // N - p * B, where the second window starts; 0 if W does not mix across blocks
+    int64_t part;       // neurons that the second round makes at a time, independently of others: B or N
+    int64_t group;      // neurons
+    int64_t stride;     // neurons: P(first neuron of group g) is g * stride + turn, modulo N
+    int64_t turn;       // neurons
 };
+
+// P is a permutation because the stride, in groups, has no divisor in common with their number; near sqrt(1/2) of
+// it, the neurons of a block fall evenly on all blocks.
+UNIVFAST_HOST_DEVICE inline int64_t deal_stride(int64_t groups) {
+    const auto divisor = [](int64_t a, int64_t b) {
+        while (b != 0) {
+            const int64_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        return a;
+    };
+    int64_t stride = groups * 181 / 256;
+    while (divisor(stride, groups) != 1) ++stride;
+    return stride;
+}
 
 UNIVFAST_HOST_DEVICE inline RotationPlan rotation_plan(int64_t neurons) {
     int64_t block = neurons & -neurons;
@@ -38,9 +69,21 @@ UNIVFAST_HOST_DEVICE inline RotationPlan rotation_plan(int64_t neurons) {
     const int64_t blocks = neurons / block;
     int64_t window = 1;
     while (2 * window <= blocks) window *= 2;
-    // Windows that share less than a third of their length need the shift.
-    const int64_t shift = 3 * blocks > 5 * window ? window / 2 : 0;
-    return {neurons, block, window * block, (blocks - window) * block, shift * block};
+    const bool across = blocks > 1 && block < kMinShare * blocks;
+    const int64_t group = block >= kMinBlock && neurons >= kMinGrouped ? kGroup : 1;
+    return {neurons,
+            block,
+            across ? window * block : block,
+            across ? neurons - window * block : 0,
+            across ? neurons : block,
+            group,
+            deal_stride(neurons / group) * group % neurons,
+            kTurn % neurons};
+}
+
+// Where P takes neuron i of the second round from.
+UNIVFAST_HOST_DEVICE inline int64_t dealt_from(const RotationPlan& plan, int64_t i) {
+    return (i / plan.group * plan.stride % plan.neurons + i % plan.group + plan.turn) % plan.neurons;
 }
 
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
@@ -51,9 +94,9 @@ UNIVFAST_HOST_DEVICE inline uint64_t mix64(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// 64 signs: bit i is set where the sign of neuron 64 * word + i is -1.
-UNIVFAST_HOST_DEVICE inline uint64_t sign_word(uint64_t seed, uint64_t draw, uint64_t stage, uint64_t word) {
-    return mix64(mix64(mix64(mix64(seed) ^ draw) ^ stage) ^ word);
+// 64 signs: bit i is set where the sign of neuron 64 * word + i is -1. `round` is 0 for the first, 1 + d for draw d.
+UNIVFAST_HOST_DEVICE inline uint64_t sign_word(uint64_t seed, uint64_t round, uint64_t stage, uint64_t word) {
+    return mix64(mix64(mix64(mix64(seed) ^ round) ^ stage) ^ word);
 }
 
 }  // namespace univfast

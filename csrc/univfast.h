@@ -22,7 +22,8 @@ struct Matrix {
     int64_t row_stride;  // may be negative or 0
 };
 
-// The signs of the structured rotation (rotation.h): [draws, kStages, neurons], contiguous, each +1 or -1.
+// The signs of the structured rotation (rotation.h): [1 + draws, kStages, neurons], contiguous, each +1 or -1; those of
+// the first round, then those of each draw.
 struct Signs {
     const float* data;
     int64_t draws;
@@ -167,11 +168,11 @@ void rotated_variance(const RotatedVarianceParams& params);
 
 // ---- structured rotation --------------------------------------------------------------------------------
 
-// Fills signs [draws, kStages, neurons] from a seed. The same on every machine.
+// Fills signs [1 + draws, kStages, neurons] from a seed. The same on every machine.
 void rotation_signs(float* signs, int64_t draws, int64_t neurons, uint64_t seed);
 
 // output [draws, rows, neurons] (contiguous, of x's dtype, not overlapping x): each row of x rotated by each draw,
-// R_d x. x is float32 or float64. workspace: 2 * threads rows of neurons, of x's dtype, aligned to 64 bytes.
+// R_d x. x is float32 or float64. workspace: rotate_workspace() bytes, aligned to 64.
 struct RotateParams {
     Matrix x;  // [rows, neurons]
     Signs signs;

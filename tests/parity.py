@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
+from math import gcd
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,21 +102,23 @@ def structured_rotation(x: Array, draw: int, seed: int, fresh_signs: bool = True
     if block < 64 and block != n:
         block = 1
     blocks = n // block
-    window = 2 ** int(np.log2(blocks))
+    window = 2 ** int(np.log2(blocks)) if blocks > 1 and block < 128 * blocks else 1
     rest = (blocks - window) * block
-    shift = window // 2 * block if blocks > 5 / 3 * window else 0
-    signs = reference.rotation_signs(n, draw, reference.layer_seed(seed, LAYER))
+    group = 16 if block >= 64 and n >= 512 else 1
+    stride = next(s for s in count(n // group * 181 // 256) if gcd(s, n // group) == 1)
     y = np.array(x, dtype=np.float64)
-    for round_ in range(3):
-        y = (np.roll(y, -shift, axis=-1) if round_ else y) * signs[2 * round_]
-        y[:, : window * block] = hadamard_transform(y[:, : window * block])
-        if rest == 0:
+    for round_ in (0, 1 + draw):
+        signs = reference.rotation_signs(n, round_, reference.layer_seed(seed, LAYER))
+        if round_ > 0:
+            groups = np.roll(y, -5, axis=-1).reshape(len(y), -1, group)
+            y = groups[:, np.arange(n // group) * stride % (n // group)].reshape(len(y), n)
+        y = hadamard_transform((y * signs[0]).reshape(len(y), -1, block)).reshape(len(y), n)
+        if window == 1:
             continue
-        tail = y[:, window * block :].reshape(len(y), -1, block)
-        y[:, window * block :] = hadamard_transform(tail).reshape(len(y), -1)
-        second = y[:, rest:] * (signs[2 * round_ + 1, rest:] if fresh_signs else 1.0)
-        across = second.reshape(len(y), window, block).swapaxes(1, 2)
-        y[:, rest:] = hadamard_transform(across).swapaxes(1, 2).reshape(len(y), -1)
+        for part, flips in ((slice(0, n - rest), 1.0), (slice(rest, n), signs[1, rest:])):
+            own = y[:, part] * (flips if fresh_signs else 1.0)
+            across = own.reshape(len(y), window, block).swapaxes(1, 2)
+            y[:, part] = hadamard_transform(across).swapaxes(1, 2).reshape(len(y), -1)
     return y
 
 

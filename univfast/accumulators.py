@@ -286,7 +286,7 @@ class PairedCorrelation:
         self, a: Tensor, b: Tensor, rows: Tensor | None, first: int, origin: Origin
     ) -> Tensor:
         """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
-        none = torch.empty(0, 1, self.neurons)
+        none = native.rotation_signs(self.neurons, 0, 0)
         paired = native.paired_moments(a, b, None, none, self._threads)
         if isinstance(paired, native.BadValue):
             token = first + paired.token if rows is None else int(rows[first + paired.token])

@@ -83,7 +83,8 @@ def _co_moments(c: Tensor) -> _native.CoMoments:
 
 
 def _signs(signs: Tensor) -> _native.Signs:
-    return _native.Signs(data=signs.data_ptr(), draws=signs.shape[0])
+    """Describes what `rotation_signs` returns: a first round, and a second one of each draw."""
+    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - 1)
 
 
 def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
@@ -93,8 +94,11 @@ def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
-    """Signs of the structured rotation, ``[draws, stages, neurons]``, from a 64-bit seed."""
-    signs = torch.empty(draws, SIGN_STAGES, neurons)
+    """Signs of the structured rotation, ``[1 + draws, stages, neurons]``, from a 64-bit seed.
+
+    Those of the first round, which all draws share, then those of each draw's second round.
+    """
+    signs = torch.empty(1 + draws, SIGN_STAGES, neurons)
     _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
     return signs
 
@@ -106,7 +110,7 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
     """
     threads = torch.get_num_threads()
     matrix = _matrix(x)
-    output = torch.empty(signs.shape[0], *x.shape, dtype=x.dtype)
+    output = torch.empty(len(signs) - 1, *x.shape, dtype=x.dtype)
     owner, workspace = _workspace(_native.rotate_workspace(matrix, threads))
     _native.rotate(
         x=matrix,
@@ -128,7 +132,7 @@ def paired_moments(
         a: ``[tokens, neurons]``, float64, float32, float16 or bfloat16, neuron stride 1.
         b: the same shape, any of the same dtypes.
         rows: int64 ``[tokens used]``, or None for all tokens.
-        signs: as `rotation_signs` returns them; zero draws for none.
+        signs: as `rotation_signs` returns them.
         threads: at most this many; the result does not depend on it.
 
     Returns:
@@ -136,7 +140,7 @@ def paired_moments(
         prevents it.
     """
     tokens = a.shape[0] if rows is None else rows.shape[0]
-    neurons, draws = a.shape[1], signs.shape[0]
+    neurons, draws = a.shape[1], len(signs) - 1
     moments = torch.empty(5 + 2 * draws, neurons, dtype=torch.float64)
     owner, workspace = _workspace(_native.paired_workspace(tokens, neurons, draws, threads))
     bad = _native.paired_moments(
@@ -301,7 +305,7 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
 
     ``c`` is float64 ``[neurons, neurons]``, the co-moments within one layer.
     """
-    draws = signs.shape[0]
+    draws = len(signs) - 1
     variance = torch.empty(draws, c.shape[1], dtype=torch.float64)
     matrix = _co_moments(c)
     size = _native.rotated_variance_workspace(matrix, draws, threads)

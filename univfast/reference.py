@@ -33,8 +33,13 @@ KINDS = ("hadamard", "haar", "gaussian", "none")
 
 Array = NDArray[np.float64]
 
-_ROUNDS = 3
-_MIN_BLOCK = 64  # neurons
+# As csrc/rotation.h has them, in neurons.
+_STAGES = 2
+_MIN_BLOCK = 64
+_GROUP = 16
+_MIN_GROUPED = 512
+_MIN_SHARE = 128
+_TURN = 5
 
 
 # ---- rotations ----------------------------------------------------------------------------------
@@ -53,12 +58,15 @@ def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def rotation_signs(neurons: int, draw: int, seed: int) -> Array:
-    """Signs of one draw of the structured rotation, ``[stages, neurons]``, each +1 or -1."""
+def rotation_signs(neurons: int, number: int, seed: int) -> Array:
+    """Signs of a round of the structured rotation, ``[stages, neurons]``, each +1 or -1.
+
+    Round 0 is the first, which all draws share; ``1 + draw`` is the second of a draw.
+    """
     word = np.arange(-(-neurons // 64), dtype=np.uint64)
     rows = []
-    for stage in range(2 * _ROUNDS):
-        key = _mix64(np.asarray([seed], dtype=np.uint64)) ^ np.uint64(draw)
+    for stage in range(_STAGES):
+        key = _mix64(np.asarray([seed], dtype=np.uint64)) ^ np.uint64(number)
         key = _mix64(key) ^ np.uint64(stage)
         bits = _mix64(_mix64(key) ^ word)
         bit = (bits[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
@@ -74,8 +82,18 @@ def _hadamard(size: int) -> Array:
     return np.asarray(h / np.sqrt(size))
 
 
+def _deal(neurons: int, group: int) -> NDArray[np.intp]:
+    """Where the permutation between the two rounds takes each neuron from."""
+    groups = neurons // group
+    stride = groups * 181 // 256
+    while np.gcd(stride, groups) != 1:
+        stride += 1
+    i = np.arange(neurons)
+    return np.asarray((i // group * stride * group + i % group + _TURN) % neurons)
+
+
 def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
-    """Rounds of random signs and Walsh-Hadamard transforms over two overlapping windows.
+    """Two rounds of random signs and Walsh-Hadamard transforms, and a permutation between them.
 
     ``csrc/rotation.h`` says why it is built so.
     """
@@ -84,24 +102,24 @@ def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
         block = 1
     blocks = neurons // block
     window = 1 << (blocks.bit_length() - 1)
-    shift = window // 2 * block if 3 * blocks > 5 * window else 0
-    rest = blocks - window
+    grouped = block >= _MIN_BLOCK and neurons >= _MIN_GROUPED
 
-    first = np.eye(neurons)
-    first[: window * block, : window * block] = _hadamard(window * block)
-    first[window * block :, window * block :] = np.kron(np.eye(rest), _hadamard(block))
-    second = np.eye(neurons)
-    second[rest * block :, rest * block :] = np.kron(_hadamard(window), np.eye(block))
+    transform = np.kron(np.eye(blocks), _hadamard(block))
+    first, second = np.eye(neurons), np.eye(neurons)
+    rest = neurons
+    if blocks > 1 and block < _MIN_SHARE * blocks:
+        rest = neurons - window * block
+        across = np.kron(_hadamard(window), np.eye(block))
+        first[: window * block, : window * block] = across
+        second[rest:, rest:] = across
 
-    signs = rotation_signs(neurons, draw, seed)
     r = np.eye(neurons)
-    for i in range(_ROUNDS):
-        if i > 0:
-            r = np.roll(r, -shift, axis=0)
-        r = first @ (signs[2 * i][:, None] * r)
-        if rest > 0:
-            flips = np.where(np.arange(neurons) < rest * block, 1.0, signs[2 * i + 1])
-            r = second @ (flips[:, None] * r)
+    for number in (0, 1 + draw):
+        signs = rotation_signs(neurons, number, seed)
+        flips = np.where(np.arange(neurons) < rest, 1.0, signs[1])
+        r = second @ (flips[:, None] * (first @ (transform @ (signs[0][:, None] * r))))
+        if number == 0:
+            r = r[_deal(neurons, _GROUP if grouped else 1)]
     return r
 
 

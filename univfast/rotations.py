@@ -72,11 +72,11 @@ class HadamardRotations:
 
     def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
         signs = native.rotation_signs(neurons, draws.stop, layer_seed(seed, layer))
-        self.signs = signs[draws.start :]
+        self.signs = torch.cat([signs[:1], signs[1 + draws.start :]])
 
     @property
     def draws(self) -> int:
-        return self.signs.shape[0]
+        return len(self.signs) - 1
 
     def apply(self, x: Tensor) -> Tensor:
         return native.rotate(x.contiguous(), self.signs)

@@ -13,11 +13,8 @@
 namespace univfast::cpu {
 namespace {
 
-// Neurons that are read together where no rotation needs whole rows: 16 tokens of both inputs fit a core's L2.
-constexpr int64_t kStripNeurons = 1024;
-
 // Tokens whose mean is the pivot. More come nearer to the mean, fewer are read twice.
-constexpr int64_t kPivotTokens = 32;
+constexpr int64_t kPivotTokens = 16;
 
 // A chunk that float32 does not hold well is summed again in float64: where squares are so small that they lose bits
 // to underflow, and where the squared distance of pivot and mean is more than this share of the mean square, which
@@ -33,17 +30,17 @@ constexpr double kLargeToken = 16;
 // which keeps r within 5e-7, the chunk is summed in float64.
 constexpr double kLargestCancellation = 8;  // times tokens
 
-int64_t strip_neurons(int64_t neurons, int64_t draws) { return draws > 0 ? neurons : std::min(neurons, kStripNeurons); }
-
 template <class T>
 T* as(std::byte* p) {
     return reinterpret_cast<T*>(p);
 }
 
-// Points at a token's values from neuron `first` on, as T, converted if they are not.
+int64_t mid_bytes(int64_t neurons) { return piece<double>(mid_size(neurons)); }
+
+// Points at a token's values as T, converted if they are not.
 template <class T>
-const T* fetch(const Job& job, const Matrix& matrix, int64_t token, int64_t first, int64_t width, T* converted) {
-    return fetch_row(job.level, matrix, job.row(token), first, width, converted);
+const T* fetch(const Job& job, const Matrix& matrix, int64_t token, T* converted) {
+    return fetch_row(job.level, matrix, job.row(token), 0, job.neurons, converted);
 }
 
 // The token that sample i of so many takes from a chunk: one from each equal share, at an irregular place, so
@@ -56,28 +53,27 @@ int64_t sampled_token(int64_t i, int64_t samples, int64_t count) {
 // pivot = the mean of some of the chunk's tokens, taken from the first of them: exactly the value where a neuron is
 // constant, so that its deviations, and its variance, are exactly zero. Returns whether their squares fit T.
 template <class T>
-bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t count, int64_t neuron, int64_t width,
-                T* pivot, Scratch& s) {
+bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t count, T* pivot, Scratch& s) {
     const int64_t samples = std::min(count, kPivotTokens);
-    T* shift = as<T>(s.rotated);
-    T* span = as<T>(s.spare);
+    T* shift = as<T>(s.run_sums[0]);
+    T* span = as<T>(s.run_sums[1]);
     for (int64_t k = 0; k < samples; ++k) {
         const int64_t token = first + sampled_token(k, samples, count);
-        const T* values = fetch(job, matrix, token, neuron, width, as<T>(s.converted[0]));
+        const T* values = fetch(job, matrix, token, as<T>(s.converted[0]));
         if (k == 0) {
-            std::copy_n(values, width, pivot);
-            std::fill_n(shift, width, T(0));
-            std::fill_n(span, width, T(0));
+            std::copy_n(values, job.neurons, pivot);
+            std::fill_n(shift, job.neurons, T(0));
+            std::fill_n(span, job.neurons, T(0));
             continue;
         }
-        for (int64_t i = 0; i < width; ++i) {
+        for (int64_t i = 0; i < job.neurons; ++i) {
             const T deviation = values[i] - pivot[i];
             shift[i] += deviation;
             span[i] = std::max(span[i], std::abs(deviation));
         }
     }
     bool fits = true;
-    for (int64_t i = 0; i < width; ++i) {
+    for (int64_t i = 0; i < job.neurons; ++i) {
         pivot[i] += shift[i] / static_cast<T>(samples);
         fits &= span[i] == 0 || span[i] > kSmallestDeviation;
     }
@@ -90,7 +86,7 @@ void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s)
     const int64_t samples = std::min(count, kPivotTokens);
     for (int64_t k = 0; k < samples; ++k) {
         const int64_t token = first + sampled_token(k, samples, count);
-        const float* values = fetch(job, job.params.b, token, 0, job.neurons, as<float>(s.converted[0]));
+        const float* values = fetch(job, job.params.b, token, as<float>(s.converted[0]));
         squares[k] =
             static_cast<double>(kernels<float>(job.level).squared_distance(values, as<float>(s.pivot[1]), job.neurons));
         if (!std::isfinite(squares[k])) squares[k] = std::numeric_limits<double>::max();
@@ -99,73 +95,166 @@ void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s)
     s.usual_square = squares[samples / 2];
 }
 
-// z = R (x - pivot). float32 rounds z in proportion to the whole token's size. Where one token is far larger than
-// the others (as the first of a sequence can be), that drowns a rotated neuron in which it happens to cancel; such a
-// token is rotated in float64.
+// The rows of a run, as T.
 template <class T>
-void rotate_token(const Job& job, const T* x, const T* pivot, const float* signs, bool large, T* z, Scratch& s) {
-    const int64_t n = job.neurons;
-    if (!large) return kernels<T>(job.level).rotate_row(job.plan, x, pivot, signs, z, as<T>(s.spare));
-    for (int64_t i = 0; i < n; ++i) s.delta[i] = static_cast<double>(x[i]) - static_cast<double>(pivot[i]);
-    kernels<double>(job.level).rotate_row(job.plan, s.delta, nullptr, signs, s.rotated_delta, as<double>(s.spare));
-    for (int64_t i = 0; i < n; ++i) z[i] = static_cast<T>(s.rotated_delta[i]);
+struct Rows {
+    const T* a[kRunTokens];
+    const T* b[kRunTokens];
+    int tokens;
+};
+
+template <class T>
+Rows<T> fetch_rows(const Job& job, int64_t first, int tokens, Scratch& s) {
+    Rows<T> rows;
+    rows.tokens = tokens;
+    for (int t = 0; t < tokens; ++t) {
+        rows.a[t] = fetch(job, job.params.a, first + t, as<T>(s.converted[0]) + t * job.neurons);
+        rows.b[t] = fetch(job, job.params.b, first + t, as<T>(s.converted[1]) + t * job.neurons);
+    }
+    return rows;
 }
 
 template <class T>
-void add_rotations(const Job& job, const Run<T>& run, Scratch& s) {
-    const auto& kernels = cpu::kernels<T>(job.level);
-    const int64_t n = job.neurons;
-    T* z = as<T>(s.rotated);
-    T* zz = as<T>(s.run_sums[0]);
-    T* xz = as<T>(s.run_sums[1]);
-    bool large[kRunTokens] = {};
-    if constexpr (std::is_same_v<T, float>) {
-        for (int t = 0; t < run.tokens; ++t) {
-            large[t] = kernels.squared_distance(run.b[t], run.pivot_b, n) > kLargeToken * s.usual_square;
-        }
-    }
-    for (int64_t draw = 0; draw < job.draws; ++draw) {
-        const float* signs = job.signs(draw);
-        for (int t = 0; t < run.tokens; ++t) {
-            rotate_token(job, run.b[t], run.pivot_b, signs, large[t], z, s);
-            kernels.accumulate_rotated(z, run.a[t], run.pivot_a, n, zz, xz);
-        }
-        double* sums = s.sums + (kRotated + 2 * draw) * n;
-        kernels.flush(zz, sums, n);
-        kernels.flush(xz, sums + n, n);
-    }
+void add_pairs(const Job& job, const Rows<T>& rows, Scratch& s) {
+    Run<T> run;
+    std::copy_n(rows.a, rows.tokens, run.a);
+    std::copy_n(rows.b, rows.tokens, run.b);
+    run.dtype = kDType<T>;
+    run.tokens = rows.tokens;
+    run.pivot_a = as<T>(s.pivot[0]);
+    run.pivot_b = as<T>(s.pivot[1]);
+    kernels<T>(job.level).paired_run(run, job.neurons, s.sums, job.neurons);
 }
+
+// The same of 16-bit inputs as they are.
+void add_narrow_pairs(const Job& job, int64_t first, int tokens, Scratch& s) {
+    Run<float> run;
+    for (int t = 0; t < tokens; ++t) {
+        run.a[t] = row_at(job.params.a, job.row(first + t), 0);
+        run.b[t] = row_at(job.params.b, job.row(first + t), 0);
+    }
+    run.dtype = job.params.a.dtype;
+    run.tokens = tokens;
+    run.pivot_a = as<float>(s.pivot[0]);
+    run.pivot_b = as<float>(s.pivot[1]);
+    kernels<float>(job.level).paired_run(run, job.neurons, s.sums, job.neurons);
+}
+
+// The rows of the run behind this one, if there is one.
+struct NextRun {
+    Ahead a[kRunTokens], b[kRunTokens];
+};
+
+NextRun next_run(const Job& job, int64_t begin, int64_t end) {
+    NextRun next;
+    for (int t = 0; t < kRunTokens && begin + t < end; ++t) {
+        const auto ahead = [&](const Matrix& matrix) {
+            return Ahead{row_at(matrix, job.row(begin + t), 0), element_size(matrix.dtype)};
+        };
+        next.a[t] = ahead(job.params.a);
+        next.b[t] = ahead(job.params.b);
+    }
+    return next;
+}
+
+// Adds the rotations of a run's tokens. float32 rounds a rotated token in proportion to the whole token's size. Where
+// one is far larger than the others (as the first of a sequence can be), that drowns a rotated neuron in which it
+// happens to cancel; such a token is rotated in float64.
+template <class T>
+class RunRotations {
+ public:
+    RunRotations(const Job& job, const Rows<T>& rows, const NextRun& next, Scratch& s)
+        : job_(job), rows_(rows), next_(next), s_(s) {
+        for (int t = 0; t < rows.tokens; ++t) start(t);
+    }
+
+    void add(int64_t draw) {
+        const float* signs = draw_signs(job_.params.signs, draw, job_.neurons);
+        const int64_t part = job_.plan.part;
+        T* zz = as<T>(s_.run_sums[0]);
+        T* xz = as<T>(s_.run_sums[1]);
+        double* sums = s_.sums + (kRotated + 2 * draw) * job_.neurons;
+        for (int64_t first = 0; first < job_.neurons; first += part) {
+            RotatedRun<T> run;
+            run.tokens = rows_.tokens;
+            run.pivot_a = as<T>(s_.pivot[0]) + first;
+            for (int t = 0; t < rows_.tokens; ++t) {
+                run.a[t] = rows_.a[t] + first;
+                run.z[t] = finish(t, signs, first, draw == 0 ? next_.a[t] : Ahead{});
+            }
+            kernels_.rotated_run(run, part, zz, xz);
+            kernels_.flush(zz, sums + first, part);
+            kernels_.flush(xz, sums + job_.neurons + first, part);
+        }
+    }
+
+ private:
+    void start(int t) {
+        const T* pivot = as<T>(s_.pivot[1]);
+        const float* signs = first_signs(job_.params.signs);
+        const T square = kernels_.rotate_first(job_.plan, rows_.b[t], pivot, signs, next_.b[t], mid<T>(t));
+        large_[t] = std::is_same_v<T, float> && !(square <= kLargeToken * s_.usual_square);
+        if (!large_[t]) return;
+        for (int64_t i = 0; i < job_.neurons; ++i) {
+            s_.delta[i] = static_cast<double>(rows_.b[t][i]) - static_cast<double>(pivot[i]);
+        }
+        kernels<double>(job_.level).rotate_first(job_.plan, s_.delta, nullptr, signs, {}, mid<double>(t));
+    }
+
+    // A part of a token's second round.
+    const T* finish(int t, const float* signs, int64_t first, const Ahead& ahead) {
+        const int64_t part = job_.plan.part;
+        T* z = as<T>(s_.rotated) + t * part;
+        if (large_[t]) {
+            kernels<double>(job_.level).rotate_second(job_.plan, mid<double>(t), signs, first, ahead, s_.delta);
+            std::transform(s_.delta, s_.delta + part, z, [](double value) { return static_cast<T>(value); });
+        } else {
+            kernels_.rotate_second(job_.plan, mid<T>(t), signs, first, ahead, z);
+        }
+        return z;
+    }
+
+    // Each token has room for float64, whatever it is rotated in.
+    template <class U>
+    U* mid(int t) {
+        return as<U>(s_.mid + t * mid_bytes(job_.neurons));
+    }
+
+    const Job& job_;
+    const Rows<T>& rows_;
+    const NextRun& next_;
+    Scratch& s_;
+    const Kernels<T>& kernels_ = kernels<T>(job_.level);
+    bool large_[kRunTokens];
+};
+
+bool is_narrow(DType dtype) { return dtype == DType::float16 || dtype == DType::bfloat16; }
 
 // s.sums and s.pivot of tokens first .. first + count. Returns false where squares are known not to fit T.
 template <class T>
 bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
-    const int64_t n = job.neurons;
-    const int64_t strip = strip_neurons(n, job.draws);
-    std::fill_n(s.sums, moment_rows(job.draws) * n, 0.0);
-    bool fits = true;
-    for (int64_t neuron = 0; neuron < n; neuron += strip) {
-        const int64_t width = std::min(strip, n - neuron);
-        T* pivot_a = as<T>(s.pivot[0]) + neuron;
-        T* pivot_b = as<T>(s.pivot[1]) + neuron;
-        fits &= take_pivot(job, job.params.a, first, count, neuron, width, pivot_a, s);
-        fits &= take_pivot(job, job.params.b, first, count, neuron, width, pivot_b, s);
-        if constexpr (std::is_same_v<T, float>) {
-            if (job.draws > 0) take_usual_square(job, first, count, s);
-        }
-        for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), width, T(0));
+    const PairedParams& p = job.params;
+    std::fill_n(s.sums, moment_rows(job.draws) * job.neurons, 0.0);
+    bool fits = take_pivot(job, p.a, first, count, as<T>(s.pivot[0]), s);
+    fits &= take_pivot(job, p.b, first, count, as<T>(s.pivot[1]), s);
+    if constexpr (std::is_same_v<T, float>) {
+        if (job.draws > 0) take_usual_square(job, first, count, s);
+    }
+    for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), job.neurons, T(0));
 
-        Run<T> run;
-        run.pivot_a = pivot_a;
-        run.pivot_b = pivot_b;
-        for (int64_t token = first; token < first + count; token += kRunTokens) {
-            run.tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
-            for (int t = 0; t < run.tokens; ++t) {
-                run.a[t] = fetch(job, job.params.a, token + t, neuron, width, as<T>(s.converted[0]) + t * strip);
-                run.b[t] = fetch(job, job.params.b, token + t, neuron, width, as<T>(s.converted[1]) + t * strip);
-            }
-            kernels<T>(job.level).paired_run(run, width, s.sums + neuron, n);
-            if (job.draws > 0) add_rotations(job, run, s);
+    const bool direct = std::is_same_v<T, float> && job.draws == 0 && p.a.dtype == p.b.dtype && is_narrow(p.a.dtype);
+    for (int64_t token = first; token < first + count; token += kRunTokens) {
+        const int tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
+        if (direct) {
+            add_narrow_pairs(job, token, tokens, s);
+            continue;
         }
+        const Rows<T> rows = fetch_rows<T>(job, token, tokens, s);
+        add_pairs(job, rows, s);
+        if (job.draws == 0) continue;
+        const NextRun next = next_run(job, token + kRunTokens, first + count);
+        RunRotations<T> rotations(job, rows, next, s);
+        for (int64_t draw = 0; draw < job.draws; ++draw) rotations.add(draw);
     }
     return fits;
 }
@@ -190,14 +279,12 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
     double* sum_y = s.delta;
     bool well = true;
     std::copy_n(rows + kSumY * n, n, sum_y);
-    for (int64_t draw = 0; draw < job.draws; ++draw) {
-        // The sum of rotated deviations is the rotation of their sum.
-        kernels<double>(job.level).rotate_row(job.plan, sum_y, nullptr, job.signs(draw), s.rotated_delta,
-                                              as<double>(s.spare));
+    // The sum of rotated deviations is the rotation of their sum.
+    rotate_row(kernels<double>(job.level), job.plan, job.params.signs, sum_y, s.row, [&](int64_t draw) {
         double* zz = rows + (kRotated + 2 * draw) * n;
         double smallest = std::numeric_limits<double>::infinity(), sum = 0;
         for (int64_t i = 0; i < n; ++i) {
-            const double z = s.rotated_delta[i];
+            const double z = s.row.rotated[i];
             well &= held_well(z, zz[i], tokens);
             zz[i] = std::max(0.0, centred(zz[i], z, z, tokens));
             zz[n + i] = centred(zz[n + i], rows[kSumX * n + i], z, tokens);
@@ -205,7 +292,7 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
             sum += zz[i];
         }
         well &= sum / static_cast<double>(n) <= kLargestCancellation * tokens * smallest;
-    }
+    });
     for (int64_t i = 0; i < n; ++i) {
         const ShiftedSums sums = {rows[kSumX * n + i], rows[kSumY * n + i], rows[kSumXX * n + i], rows[kSumYY * n + i],
                                   rows[kSumXY * n + i]};
@@ -223,20 +310,15 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
 
 // What made a sum overflow or NaN: the first NaN or infinity, by token, or else the largest value.
 BadValue find_bad(const Job& job, int64_t first, int64_t count, Scratch& s) {
-    const int64_t strip = strip_neurons(job.neurons, job.draws);
     BadValue largest = {false, job.row(first), 0, 0.0};
     for (int64_t token = first; token < first + count; ++token) {
         for (const bool in_b : {false, true}) {
             const Matrix& matrix = in_b ? job.params.b : job.params.a;
-            for (int64_t i = 0; i < job.neurons; i += strip) {
-                const int64_t width = std::min(strip, job.neurons - i);
-                double* values = as<double>(s.converted[0]);
-                kernels<double>(job.level).convert(row_at(matrix, job.row(token), i), matrix.dtype, values, width);
-                for (int64_t j = 0; j < width; ++j) {
-                    const BadValue value = {in_b, job.row(token), i + j, values[j]};
-                    if (!std::isfinite(value.value)) return value;
-                    if (std::abs(value.value) > std::abs(largest.value)) largest = value;
-                }
+            const double* values = fetch(job, matrix, token, as<double>(s.converted[0]));
+            for (int64_t i = 0; i < job.neurons; ++i) {
+                const BadValue value = {in_b, job.row(token), i, values[i]};
+                if (!std::isfinite(value.value)) return value;
+                if (std::abs(value.value) > std::abs(largest.value)) largest = value;
             }
         }
     }
@@ -256,40 +338,41 @@ std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t cou
 }
 
 int64_t scratch_size(int64_t neurons, int64_t draws) {
-    const int64_t strip = strip_neurons(neurons, draws);
-    return piece<double>(moment_rows(draws) * neurons) + 8 * piece<double>(neurons) +
-           2 * piece<double>(kRunTokens * strip);
+    const int64_t rotated = draws > 0 ? kRunTokens * (mid_bytes(neurons) + piece<double>(neurons)) : 0;
+    return piece<double>(moment_rows(draws) * neurons) + 5 * piece<double>(neurons) +
+           RowScratch<double>::size(neurons) + 2 * piece<double>(kRunTokens * neurons) + rotated;
 }
 
 Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws) {
-    const int64_t strip = strip_neurons(neurons, draws);
     const auto take = [&](int64_t count) { return reinterpret_cast<std::byte*>(workspace.take<double>(count)); };
-    Scratch s;
+    Scratch s = {};
     s.sums = workspace.take<double>(moment_rows(draws) * neurons);
     s.delta = workspace.take<double>(neurons);
-    s.rotated_delta = workspace.take<double>(neurons);
-    for (auto& pivot : s.pivot) pivot = take(neurons);
-    for (auto& rows : s.converted) rows = take(kRunTokens * strip);
-    s.rotated = take(neurons);
-    s.spare = take(neurons);
-    for (auto& sums : s.run_sums) sums = take(neurons);
+    s.row = RowScratch<double>::take(workspace, neurons);
+    for (int side = 0; side < 2; ++side) {
+        s.pivot[side] = take(neurons);
+        s.converted[side] = take(kRunTokens * neurons);
+        s.run_sums[side] = take(neurons);
+    }
+    if (draws > 0) {
+        s.mid = workspace.take<std::byte>(kRunTokens * mid_bytes(neurons));
+        s.rotated = take(kRunTokens * neurons);
+    }
     return s;
 }
 
 void merge_moments(const Job& job, double* into, double n_into, const double* from, double n_from, Scratch& s) {
     const int64_t n = job.neurons;
     for (int64_t i = 0; i < n; ++i) s.delta[i] = from[kMeanB * n + i] - into[kMeanB * n + i];
-    for (int64_t draw = 0; draw < job.draws; ++draw) {
-        kernels<double>(job.level).rotate_row(job.plan, s.delta, nullptr, job.signs(draw), s.rotated_delta,
-                                              as<double>(s.spare));
+    rotate_row(kernels<double>(job.level), job.plan, job.params.signs, s.delta, s.row, [&](int64_t draw) {
         const int64_t at = (kRotated + 2 * draw) * n;
         for (int64_t i = 0; i < n; ++i) {
-            const double delta_z = s.rotated_delta[i];
+            const double delta_z = s.row.rotated[i];
             const double delta_a = from[kMeanA * n + i] - into[kMeanA * n + i];
             into[at + i] += from[at + i] + between(delta_z, delta_z, n_into, n_from);
             into[at + n + i] += from[at + n + i] + between(delta_a, delta_z, n_into, n_from);
         }
-    }
+    });
     for (int64_t i = 0; i < n; ++i) {
         const auto read = [&](const double* rows) -> PairMoments {
             return {rows[kMeanA * n + i], rows[kMeanB * n + i], rows[kM2A * n + i], rows[kM2B * n + i],

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels.h"
+#include "rotations.h"
 #include "workspace.h"
 
 namespace univfast::cpu {
@@ -24,18 +25,17 @@ struct Job {
     explicit Job(const PairedParams& p);
 
     int64_t row(int64_t token) const { return params.rows ? params.rows[token] : token; }
-    const float* signs(int64_t draw) const { return params.signs.data + draw * kStages * neurons; }
 };
 
 // What one thread needs besides the results. Sized for T = double, which any chunk may fall back to.
 struct Scratch {
     double* sums;             // [5 + 2 * draws, neurons]: chunk_moments leaves its result here
     double* delta;            // [neurons]
-    double* rotated_delta;    // [neurons]
+    RowScratch<double> row;   // of one row in float64
     std::byte* pivot[2];      // [neurons] of T, for a and b
-    std::byte* converted[2];  // [kRunTokens, strip] of T
-    std::byte* rotated;       // [neurons] of T
-    std::byte* spare;         // [neurons] of T
+    std::byte* converted[2];  // [kRunTokens, neurons] of T
+    std::byte* mid;           // [kRunTokens, mid_size(neurons)] of T: the first round of a run; none without draws
+    std::byte* rotated;       // [kRunTokens, part] of T: the second round of a run, part by part; none without draws
     std::byte* run_sums[2];   // [neurons] of T
     double usual_square;      // the median squared distance of the chunk's sampled tokens of b from the pivot
 };
@@ -46,7 +46,7 @@ Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws);
 // scratch.sums = the moments of tokens first .. first + count; or the bad value that prevents it.
 std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t count, Scratch& scratch);
 
-// into, of n_into tokens, takes in from, of n_from. Uses scratch.delta, rotated_delta and spare.
+// into, of n_into tokens, takes in from, of n_from. Uses scratch.delta and scratch.row.
 void merge_moments(const Job& job, double* into, double n_into, const double* from, double n_from, Scratch& scratch);
 
 }  // namespace univfast::cpu

@@ -3,6 +3,7 @@
 // All pointers are to contiguous rows of `neurons` elements; no alignment is asked for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../rotation.h"
@@ -10,20 +11,36 @@
 
 namespace univfast::cpu {
 
-// Tokens summed in T before they are added to float64 sums. 16 keeps the rounding of a float32 run below
-// 1e-7 of the sum, so that r holds 1e-6 even for a single run.
-constexpr int kRunTokens = 16;
+// Tokens whose rows are read side by side, and summed in T before they are added to float64 sums. 8 keeps the rounding
+// of a float32 run below 1e-7 of the sum, so that r holds 1e-6 even for a single run, and 16 rows are what a core
+// follows at the memory's rate: 32 took 10% longer.
+constexpr int kRunTokens = 8;
 
 // Rows of the sums that paired_run adds to: sums of x = a - pivot_a and y = b - pivot_b.
 enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
 
 template <class T>
 struct Run {
-    const T* a[kRunTokens];  // rows [neurons]
-    const T* b[kRunTokens];
+    const void* a[kRunTokens];  // rows [neurons], of dtype
+    const void* b[kRunTokens];
+    DType dtype;       // T's; or float16 or bfloat16 where T is float
     int tokens;        // 1 .. kRunTokens
     const T* pivot_a;  // [neurons]
     const T* pivot_b;
+};
+
+template <class T>
+struct RotatedRun {
+    const T* a[kRunTokens];  // rows [neurons]
+    const T* z[kRunTokens];
+    int tokens;
+    const T* pivot_a;  // [neurons]
+};
+
+// A row that will be read soon: brought into the cache on the way, so that memory and arithmetic work at once.
+struct Ahead {
+    const std::byte* row = nullptr;  // of neuron 0; null: none
+    int64_t element_size = 0;        // bytes
 };
 
 template <class T>
@@ -31,14 +48,20 @@ struct Kernels {
     // sums[row * stride + i] += the run's sums, for i in 0 .. neurons.
     void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
 
-    // rotated [neurons] = R (x - pivot), or R x where pivot is null. signs [kStages, neurons]; spare [neurons].
-    void (*rotate_row)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* rotated, T* spare);
+    // mid [neurons + turn] = the first round of x - pivot, or of x where pivot is null, and its first values once more
+    // behind it. signs [kStages, neurons]. Returns the sum of (x[i] - pivot[i])^2.
+    T (*rotate_first)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, const Ahead& ahead,
+                      T* mid);
+
+    // z [part] = the second round of mid: neurons first .. first + part, where part divides first.
+    void (*rotate_second)(const RotationPlan& plan, const T* mid, const float* signs, int64_t first,
+                          const Ahead& ahead, T* z);
 
     // The sum of (x[i] - pivot[i])^2.
     T (*squared_distance)(const T* x, const T* pivot, int64_t neurons);
 
-    // zz[i] += z[i]^2; xz[i] += (a[i] - pivot_a[i]) z[i].
-    void (*accumulate_rotated)(const T* z, const T* a, const T* pivot_a, int64_t neurons, T* zz, T* xz);
+    // zz[i] += z[t, i]^2; xz[i] += (a[t, i] - pivot_a[i]) z[t, i], over the run's tokens t.
+    void (*rotated_run)(const RotatedRun<T>& run, int64_t neurons, T* zz, T* xz);
 
     // sums[i] += run_sums[i], and run_sums[i] = 0.
     void (*flush)(T* run_sums, double* sums, int64_t neurons);

@@ -1,4 +1,6 @@
 // AVX-512 F, BW, DQ and VL.
+#include <immintrin.h>
+
 #include <utility>
 
 #include "kernels.h"
@@ -7,6 +9,11 @@ namespace univfast::cpu {
 namespace {
 constexpr int kVectorBytes = 64;
 constexpr int kRadix = 8;  // vectors a pass: 16 would fit the 32 registers, and take twice as long on Zen 4
+constexpr bool kHardwareHalf = true;
+// Masked, as GCC 12 warns of its own definition of the plain one.
+inline __m512 load_half(const void* p) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
 #include "kernels.inc"
 }  // namespace
 

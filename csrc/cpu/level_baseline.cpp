@@ -7,6 +7,7 @@ namespace univfast::cpu {
 namespace {
 constexpr int kVectorBytes = 16;
 constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for temporaries
+constexpr bool kHardwareHalf = false;
 #include "kernels.inc"
 }  // namespace
 

@@ -1,6 +1,6 @@
 // Paired moments on the CPU.
 //
-// The tokens are cut into chunks of kChunkTokens, and the chunks into parts. The cut depends on the shapes alone,
+// The tokens are cut into chunks, and the chunks into parts. The cut depends on the shapes alone,
 // and partial results are merged in its order, so the bits do not depend on the number of threads.
 #include <algorithm>
 #include <stdexcept>
@@ -13,24 +13,32 @@ namespace univfast {
 namespace cpu {
 namespace {
 
-// Tokens that share a pivot: enough that lifting and merging, float64 work a chunk, cost little beside the sums.
-constexpr int64_t kChunkTokens = 512;
+// Tokens that share a pivot: enough that taking it, lifting and merging, cost little beside the sums, and few enough
+// that a short batch has work for several threads.
+constexpr int64_t kLeastChunk = 512;
+constexpr int64_t kLargestChunk = 2048;
+constexpr int64_t kChunksWanted = 32;
 // Parts bound the parallelism of one call, and the memory of partial results.
-constexpr int64_t kMaxParts = 32;
+constexpr int64_t kMaxParts = 128;
 constexpr int64_t kMinParts = 8;
 constexpr int64_t kPartBytes = int64_t{128} << 20;  // bytes, for all parts together, where kMinParts allows
 
-int64_t chunk_count(int64_t tokens) { return (tokens + kChunkTokens - 1) / kChunkTokens; }
+int64_t chunk_tokens(int64_t tokens) {
+    const int64_t share = tokens / kChunksWanted / kRunTokens * kRunTokens;
+    return std::clamp(share, kLeastChunk, kLargestChunk);
+}
+
+int64_t chunk_count(int64_t tokens) { return (tokens + chunk_tokens(tokens) - 1) / chunk_tokens(tokens); }
 
 int64_t part_count(int64_t tokens, int64_t neurons, int64_t draws) {
     const int64_t part_bytes = piece<double>(moment_rows(draws) * neurons);
     const int64_t affordable = std::clamp(kPartBytes / part_bytes, kMinParts, kMaxParts);
-    return std::min(chunk_count(tokens), affordable);
+    return std::min({chunk_count(tokens), std::max(chunk_count(tokens) / 2, kMinParts), affordable});
 }
 
 // The first token of a part; of the part behind the last: the number of tokens.
 int64_t part_begin(int64_t part, int64_t parts, int64_t tokens) {
-    return std::min(part * chunk_count(tokens) / parts * kChunkTokens, tokens);
+    return std::min(part * chunk_count(tokens) / parts * chunk_tokens(tokens), tokens);
 }
 
 int thread_count(int threads, int64_t tokens, int64_t neurons, int64_t draws) {
@@ -39,8 +47,9 @@ int thread_count(int threads, int64_t tokens, int64_t neurons, int64_t draws) {
 
 // moments = those of tokens begin .. end; or the first bad value among them.
 std::optional<BadValue> part_moments(const Job& job, int64_t begin, int64_t end, double* moments, Scratch& scratch) {
-    for (int64_t token = begin; token < end; token += kChunkTokens) {
-        const int64_t count = std::min(kChunkTokens, end - token);
+    const int64_t chunk = chunk_tokens(job.params.tokens_used);
+    for (int64_t token = begin; token < end; token += chunk) {
+        const int64_t count = std::min(chunk, end - token);
         if (const auto bad = chunk_moments(job, token, count, scratch)) return bad;
         if (token == begin) {
             std::copy_n(scratch.sums, moment_rows(job.draws) * job.neurons, moments);

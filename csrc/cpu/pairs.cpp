@@ -8,6 +8,7 @@
 #include "kernels.h"
 #include "matrix.h"
 #include "parallel.h"
+#include "rotations.h"
 #include "workspace.h"
 
 namespace univfast {
@@ -18,8 +19,9 @@ namespace {
 constexpr int64_t kTaskRows = 16;
 // Correlations that are looked at together for one among the highest: most blocks have none.
 constexpr int64_t kBlock = 64;
-// Parts that the rows of a variance are summed in. Fixed, so that the bits do not depend on the threads.
-constexpr int64_t kVarianceParts = 8;
+// Parts that the rows of a variance are summed in, which bounds its threads. Fixed, so that the bits do not depend on
+// them.
+constexpr int64_t kVarianceParts = 16;
 
 constexpr double kNone = -std::numeric_limits<double>::infinity();
 
@@ -165,7 +167,7 @@ void best_pairs(const BestPairsParams& params) {
 
 int64_t rotated_best_workspace(const CoMoments& c, int threads) {
     cpu::check_threads(threads);
-    return threads * 2 * cpu::piece<double>(c.columns);
+    return threads * cpu::RowScratch<double>::size(c.columns);
 }
 
 void rotated_best(const RotatedBestParams& params) {
@@ -178,27 +180,25 @@ void rotated_best(const RotatedBestParams& params) {
     const RotationPlan plan = rotation_plan(columns);
     const int threads = row_threads(tile.c, draws, tile.threads);
     Workspace workspace(params.workspace, params.workspace_size);
-    std::vector<double*> rotated, spare;
-    for (int thread = 0; thread < threads; ++thread) {
-        rotated.push_back(workspace.take<double>(columns));
-        spare.push_back(workspace.take<double>(columns));
-    }
+    std::vector<RowScratch<double>> scratch;
+    for (int thread = 0; thread < threads; ++thread) scratch.push_back(RowScratch<double>::take(workspace, columns));
     for_rows(tile.c.rows, threads, [&](int64_t row, int thread) {
         if (std::isnan(tile.row_inverse[row])) return;
-        for (int64_t draw = 0; draw < draws; ++draw) {
-            level.float64.rotate_row(plan, tile.c.data + row * tile.c.row_stride, nullptr,
-                                     params.signs.data + draw * kStages * columns, rotated[thread], spare[thread]);
-            const double largest = largest_but(level.rows, rotated[thread], params.column_inverse + draw * columns,
-                                               columns, tile.skip ? tile.skip[row] : -1);
+        const RowScratch<double>& s = scratch[thread];
+        rotate_row(level.float64, plan, params.signs, tile.c.data + row * tile.c.row_stride, s, [&](int64_t draw) {
+            const double largest = largest_but(level.rows, s.rotated, params.column_inverse + draw * columns, columns,
+                                               tile.skip ? tile.skip[row] : -1);
             double& best = params.best[draw * params.best_stride + row];
             if (largest > kNone) best = std::max(best, std::clamp(largest * tile.row_inverse[row], -1.0, 1.0));
-        }
+        });
     });
 }
 
 int64_t rotated_variance_workspace(const CoMoments& c, int64_t draws, int threads) {
-    cpu::check_threads(threads);
-    return (threads * 4 + draws * cpu::kVarianceParts) * cpu::piece<double>(c.columns);
+    using namespace cpu;
+    check_threads(threads);
+    const int64_t sums = draws * kVarianceParts * piece<double>(c.columns);
+    return threads * (piece<double>(c.columns) + 2 * RowScratch<double>::size(c.columns)) + sums;
 }
 
 void rotated_variance(const RotatedVarianceParams& params) {
@@ -207,42 +207,44 @@ void rotated_variance(const RotatedVarianceParams& params) {
     check_threads(params.threads);
     check_signs(c, params.signs);
     if (c.rows != c.columns) throw std::invalid_argument("rotated_variance: c must be square");
-    const int64_t n = c.columns, draws = params.signs.draws, tasks = draws * kVarianceParts;
+    const int64_t n = c.columns, draws = params.signs.draws;
     const Level& level = active_level();
     const RotationPlan plan = rotation_plan(n);
-    const int threads = useful_threads(params.threads, tasks, 2 * draws * n * n);
+    const int threads = useful_threads(params.threads, kVarianceParts, 2 * draws * n * n);
     struct Scratch {
-        double *unit, *unit_rotated, *rotated, *spare;
+        double* unit;  // [n]
+        RowScratch<double> unit_row, row;
     };
     Workspace workspace(params.workspace, params.workspace_size);
     std::vector<Scratch> scratch;
     for (int thread = 0; thread < threads; ++thread) {
-        scratch.push_back({workspace.take<double>(n), workspace.take<double>(n), workspace.take<double>(n),
-                           workspace.take<double>(n)});
-        std::fill_n(scratch.back().unit, n, 0.0);
+        double* unit = workspace.take<double>(n);
+        std::fill_n(unit, n, 0.0);
+        const auto unit_row = RowScratch<double>::take(workspace, n);
+        scratch.push_back({unit, unit_row, RowScratch<double>::take(workspace, n)});
     }
-    std::vector<double*> sums;
-    for (int64_t task = 0; task < tasks; ++task) sums.push_back(workspace.take<double>(n));
+    std::vector<double*> sums;  // [parts * draws] of [n]
+    for (int64_t i = 0; i < kVarianceParts * draws; ++i) sums.push_back(workspace.take<double>(n));
 
     // R c R^T at (j, j) is the sum over k of R[j, k] (R c)[j, k], and c is symmetric: both are element j of a rotated
     // row, of unit vector k and of row k of c.
-    parallel_for(tasks, threads, [&](int64_t task, int thread) {
-        const float* signs = params.signs.data + task / kVarianceParts * kStages * n;
-        const int64_t part = task % kVarianceParts;
+    parallel_for(kVarianceParts, threads, [&](int64_t part, int thread) {
         const Scratch& s = scratch[thread];
-        std::fill_n(sums[task], n, 0.0);
+        for (int64_t draw = 0; draw < draws; ++draw) std::fill_n(sums[part * draws + draw], n, 0.0);
         for (int64_t k = part * n / kVarianceParts; k < (part + 1) * n / kVarianceParts; ++k) {
             s.unit[k] = 1;
-            level.float64.rotate_row(plan, s.unit, nullptr, signs, s.unit_rotated, s.spare);
+            level.float64.rotate_first(plan, s.unit, nullptr, first_signs(params.signs), {}, s.unit_row.mid);
             s.unit[k] = 0;
-            level.float64.rotate_row(plan, c.data + k * c.row_stride, nullptr, signs, s.rotated, s.spare);
-            level.rows.multiply_add(s.unit_rotated, s.rotated, n, sums[task]);
+            rotate_row(level.float64, plan, params.signs, c.data + k * c.row_stride, s.row, [&](int64_t draw) {
+                finish_row(level.float64, plan, s.unit_row.mid, draw_signs(params.signs, draw, n), s.unit_row.rotated);
+                level.rows.multiply_add(s.unit_row.rotated, s.row.rotated, n, sums[part * draws + draw]);
+            });
         }
     });
     for (int64_t draw = 0; draw < draws; ++draw) {
         for (int64_t i = 0; i < n; ++i) {
             double sum = 0;
-            for (int64_t part = 0; part < kVarianceParts; ++part) sum += sums[draw * kVarianceParts + part][i];
+            for (int64_t part = 0; part < kVarianceParts; ++part) sum += sums[part * draws + draw][i];
             params.variance[draw * n + i] = std::max(0.0, sum);
         }
     }
