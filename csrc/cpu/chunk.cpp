@@ -13,8 +13,9 @@
 namespace univfast::cpu {
 namespace {
 
-// Tokens whose mean is the pivot. More come nearer to the mean, fewer are read twice.
-constexpr int64_t kPivotTokens = 16;
+// Tokens that the pivot is taken from. More come nearer to the mean, fewer are read twice.
+constexpr int64_t kPivotTokens = kMostSamples;
+static_assert(kMostSamples <= 2 * kRunTokens, "samples lie where a run's converted rows do");
 
 // A chunk that float32 does not hold well is summed again in float64: where squares are so small that they lose bits
 // to underflow, and where the squared distance of pivot and mean is more than this share of the mean square, which
@@ -50,34 +51,18 @@ int64_t sampled_token(int64_t i, int64_t samples, int64_t count) {
     return begin + static_cast<int64_t>(mix64(static_cast<uint64_t>(i)) % static_cast<uint64_t>(end - begin));
 }
 
-// pivot = the mean of some of the chunk's tokens, taken from the first of them: exactly the value where a neuron is
-// constant, so that its deviations, and its variance, are exactly zero. Returns whether their squares fit T.
+// pivot = the mean of the middle half of some of the chunk's tokens, neuron by neuron: a neuron that is silent but for
+// a few tokens has the pivot 0, and their squares stay near its variance. Returns whether squares fit T.
 template <class T>
 bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t count, T* pivot, Scratch& s) {
-    const int64_t samples = std::min(count, kPivotTokens);
-    T* shift = as<T>(s.run_sums[0]);
-    T* span = as<T>(s.run_sums[1]);
+    const int64_t n = job.neurons, samples = std::min(count, kPivotTokens);
+    T* rows = as<T>(s.converted);
     for (int64_t k = 0; k < samples; ++k) {
-        const int64_t token = first + sampled_token(k, samples, count);
-        const T* values = fetch(job, matrix, token, as<T>(s.converted[0]));
-        if (k == 0) {
-            std::copy_n(values, job.neurons, pivot);
-            std::fill_n(shift, job.neurons, T(0));
-            std::fill_n(span, job.neurons, T(0));
-            continue;
-        }
-        for (int64_t i = 0; i < job.neurons; ++i) {
-            const T deviation = values[i] - pivot[i];
-            shift[i] += deviation;
-            span[i] = std::max(span[i], std::abs(deviation));
-        }
+        T* row = rows + k * n;
+        const T* values = fetch(job, matrix, first + sampled_token(k, samples, count), row);
+        if (values != row) std::copy_n(values, n, row);
     }
-    bool fits = true;
-    for (int64_t i = 0; i < job.neurons; ++i) {
-        pivot[i] += shift[i] / static_cast<T>(samples);
-        fits &= span[i] == 0 || span[i] > kSmallestDeviation;
-    }
-    return fits;
+    return kernels<T>(job.level).middle(rows, static_cast<int>(samples), n, pivot) > kSmallestDeviation;
 }
 
 // s.usual_square of tokens first .. first + count, from their float32 pivots.
@@ -86,7 +71,7 @@ void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s)
     const int64_t samples = std::min(count, kPivotTokens);
     for (int64_t k = 0; k < samples; ++k) {
         const int64_t token = first + sampled_token(k, samples, count);
-        const float* values = fetch(job, job.params.b, token, as<float>(s.converted[0]));
+        const float* values = fetch(job, job.params.b, token, as<float>(s.converted));
         squares[k] =
             static_cast<double>(kernels<float>(job.level).squared_distance(values, as<float>(s.pivot[1]), job.neurons));
         if (!std::isfinite(squares[k])) squares[k] = std::numeric_limits<double>::max();
@@ -98,8 +83,8 @@ void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s)
 // The rows of a run, as T.
 template <class T>
 struct Rows {
-    const T* a[kRunTokens];
-    const T* b[kRunTokens];
+    const void* a[kRunTokens];
+    const void* b[kRunTokens];
     int tokens;
 };
 
@@ -108,19 +93,19 @@ Rows<T> fetch_rows(const Job& job, int64_t first, int tokens, Scratch& s) {
     Rows<T> rows;
     rows.tokens = tokens;
     for (int t = 0; t < tokens; ++t) {
-        rows.a[t] = fetch(job, job.params.a, first + t, as<T>(s.converted[0]) + t * job.neurons);
-        rows.b[t] = fetch(job, job.params.b, first + t, as<T>(s.converted[1]) + t * job.neurons);
+        rows.a[t] = fetch(job, job.params.a, first + t, as<T>(s.converted) + t * job.neurons);
+        rows.b[t] = fetch(job, job.params.b, first + t, as<T>(s.converted) + (kRunTokens + t) * job.neurons);
     }
     return rows;
 }
 
 template <class T>
-void add_pairs(const Job& job, const Rows<T>& rows, Scratch& s) {
+void add_pairs(const Job& job, const void* const* a, const void* const* b, DType dtype, int tokens, Scratch& s) {
     Run<T> run;
-    std::copy_n(rows.a, rows.tokens, run.a);
-    std::copy_n(rows.b, rows.tokens, run.b);
-    run.dtype = kDType<T>;
-    run.tokens = rows.tokens;
+    std::copy_n(a, tokens, run.a);
+    std::copy_n(b, tokens, run.b);
+    run.dtype = dtype;
+    run.tokens = tokens;
     run.pivot_a = as<T>(s.pivot[0]);
     run.pivot_b = as<T>(s.pivot[1]);
     kernels<T>(job.level).paired_run(run, job.neurons, s.sums, job.neurons);
@@ -128,33 +113,12 @@ void add_pairs(const Job& job, const Rows<T>& rows, Scratch& s) {
 
 // The same of 16-bit inputs as they are.
 void add_narrow_pairs(const Job& job, int64_t first, int tokens, Scratch& s) {
-    Run<float> run;
+    const void *a[kRunTokens], *b[kRunTokens];
     for (int t = 0; t < tokens; ++t) {
-        run.a[t] = row_at(job.params.a, job.row(first + t), 0);
-        run.b[t] = row_at(job.params.b, job.row(first + t), 0);
+        a[t] = row_at(job.params.a, job.row(first + t), 0);
+        b[t] = row_at(job.params.b, job.row(first + t), 0);
     }
-    run.dtype = job.params.a.dtype;
-    run.tokens = tokens;
-    run.pivot_a = as<float>(s.pivot[0]);
-    run.pivot_b = as<float>(s.pivot[1]);
-    kernels<float>(job.level).paired_run(run, job.neurons, s.sums, job.neurons);
-}
-
-// The rows of the run behind this one, if there is one.
-struct NextRun {
-    Ahead a[kRunTokens], b[kRunTokens];
-};
-
-NextRun next_run(const Job& job, int64_t begin, int64_t end) {
-    NextRun next;
-    for (int t = 0; t < kRunTokens && begin + t < end; ++t) {
-        const auto ahead = [&](const Matrix& matrix) {
-            return Ahead{row_at(matrix, job.row(begin + t), 0), element_size(matrix.dtype)};
-        };
-        next.a[t] = ahead(job.params.a);
-        next.b[t] = ahead(job.params.b);
-    }
-    return next;
+    add_pairs<float>(job, a, b, job.params.a.dtype, tokens, s);
 }
 
 // Adds the rotations of a run's tokens. float32 rounds a rotated token in proportion to the whole token's size. Where
@@ -163,53 +127,50 @@ NextRun next_run(const Job& job, int64_t begin, int64_t end) {
 template <class T>
 class RunRotations {
  public:
-    RunRotations(const Job& job, const Rows<T>& rows, const NextRun& next, Scratch& s)
-        : job_(job), rows_(rows), next_(next), s_(s) {
+    RunRotations(const Job& job, const Rows<T>& rows, Scratch& s) : job_(job), rows_(rows), s_(s) {
         for (int t = 0; t < rows.tokens; ++t) start(t);
     }
 
     void add(int64_t draw) {
         const float* signs = draw_signs(job_.params.signs, draw, job_.neurons);
         const int64_t part = job_.plan.part;
-        T* zz = as<T>(s_.run_sums[0]);
-        T* xz = as<T>(s_.run_sums[1]);
         double* sums = s_.sums + (kRotated + 2 * draw) * job_.neurons;
         for (int64_t first = 0; first < job_.neurons; first += part) {
             RotatedRun<T> run;
             run.tokens = rows_.tokens;
             run.pivot_a = as<T>(s_.pivot[0]) + first;
             for (int t = 0; t < rows_.tokens; ++t) {
-                run.a[t] = rows_.a[t] + first;
-                run.z[t] = finish(t, signs, first, draw == 0 ? next_.a[t] : Ahead{});
+                run.a[t] = row(rows_.a, t) + first;
+                run.z[t] = finish(t, signs, first);
             }
-            kernels_.rotated_run(run, part, zz, xz);
-            kernels_.flush(zz, sums + first, part);
-            kernels_.flush(xz, sums + job_.neurons + first, part);
+            kernels_.rotated_run(run, part, sums + first, sums + job_.neurons + first);
         }
     }
 
  private:
+    static const T* row(const void* const* rows, int t) { return static_cast<const T*>(rows[t]); }
+
     void start(int t) {
         const T* pivot = as<T>(s_.pivot[1]);
         const float* signs = first_signs(job_.params.signs);
-        const T square = kernels_.rotate_first(job_.plan, rows_.b[t], pivot, signs, next_.b[t], mid<T>(t));
+        const T square = kernels_.rotate_first(job_.plan, row(rows_.b, t), pivot, signs, mid<T>(t));
         large_[t] = std::is_same_v<T, float> && !(square <= kLargeToken * s_.usual_square);
         if (!large_[t]) return;
         for (int64_t i = 0; i < job_.neurons; ++i) {
-            s_.delta[i] = static_cast<double>(rows_.b[t][i]) - static_cast<double>(pivot[i]);
+            s_.delta[i] = static_cast<double>(row(rows_.b, t)[i]) - static_cast<double>(pivot[i]);
         }
-        kernels<double>(job_.level).rotate_first(job_.plan, s_.delta, nullptr, signs, {}, mid<double>(t));
+        kernels<double>(job_.level).rotate_first(job_.plan, s_.delta, nullptr, signs, mid<double>(t));
     }
 
     // A part of a token's second round.
-    const T* finish(int t, const float* signs, int64_t first, const Ahead& ahead) {
+    const T* finish(int t, const float* signs, int64_t first) {
         const int64_t part = job_.plan.part;
         T* z = as<T>(s_.rotated) + t * part;
         if (large_[t]) {
-            kernels<double>(job_.level).rotate_second(job_.plan, mid<double>(t), signs, first, ahead, s_.delta);
+            kernels<double>(job_.level).rotate_second(job_.plan, mid<double>(t), signs, first, s_.delta);
             std::transform(s_.delta, s_.delta + part, z, [](double value) { return static_cast<T>(value); });
         } else {
-            kernels_.rotate_second(job_.plan, mid<T>(t), signs, first, ahead, z);
+            kernels_.rotate_second(job_.plan, mid<T>(t), signs, first, z);
         }
         return z;
     }
@@ -222,7 +183,6 @@ class RunRotations {
 
     const Job& job_;
     const Rows<T>& rows_;
-    const NextRun& next_;
     Scratch& s_;
     const Kernels<T>& kernels_ = kernels<T>(job_.level);
     bool large_[kRunTokens];
@@ -240,8 +200,6 @@ bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
     if constexpr (std::is_same_v<T, float>) {
         if (job.draws > 0) take_usual_square(job, first, count, s);
     }
-    for (std::byte* sums : s.run_sums) std::fill_n(as<T>(sums), job.neurons, T(0));
-
     const bool direct = std::is_same_v<T, float> && job.draws == 0 && p.a.dtype == p.b.dtype && is_narrow(p.a.dtype);
     for (int64_t token = first; token < first + count; token += kRunTokens) {
         const int tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
@@ -250,10 +208,9 @@ bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
             continue;
         }
         const Rows<T> rows = fetch_rows<T>(job, token, tokens, s);
-        add_pairs(job, rows, s);
+        add_pairs<T>(job, rows.a, rows.b, kDType<T>, tokens, s);
         if (job.draws == 0) continue;
-        const NextRun next = next_run(job, token + kRunTokens, first + count);
-        RunRotations<T> rotations(job, rows, next, s);
+        RunRotations<T> rotations(job, rows, s);
         for (int64_t draw = 0; draw < job.draws; ++draw) rotations.add(draw);
     }
     return fits;
@@ -314,7 +271,7 @@ BadValue find_bad(const Job& job, int64_t first, int64_t count, Scratch& s) {
     for (int64_t token = first; token < first + count; ++token) {
         for (const bool in_b : {false, true}) {
             const Matrix& matrix = in_b ? job.params.b : job.params.a;
-            const double* values = fetch(job, matrix, token, as<double>(s.converted[0]));
+            const double* values = fetch(job, matrix, token, as<double>(s.converted));
             for (int64_t i = 0; i < job.neurons; ++i) {
                 const BadValue value = {in_b, job.row(token), i, values[i]};
                 if (!std::isfinite(value.value)) return value;
@@ -339,8 +296,8 @@ std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t cou
 
 int64_t scratch_size(int64_t neurons, int64_t draws) {
     const int64_t rotated = draws > 0 ? kRunTokens * (mid_bytes(neurons) + piece<double>(neurons)) : 0;
-    return piece<double>(moment_rows(draws) * neurons) + 5 * piece<double>(neurons) +
-           RowScratch<double>::size(neurons) + 2 * piece<double>(kRunTokens * neurons) + rotated;
+    return piece<double>(moment_rows(draws) * neurons) + 3 * piece<double>(neurons) +
+           RowScratch<double>::size(neurons) + piece<double>(2 * kRunTokens * neurons) + rotated;
 }
 
 Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws) {
@@ -349,11 +306,8 @@ Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws) {
     s.sums = workspace.take<double>(moment_rows(draws) * neurons);
     s.delta = workspace.take<double>(neurons);
     s.row = RowScratch<double>::take(workspace, neurons);
-    for (int side = 0; side < 2; ++side) {
-        s.pivot[side] = take(neurons);
-        s.converted[side] = take(kRunTokens * neurons);
-        s.run_sums[side] = take(neurons);
-    }
+    for (auto& pivot : s.pivot) pivot = take(neurons);
+    s.converted = take(2 * kRunTokens * neurons);
     if (draws > 0) {
         s.mid = workspace.take<std::byte>(kRunTokens * mid_bytes(neurons));
         s.rotated = take(kRunTokens * neurons);

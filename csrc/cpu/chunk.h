@@ -33,10 +33,9 @@ struct Scratch {
     double* delta;            // [neurons]
     RowScratch<double> row;   // of one row in float64
     std::byte* pivot[2];      // [neurons] of T, for a and b
-    std::byte* converted[2];  // [kRunTokens, neurons] of T
+    std::byte* converted;     // [2 * kRunTokens, neurons] of T: rows of a, then of b
     std::byte* mid;           // [kRunTokens, mid_size(neurons)] of T: the first round of a run; none without draws
     std::byte* rotated;       // [kRunTokens, part] of T: the second round of a run, part by part; none without draws
-    std::byte* run_sums[2];   // [neurons] of T
     double usual_square;      // the median squared distance of the chunk's sampled tokens of b from the pivot
 };
 

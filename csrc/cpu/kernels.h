@@ -16,6 +16,9 @@ namespace univfast::cpu {
 // follows at the memory's rate: 32 took 10% longer.
 constexpr int kRunTokens = 8;
 
+// Tokens that `middle` can sort.
+constexpr int kMostSamples = 16;
+
 // Rows of the sums that paired_run adds to: sums of x = a - pivot_a and y = b - pivot_b.
 enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
 
@@ -37,34 +40,28 @@ struct RotatedRun {
     const T* pivot_a;  // [neurons]
 };
 
-// A row that will be read soon: brought into the cache on the way, so that memory and arithmetic work at once.
-struct Ahead {
-    const std::byte* row = nullptr;  // of neuron 0; null: none
-    int64_t element_size = 0;        // bytes
-};
-
 template <class T>
 struct Kernels {
+    // middle[i] = the mean of the middle half of rows [samples, neurons] (contiguous), taken from one of them: exactly
+    // the value where all are equal. Returns the smallest distance, other than 0, of a neuron's smallest sample from
+    // its largest; infinity if all are 0.
+    T (*middle)(const T* rows, int samples, int64_t neurons, T* middle);
+
     // sums[row * stride + i] += the run's sums, for i in 0 .. neurons.
     void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
 
     // mid [neurons + turn] = the first round of x - pivot, or of x where pivot is null, and its first values once more
     // behind it. signs [kStages, neurons]. Returns the sum of (x[i] - pivot[i])^2.
-    T (*rotate_first)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, const Ahead& ahead,
-                      T* mid);
+    T (*rotate_first)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* mid);
 
     // z [part] = the second round of mid: neurons first .. first + part, where part divides first.
-    void (*rotate_second)(const RotationPlan& plan, const T* mid, const float* signs, int64_t first,
-                          const Ahead& ahead, T* z);
+    void (*rotate_second)(const RotationPlan& plan, const T* mid, const float* signs, int64_t first, T* z);
 
     // The sum of (x[i] - pivot[i])^2.
     T (*squared_distance)(const T* x, const T* pivot, int64_t neurons);
 
     // zz[i] += z[t, i]^2; xz[i] += (a[t, i] - pivot_a[i]) z[t, i], over the run's tokens t.
-    void (*rotated_run)(const RotatedRun<T>& run, int64_t neurons, T* zz, T* xz);
-
-    // sums[i] += run_sums[i], and run_sums[i] = 0.
-    void (*flush)(T* run_sums, double* sums, int64_t neurons);
+    void (*rotated_run)(const RotatedRun<T>& run, int64_t neurons, double* zz, double* xz);
 
     // mean, m2 [neurons], of `before` tokens, take in the run's tokens (rows [neurons]).
     void (*moments_run)(const T* const* rows, int tokens, int64_t neurons, double before, double* mean, double* m2);

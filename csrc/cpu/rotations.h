@@ -32,7 +32,7 @@ struct RowScratch {
 template <class T>
 void finish_row(const Kernels<T>& kernels, const RotationPlan& plan, const T* mid, const float* signs, T* rotated) {
     for (int64_t first = 0; first < plan.neurons; first += plan.part) {
-        kernels.rotate_second(plan, mid, signs, first, {}, rotated + first);
+        kernels.rotate_second(plan, mid, signs, first, rotated + first);
     }
 }
 
@@ -41,7 +41,7 @@ template <class T, class Use>
 void rotate_row(const Kernels<T>& kernels, const RotationPlan& plan, const Signs& signs, const T* x,
                 const RowScratch<T>& scratch, const Use& use) {
     if (signs.draws == 0) return;
-    kernels.rotate_first(plan, x, nullptr, first_signs(signs), {}, scratch.mid);
+    kernels.rotate_first(plan, x, nullptr, first_signs(signs), scratch.mid);
     for (int64_t draw = 0; draw < signs.draws; ++draw) {
         finish_row(kernels, plan, scratch.mid, draw_signs(signs, draw, plan.neurons), scratch.rotated);
         use(draw);
