@@ -109,6 +109,7 @@ void py_rotate(const Matrix& x, const Signs& signs, uintptr_t output, std::pair<
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     using namespace py::literals;
     m.attr("SIGN_STAGES") = kStages;
+    m.attr("COMMON_ROUNDS") = kCommonRounds;
     m.attr("COMPILER") = __VERSION__;
     m.def("simd_level", &simd_level);
     m.def("simd_levels", [] {

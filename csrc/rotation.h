@@ -10,7 +10,8 @@
 // every block to all blocks, in groups, so that the second round mixes all with all. Where the blocks are too many
 // for their size, W mixes across them too: with p the largest power of two <= m, it transforms across the first p
 // blocks, puts new signs on the last p blocks, and transforms across those. (The new signs keep two transforms of
-// nearly the same neurons from undoing each other.)
+// nearly the same neurons from undoing each other.) Layers of fewer than kMinBlock neurons have a middle round, W S P,
+// common to all draws: two rounds of so few neurons are too often a mere permutation.
 //
 // Each step is orthogonal, so R is, for every N, without padding. Every entry of R has mean 0 and variance 1/N (within
 // a few percent), and is a sum of many independent signs. Given S_0, which spreads every vector evenly, the draws are
@@ -24,7 +25,8 @@
 
 namespace univfast {
 
-constexpr int kStages = 2;  // rows of signs a round; the second is used where W mixes across blocks
+constexpr int kStages = 2;        // rows of signs a round; the second is used where W mixes across blocks
+constexpr int kCommonRounds = 2;  // the first and the middle one
 // In neurons: blocks of fewer are narrower than a few vector registers, and the width is treated as odd.
 constexpr int64_t kMinBlock = 64;
 // Neurons that P moves together, in layers of at least kMinGrouped: the widest vector register holds so many.
@@ -45,6 +47,7 @@ struct RotationPlan {
     int64_t group;      // neurons
     int64_t stride;     // neurons: P(first neuron of group g) is g * stride + turn, modulo N
     int64_t turn;       // neurons
+    bool middle_round;
 };
 
 // P is a permutation because the stride, in groups, has no divisor in common with their number; near sqrt(1/2) of
@@ -78,7 +81,8 @@ UNIVFAST_HOST_DEVICE inline RotationPlan rotation_plan(int64_t neurons) {
             across ? neurons : block,
             group,
             deal_stride(neurons / group) * group % neurons,
-            kTurn % neurons};
+            kTurn % neurons,
+            neurons < kMinBlock};
 }
 
 // Where P takes neuron i of the second round from.
@@ -94,7 +98,7 @@ UNIVFAST_HOST_DEVICE inline uint64_t mix64(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// 64 signs: bit i is set where the sign of neuron 64 * word + i is -1. `round` is 0 for the first, 1 + d for draw d.
+// 64 signs: bit i is set where the sign of neuron 64 * word + i is -1. `round` is kCommonRounds + d for draw d.
 UNIVFAST_HOST_DEVICE inline uint64_t sign_word(uint64_t seed, uint64_t round, uint64_t stage, uint64_t word) {
     return mix64(mix64(mix64(mix64(seed) ^ round) ^ stage) ^ word);
 }

@@ -22,8 +22,8 @@ struct Matrix {
     int64_t row_stride;  // may be negative or 0
 };
 
-// The signs of the structured rotation (rotation.h): [1 + draws, kStages, neurons], contiguous, each +1 or -1; those of
-// the first round, then those of each draw.
+// The signs of the structured rotation (rotation.h): [kCommonRounds + draws, kStages, neurons], contiguous, each +1 or
+// -1; those of the common rounds, then those of each draw.
 struct Signs {
     const float* data;
     int64_t draws;
@@ -168,7 +168,7 @@ void rotated_variance(const RotatedVarianceParams& params);
 
 // ---- structured rotation --------------------------------------------------------------------------------
 
-// Fills signs [1 + draws, kStages, neurons] from a seed. The same on every machine.
+// Fills signs [kCommonRounds + draws, kStages, neurons] from a seed. The same on every machine.
 void rotation_signs(float* signs, int64_t draws, int64_t neurons, uint64_t seed);
 
 // output [draws, rows, neurons] (contiguous, of x's dtype, not overlapping x): each row of x rotated by each draw,

@@ -106,10 +106,12 @@ def structured_rotation(x: Array, draw: int, seed: int, fresh_signs: bool = True
     rest = (blocks - window) * block
     group = 16 if block >= 64 and n >= 512 else 1
     stride = next(s for s in count(n // group * 181 // 256) if gcd(s, n // group) == 1)
+    numbers = (0, 1, 2 + draw) if n < 64 else (0, 2 + draw)
+    layer = reference.layer_seed(seed, LAYER)
+    rounds = [reference.rotation_signs(n, number, layer) for number in numbers]
     y = np.array(x, dtype=np.float64)
-    for round_ in (0, 1 + draw):
-        signs = reference.rotation_signs(n, round_, reference.layer_seed(seed, LAYER))
-        if round_ > 0:
+    for i, signs in enumerate(rounds):
+        if i > 0:
             groups = np.roll(y, -5, axis=-1).reshape(len(y), -1, group)
             y = groups[:, np.arange(n // group) * stride % (n // group)].reshape(len(y), n)
         y = hadamard_transform((y * signs[0]).reshape(len(y), -1, block)).reshape(len(y), n)

@@ -21,6 +21,7 @@ class Tile:
     def __init__(self, *, c: CoMoments, row_inverse: int, skip: int, threads: int) -> None: ...
 
 SIGN_STAGES: int
+COMMON_ROUNDS: int
 COMPILER: str
 
 def simd_level() -> str: ...

@@ -21,6 +21,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
     ) from error
 
 __all__ = [
+    "COMMON_ROUNDS",
     "SIGN_STAGES",
     "BadValue",
     "Best",
@@ -47,6 +48,7 @@ _DTYPES = {
 _ALIGNMENT = 64  # bytes, as workspace.h asks
 
 SIGN_STAGES = _native.SIGN_STAGES
+COMMON_ROUNDS = _native.COMMON_ROUNDS
 compiler = _native.COMPILER
 simd_level = _native.simd_level
 simd_levels = _native.simd_levels
@@ -83,8 +85,8 @@ def _co_moments(c: Tensor) -> _native.CoMoments:
 
 
 def _signs(signs: Tensor) -> _native.Signs:
-    """Describes what `rotation_signs` returns: a first round, and a second one of each draw."""
-    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - 1)
+    """Describes what `rotation_signs` returns."""
+    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - COMMON_ROUNDS)
 
 
 def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
@@ -94,11 +96,11 @@ def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
-    """Signs of the structured rotation, ``[1 + draws, stages, neurons]``, from a 64-bit seed.
+    """Signs of the structured rotation, ``[rounds + draws, stages, neurons]``, from a 64-bit seed.
 
-    Those of the first round, which all draws share, then those of each draw's second round.
+    Those of the `COMMON_ROUNDS`, which all draws share, then those of each draw's own round.
     """
-    signs = torch.empty(1 + draws, SIGN_STAGES, neurons)
+    signs = torch.empty(COMMON_ROUNDS + draws, SIGN_STAGES, neurons)
     _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
     return signs
 
@@ -110,7 +112,7 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
     """
     threads = torch.get_num_threads()
     matrix = _matrix(x)
-    output = torch.empty(len(signs) - 1, *x.shape, dtype=x.dtype)
+    output = torch.empty(len(signs) - COMMON_ROUNDS, *x.shape, dtype=x.dtype)
     owner, workspace = _workspace(_native.rotate_workspace(matrix, threads))
     _native.rotate(
         x=matrix,
@@ -140,7 +142,7 @@ def paired_moments(
         prevents it.
     """
     tokens = a.shape[0] if rows is None else rows.shape[0]
-    neurons, draws = a.shape[1], len(signs) - 1
+    neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS
     moments = torch.empty(5 + 2 * draws, neurons, dtype=torch.float64)
     owner, workspace = _workspace(_native.paired_workspace(tokens, neurons, draws, threads))
     bad = _native.paired_moments(
@@ -305,7 +307,7 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
 
     ``c`` is float64 ``[neurons, neurons]``, the co-moments within one layer.
     """
-    draws = len(signs) - 1
+    draws = len(signs) - COMMON_ROUNDS
     variance = torch.empty(draws, c.shape[1], dtype=torch.float64)
     matrix = _co_moments(c)
     size = _native.rotated_variance_workspace(matrix, draws, threads)

@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 
 # As csrc/rotation.h has them, in neurons.
 _STAGES = 2
+_COMMON_ROUNDS = 2
 _MIN_BLOCK = 64
 _GROUP = 16
 _MIN_GROUPED = 512
@@ -61,7 +62,7 @@ def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def rotation_signs(neurons: int, number: int, seed: int) -> Array:
     """Signs of a round of the structured rotation, ``[stages, neurons]``, each +1 or -1.
 
-    Round 0 is the first, which all draws share; ``1 + draw`` is the second of a draw.
+    Round 0 is the first and 1 the middle one, which all draws share; ``2 + draw`` is a draw's own.
     """
     word = np.arange(-(-neurons // 64), dtype=np.uint64)
     rows = []
@@ -93,7 +94,7 @@ def _deal(neurons: int, group: int) -> NDArray[np.intp]:
 
 
 def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
-    """Two rounds of random signs and Walsh-Hadamard transforms, and a permutation between them.
+    """Rounds of random signs and Walsh-Hadamard transforms, and a permutation between them.
 
     ``csrc/rotation.h`` says why it is built so.
     """
@@ -113,13 +114,14 @@ def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
         first[: window * block, : window * block] = across
         second[rest:, rest:] = across
 
+    common = range(_COMMON_ROUNDS) if neurons < _MIN_BLOCK else [0]
+    rounds = [rotation_signs(neurons, i, seed) for i in (*common, _COMMON_ROUNDS + draw)]
+    dealt = _deal(neurons, _GROUP if grouped else 1)
     r = np.eye(neurons)
-    for number in (0, 1 + draw):
-        signs = rotation_signs(neurons, number, seed)
+    for i, signs in enumerate(rounds):
         flips = np.where(np.arange(neurons) < rest, 1.0, signs[1])
-        r = second @ (flips[:, None] * (first @ (transform @ (signs[0][:, None] * r))))
-        if number == 0:
-            r = r[_deal(neurons, _GROUP if grouped else 1)]
+        dealt_r = r[dealt] if i > 0 else r
+        r = second @ (flips[:, None] * (first @ (transform @ (signs[0][:, None] * dealt_r))))
     return r
 
 

@@ -71,12 +71,13 @@ class HadamardRotations:
     """Structured: O(N log N) a row, exactly orthogonal for every width (``csrc/rotation.h``)."""
 
     def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
+        common = native.COMMON_ROUNDS
         signs = native.rotation_signs(neurons, draws.stop, layer_seed(seed, layer))
-        self.signs = torch.cat([signs[:1], signs[1 + draws.start :]])
+        self.signs = torch.cat([signs[:common], signs[common + draws.start :]])
 
     @property
     def draws(self) -> int:
-        return len(self.signs) - 1
+        return len(self.signs) - native.COMMON_ROUNDS
 
     def apply(self, x: Tensor) -> Tensor:
         return native.rotate(x.contiguous(), self.signs)

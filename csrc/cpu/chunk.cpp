@@ -152,7 +152,7 @@ class RunRotations {
 
     void start(int t) {
         const T* pivot = as<T>(s_.pivot[1]);
-        const float* signs = first_signs(job_.params.signs);
+        const float* signs = common_signs(job_.params.signs);
         const T square = kernels_.rotate_first(job_.plan, row(rows_.b, t), pivot, signs, mid<T>(t));
         large_[t] = std::is_same_v<T, float> && !(square <= kLargeToken * s_.usual_square);
         if (!large_[t]) return;

@@ -233,7 +233,7 @@ void rotated_variance(const RotatedVarianceParams& params) {
         for (int64_t draw = 0; draw < draws; ++draw) std::fill_n(sums[part * draws + draw], n, 0.0);
         for (int64_t k = part * n / kVarianceParts; k < (part + 1) * n / kVarianceParts; ++k) {
             s.unit[k] = 1;
-            level.float64.rotate_first(plan, s.unit, nullptr, first_signs(params.signs), s.unit_row.mid);
+            level.float64.rotate_first(plan, s.unit, nullptr, common_signs(params.signs), s.unit_row.mid);
             s.unit[k] = 0;
             rotate_row(level.float64, plan, params.signs, c.data + k * c.row_stride, s.row, [&](int64_t draw) {
                 finish_row(level.float64, plan, s.unit_row.mid, draw_signs(params.signs, draw, n), s.unit_row.rotated);

@@ -34,7 +34,7 @@ void rotate_rows(const RotateParams& params) {
 }  // namespace cpu
 
 void rotation_signs(float* signs, int64_t draws, int64_t neurons, uint64_t seed) {
-    for (int64_t round = 0; round < 1 + draws; ++round) {
+    for (int64_t round = 0; round < kCommonRounds + draws; ++round) {
         for (int64_t stage = 0; stage < kStages; ++stage, signs += neurons) {
             for (int64_t first = 0; first < neurons; first += 64) {
                 const uint64_t word = sign_word(seed, static_cast<uint64_t>(round), static_cast<uint64_t>(stage),

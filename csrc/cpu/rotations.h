@@ -9,10 +9,10 @@ namespace univfast::cpu {
 // Values of a row between the two rounds: what rotate_first writes.
 inline int64_t mid_size(int64_t neurons) { return neurons + kTurn; }
 
-inline const float* first_signs(const Signs& signs) { return signs.data; }
+inline const float* common_signs(const Signs& signs) { return signs.data; }
 
 inline const float* draw_signs(const Signs& signs, int64_t draw, int64_t neurons) {
-    return signs.data + (1 + draw) * kStages * neurons;
+    return signs.data + (kCommonRounds + draw) * kStages * neurons;
 }
 
 // Room for one row on its way, of T.
@@ -41,7 +41,7 @@ template <class T, class Use>
 void rotate_row(const Kernels<T>& kernels, const RotationPlan& plan, const Signs& signs, const T* x,
                 const RowScratch<T>& scratch, const Use& use) {
     if (signs.draws == 0) return;
-    kernels.rotate_first(plan, x, nullptr, first_signs(signs), scratch.mid);
+    kernels.rotate_first(plan, x, nullptr, common_signs(signs), scratch.mid);
     for (int64_t draw = 0; draw < signs.draws; ++draw) {
         finish_row(kernels, plan, scratch.mid, draw_signs(signs, draw, plan.neurons), scratch.rotated);
         use(draw);
