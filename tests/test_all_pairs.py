@@ -114,14 +114,20 @@ def assert_matches(
             best = np.where(np.isnan(expected), np.nan, taken(matrix)[1])
             assert_close(found.rotated[draw], best, limit, f"{name}: rotated r")
         return
-    # Assignments of equal sums may differ, where r is as good as equal.
-    assert abs(np.nansum(found.correlation.numpy()) - np.nansum(expected)) <= limit * len(r)
+    assert_assigned(found.correlation, expected, limit, f"{name}: r")
+    dead = np.isnan(r).all(axis=0)  # nobody's partner in a rotation either
     for draw, matrix in enumerate(rotated):
-        got, best = found.rotated[draw].numpy(), taken(matrix)[1]
-        unmatched = np.isnan(found.correlation.numpy())
-        assert np.isnan(got[unmatched]).all()
-        if not unmatched.any() and not np.isnan(best).any():
-            assert abs(got.sum() - best.sum()) <= limit * len(r)
+        assigned = taken(np.where(dead, np.nan, matrix))[1]
+        assert_assigned(found.rotated[draw], assigned, limit, f"{name}: rotated r")
+
+
+def assert_assigned(got: Tensor, expected: Array, limit: float, name: str) -> None:
+    """r of as many pairs, with the same sum; of the same pairs where r is exact enough to tell."""
+    assert int((~got.isnan()).sum()) == (~np.isnan(expected)).sum(), f"{name}: other pairs"
+    off = abs(np.nansum(got.numpy()) - np.nansum(expected))
+    assert off <= limit * len(expected), f"{name}: sum off by {off}"
+    if limit == limit_of(F64):
+        assert_close(got, expected, limit, name)
 
 
 def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
@@ -158,6 +164,20 @@ def test_every_matching_rotation_and_dtype(
     limit = limit_of(dtype)
     assert_matches(found[0], *exact(a, b, rotation, 2, 3), match, limit, "A in B")
     assert_matches(found[1], *exact(b, a, rotation, 2, 3), match, limit, "B in A")
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize(
+    ("widths_a", "widths_b"), [((20, 30), (25, 25)), ((30, 20), (13, 9)), ((9,), (33, 64))], ids=str
+)
+def test_one_to_one_of_every_size(
+    widths_a: tuple[int, ...], widths_b: tuple[int, ...], rotation: str, small_chunks: int
+) -> None:
+    a, b = models(300, widths_a, widths_b)
+    b["b0"][:, :3] = 7
+    found = matches_of(accumulated(a, b, rotation=rotation, draws=3, reverse=True), "one-to-one")
+    for one, other, matches in ((a, b, found[0]), (b, a, found[1])):
+        assert_matches(matches, *exact(one, other, rotation, 3, 0), "one-to-one", 1e-12)
 
 
 SHAPES = [
@@ -352,8 +372,11 @@ def test_one_to_one_of_unequal_sizes_leaves_neurons_over(narrow: str, wide: str)
     assert result.summary["dead"] == 1
     assert torch.equal(result.correlation.isnan(), ~matched)
     assert not bool(result.universal[~matched].any())
+    assert result.excess[matched].isfinite().all()
+    # A draw leaves over as many, but others.
     assert result.null_excess is not None
-    assert result.null_excess[:, ~matched].isnan().all()
+    assert (~result.null_excess.isnan()).sum(dim=1).tolist() == [19] * 3
+    assert bool((~result.null_excess[:, ~matched & ~result.dead].isnan()).any()) == (wide == "a")
 
 
 def test_what_is_all_dead() -> None:

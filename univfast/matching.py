@@ -59,8 +59,8 @@ class Matches:
         correlation: r with the match, float64; NaN where there is none.
         match_layer: number of the match's layer in ``layers``, int64; -1 where there is none.
         match_neuron: number of the match in its layer, int64; -1 where there is none.
-        rotated: the same r after each rotation, float64 ``[draws, neurons]``; NaN where there is
-            no match in it, or none without it.
+        rotated: r with the match in each rotation, float64 ``[draws, neurons]``; NaN where there is
+            none in it, and for the dead.
         dead: without variance (by index: in either model), bool.
         mutual: the match is this neuron's best, and this neuron is the best of its match, bool;
             None by index.
@@ -85,13 +85,16 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
     """The matches of neurons with those of the same number, layer after layer."""
     widths = [len(layer.correlation) for layer in layers]
     correlation = torch.cat([layer.correlation for layer in layers])
+    dead = correlation.isnan()
+    rotated = torch.cat([layer.rotated for layer in layers], dim=1)
     return Matches(
         layers=tuple(layer.match_layer for layer in layers),
         correlation=correlation,
         match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
         match_neuron=torch.cat([torch.arange(width) for width in widths]),
-        rotated=torch.cat([layer.rotated for layer in layers], dim=1),
-        dead=correlation.isnan(),
+        # A neuron that is constant in B alone has an r with rotations of B.
+        rotated=torch.where(dead, torch.nan, rotated),
+        dead=dead,
     )
 
 
@@ -191,7 +194,7 @@ class Search:
             correlation=correlation,
             match_layer=layer,
             match_neuron=neuron,
-            rotated=torch.where(match >= 0, rotated, torch.nan),
+            rotated=rotated,
             dead=~self._alive,
             mutual=mutual,
             top_correlation=torch.where(found, self._top.correlation, torch.nan),
@@ -204,12 +207,14 @@ class Search:
     ) -> Matches:
         """The assignment that maximises the sum of r, once `add` was given all layers at once.
 
-        Neurons are left over where one model has more, and where they are constant.
+        Neurons are left over where one model has more, and where they are constant. A rotation has
+        none that are constant: as many are left over, so that a draw has no more matches.
         """
         inverse = matched.inverse_norm[:, None]
         r = cross * inverse * searched.inverse_norm
         match = self._assign(r)
         correlation = _taken(r, match)
+        dead = searched.inverse_norm.isnan()
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
@@ -219,6 +224,7 @@ class Search:
                 moments = searched.second_moments(i, rotations, draws, self._threads)[0]
                 turned = rotations.apply(cross[:, part].contiguous())[0]
                 r[:, part] = turned * inverse * _inverse_root(moments)
+            r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(r))
         return self._matches(match, correlation, rotated)
 

@@ -19,9 +19,9 @@ class Statistics:
     """What follows, over all layers; float64 ``[neurons]`` unless said otherwise.
 
     ``null_excess`` ``[draws, neurons]`` is the excess of each draw over the mean of the other
-    draws, and ``chance_counts`` ``[draws]`` how many live neurons pass the threshold in each. With
-    fewer than two draws there is no null: these two are None, the standard deviation, p and q are
-    NaN.
+    draws, for every neuron that has a match in that draw, and ``chance_counts`` ``[draws]`` how
+    many pass the threshold in each. With fewer than two draws there is no null: these two are None,
+    the standard deviation, p and q are NaN.
     """
 
     baseline: Tensor
@@ -39,28 +39,32 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
+    One-to-one, a neuron may have a match here and be left over in every draw (for the null: here is
+    a draw, and the draws are the others). Its baseline is then the mean over the draws of all
+    neurons of its layer that have a match; of all layers, if none has. So a draw is treated as the
+    model itself, and no match is left out.
+
     Args:
         correlation: r of each neuron, layer after layer, float64 ``[neurons]``; NaN where there is
             none.
-        rotated: r with each rotation, float64 ``[draws, neurons]``; NaN where there is none, which
-            counts as a draw less.
+        rotated: r with each rotation, float64 ``[draws, neurons]``; NaN where there is none. Dead
+            neurons have none.
         widths: neurons of each layer; null excesses are pooled within a layer.
         threshold: of the excess, above which a neuron is universal.
     """
+    there = ~rotated.isnan()
+    values = rotated.nan_to_num(nan=0.0)
+    total, count = values.sum(dim=0), there.sum(dim=0)
     absent = torch.full_like(correlation, torch.nan)
-    rotated = torch.where(correlation.isnan(), torch.nan, rotated)
-    baseline = rotated.nanmean(dim=0) if len(rotated) else absent
+    baseline = torch.where(correlation.isnan(), torch.nan, _mean_of_draws(total, count, widths))
     excess = correlation - baseline
     universal = excess > threshold
     if len(rotated) < 2:
         return Statistics(baseline, absent, excess, absent, absent, universal, None, None)
 
-    # A draw minus the mean of the others is (draw - mean) * draws / (draws - 1). Where there is one
-    # draw, that is NaN, as it should be.
-    draws = (~rotated.isnan()).sum(dim=0).double()
-    deviation = rotated - baseline
-    null_excess = deviation * (draws / (draws - 1)).nan_to_num(posinf=torch.nan)
-    std = (deviation.square().nansum(dim=0) / (draws - 1)).sqrt()
+    null_excess = rotated - _mean_of_draws(total - values, count - there.long(), widths)
+    deviation = torch.where(there, rotated - total / count, 0.0)
+    std = (deviation.square().sum(dim=0) / (count - 1)).sqrt()
     parts = zip(
         torch.split(excess, list(widths)),
         torch.split(null_excess, list(widths), dim=1),
@@ -69,7 +73,7 @@ def statistics(
     p_value = torch.cat([_p_values(own, null) for own, null in parts])
     return Statistics(
         baseline,
-        torch.where(draws > 1, std, torch.nan),
+        torch.where((count > 1) & ~correlation.isnan(), std, torch.nan),
         excess,
         p_value,
         _q_values(p_value),
@@ -77,6 +81,22 @@ def statistics(
         null_excess,
         (null_excess > threshold).sum(dim=1),  # NaN never passes
     )
+
+
+def _mean_of_draws(total: Tensor, count: Tensor, widths: Sequence[int]) -> Tensor:
+    """Of sums over draws and the number of draws with a match, ``[..., neurons]``: the mean.
+
+    Where there is none: that over the neurons of the layer; failing that, over all.
+    """
+
+    def over_neurons(total: Tensor, count: Tensor) -> Tensor:
+        mean = total.sum(dim=-1, keepdim=True) / count.sum(dim=-1, keepdim=True)
+        return mean.expand_as(total)
+
+    layers = (torch.split(x, list(widths), dim=-1) for x in (total, count))
+    layer = torch.cat([over_neurons(*part) for part in zip(*layers, strict=True)], dim=-1)
+    filled = torch.where(layer.isnan(), over_neurons(total, count), layer)
+    return torch.where(count > 0, total / count, filled)
 
 
 def _p_values(excess: Tensor, null_excess: Tensor) -> Tensor:
