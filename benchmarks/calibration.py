@@ -219,7 +219,7 @@ def averaged_first(shape: Shape, size: Size, seed: int) -> Tensor:
     averages = [np.mean(rotated[i : i + 4], axis=0) for i in range(0, len(rotated), 4)]
     highest = torch.from_numpy(np.stack([reference.best(average)[1] for average in averages]))
     correlation = torch.from_numpy(reference.best(r)[1])
-    return statistics(correlation, highest, [size.neurons], 0.5).p_value
+    return statistics(correlation[None], highest[None], [size.neurons], 0.5).p_value
 
 
 class Uniformity(NamedTuple):

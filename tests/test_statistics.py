@@ -37,8 +37,8 @@ def random_layers(
 
 def ours(layers: list[Measured], threshold: float) -> Statistics:
     return statistics(
-        torch.from_numpy(np.concatenate([r for r, _ in layers])),
-        torch.from_numpy(np.concatenate([rotated for _, rotated in layers], axis=1)),
+        torch.from_numpy(np.concatenate([r for r, _ in layers]))[None],
+        torch.from_numpy(np.concatenate([rotated for _, rotated in layers], axis=1))[None],
         [len(r) for r, _ in layers],
         threshold,
     )

@@ -48,7 +48,8 @@ class CorrelationResult:
     """How each neuron of A correlates with its match in B, against rotations of B.
 
     All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU. With
-    several other models, numbers are means over those in which a neuron has a match.
+    several other models, numbers are means over those in which a neuron has a match: excess is the
+    mean of its excess in each of them.
 
     Attributes:
         layer: name of each neuron's layer in A, ``[neurons]``.
@@ -229,8 +230,8 @@ def make_result(
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
     stats = statistics(
-        correlation,
-        torch.stack([m.rotated for m in matches]).nanmean(dim=0),
+        correlations,
+        torch.stack([m.rotated for m in matches]),
         layers.widths,
         threshold,
     )

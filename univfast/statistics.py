@@ -39,32 +39,38 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
+    With several models, baseline, excess and null excess are those of each model, averaged over the
+    models that a neuron has a match in (for the null: has one in that draw of).
+
     One-to-one, a neuron may have a match here and be left over in every draw (for the null: here is
     a draw, and the draws are the others). Its baseline is then the mean over the draws of all
     neurons of its layer that have a match; of all layers, if none has. So a draw is treated as the
     model itself, and no match is left out.
 
     Args:
-        correlation: r of each neuron, layer after layer, float64 ``[neurons]``; NaN where there is
-            none.
-        rotated: r with each rotation, float64 ``[draws, neurons]``; NaN where there is none. Dead
-            neurons have none.
+        correlation: r of each neuron, layer after layer, with each other model, float64
+            ``[models, neurons]``; NaN where there is none.
+        rotated: r with each rotation, float64 ``[models, draws, neurons]``; NaN where there is
+            none. Dead neurons have none.
         widths: neurons of each layer; null excesses are pooled within a layer.
         threshold: of the excess, above which a neuron is universal.
     """
     there = ~rotated.isnan()
     values = rotated.nan_to_num(nan=0.0)
-    total, count = values.sum(dim=0), there.sum(dim=0)
-    absent = torch.full_like(correlation, torch.nan)
-    baseline = torch.where(correlation.isnan(), torch.nan, _mean_of_draws(total, count, widths))
-    excess = correlation - baseline
+    total, count = values.sum(dim=1, keepdim=True), there.sum(dim=1, keepdim=True)
+    baselines = _mean_of_draws(total, count, widths)[:, 0]
+    excess = (correlation - baselines).nanmean(dim=0)
+    baseline = torch.where(correlation.isnan(), torch.nan, baselines).nanmean(dim=0)
+    absent = torch.full_like(excess, torch.nan)
     universal = excess > threshold
-    if len(rotated) < 2:
+    if rotated.shape[1] < 2:
         return Statistics(baseline, absent, excess, absent, absent, universal, None, None)
 
-    null_excess = rotated - _mean_of_draws(total - values, count - there.long(), widths)
-    deviation = torch.where(there, rotated - total / count, 0.0)
-    std = (deviation.square().sum(dim=0) / (count - 1)).sqrt()
+    others = _mean_of_draws(total - values, count - there.long(), widths)
+    null_excess = (rotated - others).nanmean(dim=0)
+    deviation = (rotated - total / count).nanmean(dim=0)
+    draws = (~deviation.isnan()).sum(dim=0)
+    std = (deviation.square().nansum(dim=0) / (draws - 1)).sqrt()
     parts = zip(
         torch.split(excess, list(widths)),
         torch.split(null_excess, list(widths), dim=1),
@@ -73,7 +79,7 @@ def statistics(
     p_value = torch.cat([_p_values(own, null) for own, null in parts])
     return Statistics(
         baseline,
-        torch.where((count > 1) & ~correlation.isnan(), std, torch.nan),
+        torch.where((draws > 1) & ~excess.isnan(), std, torch.nan),
         excess,
         p_value,
         _q_values(p_value),
