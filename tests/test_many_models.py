@@ -142,6 +142,19 @@ def test_the_published_table_of_two_models(family: tuple[Layers, list[Layers]]) 
     np.testing.assert_array_equal(table["max_corr"], table["mean_corr"])
 
 
+def test_the_published_table_leaves_out_models_without_a_match(
+    family: tuple[Layers, list[Layers]],
+) -> None:
+    a, (b, *_) = family
+    dead = {"y": torch.ones(400, 4)}
+    both, alone = (
+        uf.correlate(a, others, match="best", draws=2).published_columns()
+        for others in ([b, dead], b)
+    )
+    for name, column in alone.items():
+        np.testing.assert_array_equal(both[name], column, err_msg=name)
+
+
 def test_by_index_with_several_models() -> None:
     g = torch.Generator().manual_seed(0)
     a = torch.randn(200, 30, generator=g).to(F64)

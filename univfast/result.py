@@ -114,7 +114,8 @@ class CorrelationResult:
         """The table under the column names of the data published with Gurnee et al. 2024.
 
         There a neuron's correlation is its highest with any neuron of a model (match ``best``), and
-        max, min and mean are over the models; so too for the baseline.
+        max, min and mean are over the models, here over those in which it has a match; so too for
+        the baseline.
 
         Raises:
             InputError: a result of several models that was read back from files, which do not have
@@ -128,12 +129,14 @@ class CorrelationResult:
         models = self.by_model or (self,)
         r = torch.stack([model.correlation for model in models])
         baseline = torch.stack([model.baseline for model in models])
+        low, high = _range(r)
+        low_baseline, high_baseline = _range(baseline)
         numbers = {
-            "max_corr": r.amax(dim=0),
+            "max_corr": high,
             "mean_corr": self.correlation,
-            "min_corr": r.amin(dim=0),
-            "max_baseline": baseline.amax(dim=0),
-            "min_baseline": baseline.amin(dim=0),
+            "min_corr": low,
+            "max_baseline": high_baseline,
+            "min_baseline": low_baseline,
             "mean_baseline": self.baseline,
             "excess_corr": self.excess,
         }
@@ -262,8 +265,7 @@ def make_result(
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
     else:
-        low = correlations.nan_to_num(nan=torch.inf).amin(dim=0)
-        high = correlations.nan_to_num(nan=-torch.inf).amax(dim=0)
+        low, high = _range(correlations)
         by_model = [
             make_result(
                 layers,
@@ -278,14 +280,22 @@ def make_result(
         ]
         result = replace(
             result,
-            correlation_min=torch.where(correlation.isnan(), torch.nan, low),
-            correlation_max=torch.where(correlation.isnan(), torch.nan, high),
+            correlation_min=low,
+            correlation_max=high,
             by_model=tuple(by_model),
         )
     result.summary.update(_counts(result, stats))
     result.summary.update(_match_counts(result, layers, matches))
     result.summary.update(device="cpu", seconds=seconds, layers=_layer_rows(result, layers))
     return result
+
+
+def _range(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest over the models ``[models, neurons]``; NaN where all are."""
+    absent = values.isnan().all(dim=0)
+    low = values.nan_to_num(nan=torch.inf).amin(dim=0)
+    high = values.nan_to_num(nan=-torch.inf).amax(dim=0)
+    return torch.where(absent, torch.nan, low), torch.where(absent, torch.nan, high)
 
 
 def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str], Tensor]:
