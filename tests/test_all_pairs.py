@@ -30,6 +30,7 @@ from torch import Tensor
 
 import univfast as uf
 from univfast import all_pairs, co_moments, correlation, native, reference
+from univfast.cli import main
 from univfast.matching import Matches
 
 Layers = dict[str, Tensor]
@@ -537,7 +538,11 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
     paths = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
     options = correlation.PairOptions(correlation.RotationOptions(rotation, 3, 0), reverse=True)
     layers_b = co_moments.Layout(("b0", "b1"), (30, 45))
-    enough = all_pairs.state_bytes(co_moments.Layout(("x", "y"), (50, 5)), layers_b, options)
+    layers_a, group = (
+        co_moments.Layout(names, widths)
+        for names, widths in ((tuple(a), (40, 30, 50, 5)), (("x", "y"), (50, 5)))
+    )
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -580,6 +585,34 @@ def test_what_fits_no_memory_is_refused() -> None:
     options = correlation.PairOptions(correlation.RotationOptions("none", 0, 0))
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
         all_pairs.Searches(layers, layers, "one-to-one", options, 1)
+
+
+def test_partners_are_counted_as_memory() -> None:
+    layers = co_moments.Layout(("x",), (1000,))
+    none = correlation.RotationOptions("none", 0, 0)
+    few, many, all_there_are, both = (
+        all_pairs.state_bytes(layers, layers, correlation.PairOptions(none, k, reverse=reverse))
+        for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
+    )
+    assert many - few >= 16 * 1000 * 500
+    assert all_there_are - few == (many - few) * 999 / 500
+    assert both - few == 2 * (many - few) + (many - few) / 500
+
+
+def test_no_more_partners_than_there_are(tmp_path: Path) -> None:
+    a, b = models(60, (7, 4), (5, 3))
+    result = uf.correlate(a, b, match="best", top_k=10**11, reverse=True)
+    assert result.top_correlation is not None
+    assert result.top_correlation.shape == (11, 8)
+    assert result.reverse is not None
+    assert result.reverse.top_neuron is not None
+    assert result.reverse.top_neuron.shape == (8, 11)
+    enough = uf.correlate(a, b, match="best", top_k=11, reverse=True)
+    assert result.top_layer == enough.top_layer
+    torch.save(a, tmp_path / "a.pt")
+    torch.save(b, tmp_path / "b.pt")
+    command = ["correlate", str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--match", "best"]
+    assert main([*command, "--top-k", "100000000000", "--quiet"]) == 0
 
 
 def test_no_full_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

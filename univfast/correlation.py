@@ -85,7 +85,7 @@ def correlate(
         threshold: a neuron is universal if its excess is above.
         mask: ``[...]`` true for the tokens to use, as a tensor, array or path; None for all.
         layers: glob pattern of the layers to use; None for all.
-        top_k: partners to report of each neuron; not by index.
+        top_k: partners to report of each neuron, of all if they are fewer; not by index.
         exclude_self: leave out the neuron of the same number in the layer of the same name: for a
             model with itself; not by index.
         reverse: match B's neurons in A as well, in the same pass; for two models, not by index.
@@ -268,13 +268,15 @@ def _groups(
         available = available_memory()
         limit = float("inf") if available is None else _MEMORY_SHARE * available
 
+    a = _layout(layers)
+
     def fits(group: list[Layer]) -> bool:
-        need = state_bytes(_layout(group), b, options)
+        need = state_bytes(a, b, options, _layout(group))
         return (2 * need if match == "one-to-one" else need) <= limit
 
     if fits(layers):
         return [layers]
-    need = state_bytes(_layout(layers), b, options)
+    need = state_bytes(a, b, options)
     if match == "one-to-one":
         raise InputError(
             f"memory_limit: one-to-one matching of these layers needs {gigabytes(2 * need)}, the"
@@ -283,7 +285,7 @@ def _groups(
     groups: list[list[Layer]] = []
     for layer in layers:
         if not fits([layer]):
-            alone = state_bytes(_layout([layer]), b, options)
+            alone = state_bytes(a, b, options, _layout([layer]))
             raise InputError(
                 f"memory_limit: layer {layer.name!r} of A with all of B needs {gigabytes(alone)},"
                 f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"

@@ -105,7 +105,7 @@ class Search:
         matched: the layers whose neurons are matched.
         searched: the layers that are searched, and rotated for the baseline.
         rotation: of the layers searched.
-        top_k: partners to keep.
+        top_k: partners to keep; no more than there are neurons to search.
         exclude_self: leave out the neuron of the same number in the layer of the same name.
         threads: at most this many.
     """
@@ -122,7 +122,7 @@ class Search:
         self.matched, self.searched = matched, searched
         self._rotation, self._threads = rotation, threads
         self._skip = _same_neurons(matched, searched) if exclude_self else None
-        self._top = Best.none(matched.neurons, top_k)
+        self._top = Best.none(matched.neurons, min(top_k, searched.neurons))
         self._back = Best.none(searched.neurons)  # of each neuron searched, who likes it best
         self._rotated = torch.full((rotation.draws, matched.neurons), -torch.inf).double()
         self._alive = torch.zeros(matched.neurons, dtype=torch.bool)
