@@ -357,6 +357,22 @@ def test_a_model_with_itself(match: str) -> None:
         )
 
 
+def test_one_to_one_with_itself_pairs_all_that_it_can() -> None:
+    """Two alike and one opposite: to pair all, the two may not be each other's partners."""
+    x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).double()
+    layers = {"x": torch.cat([x, x, -x], dim=1)}
+    result = uf.correlate(layers, layers, match="one-to-one", exclude_self=True, draws=2)
+    assert result.summary["unmatched"] == 0
+    assert (result.match_neuron != result.neuron).all()
+    assert_close(result.correlation.sort().values, np.array([-1.0, -1.0, 1.0]), 1e-12, "r")
+
+
+def test_one_to_one_with_itself_leaves_over_what_has_no_other() -> None:
+    layers = {"x": torch.randn(50, 1, generator=torch.Generator().manual_seed(0))}
+    result = uf.correlate(layers, layers, match="one-to-one", exclude_self=True, draws=2)
+    assert result.summary["unmatched"] == 1
+
+
 @pytest.mark.parametrize(("narrow", "wide"), [("a", "b"), ("b", "a")])
 def test_one_to_one_of_unequal_sizes_leaves_neurons_over(narrow: str, wide: str) -> None:
     x, y = models(300, (20,), (30,))

@@ -27,9 +27,6 @@ __all__ = [
 # draw: beyond this, hours.
 ASSIGNMENT_NEURONS = 16_384
 
-# Below every correlation: for pairs that an assignment takes only where there is no other.
-_FORBIDDEN = -2.0
-
 
 @dataclass(frozen=True)
 class LayerCorrelation:
@@ -234,9 +231,12 @@ class Search:
 
         r.clamp_(-1.0, 1.0)
         if self._skip is not None:
+            # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
+            # is taken only where no assignment is without.
+            forbidden = -2.0 * min(r.shape) - 1
             own = (self._skip >= 0).nonzero()[:, 0]
             same = r[own, self._skip[own]]
-            r[own, self._skip[own]] = torch.where(same.isnan(), same, _FORBIDDEN)
+            r[own, self._skip[own]] = torch.where(same.isnan(), same, forbidden)
         dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
         rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
         match = torch.full((len(r),), -1)
@@ -244,7 +244,7 @@ class Search:
             whole = len(rows) * len(columns) == r.numel()
             live = r if whole else r[rows][:, columns]
             i, j = (torch.from_numpy(x) for x in linear_sum_assignment(live.numpy(), maximize=True))
-            allowed = live[i, j] > _FORBIDDEN
+            allowed = live[i, j] >= -1
             match[rows[i[allowed]]] = columns[j[allowed]]
         return match
 
