@@ -587,6 +587,44 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
         assert torch.equal(one.mutual, other.mutual)
 
 
+@pytest.mark.parametrize("case", ["exclude_self", "several models"])
+def test_several_passes_of_other_searches_are_one(case: str) -> None:
+    a, b = models(200, (40, 30, 50, 5), (30, 45))
+    a["a2"][:, :10] += 3 * a["a0"][:, :10]  # partners in other passes
+    _, c = models(200, (40, 30, 50, 5), (20, 9), seed=1)
+    itself = case == "exclude_self"
+    others = a if itself else [b, c]
+    wide = a if itself else b
+    layers_a, layers_b, group = (
+        co_moments.Layout(tuple(layers), tuple(x.shape[1] for x in layers.values()))
+        for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
+    )
+    options = correlation.PairOptions(correlation.RotationOptions("hadamard", 3, 0), 10, itself)
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
+    seen: list[tuple[int, int]] = []
+    whole, parts = (
+        uf.correlate(
+            a,
+            others,
+            match="best",
+            draws=3,
+            exclude_self=itself,
+            memory_limit=limit,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        for limit in (None, enough)
+    )
+    assert len(seen) > 2 * (1 if itself else 2), "one pass"
+    assert whole.match_layer == parts.match_layer
+    assert torch.equal(whole.match_neuron, parts.match_neuron)
+    for name in ("correlation", "baseline", "excess", "null_excess", "p_value"):
+        expected = getattr(parts, name).numpy()
+        assert_close(getattr(whole, name), expected, 1e-13, name)
+    assert whole.summary["match_layers"] == parts.summary["match_layers"]
+    if itself:
+        assert "a2" in whole.match_layer[:40]
+
+
 def test_what_fits_no_memory_is_refused() -> None:
     a, b = models(50, (40, 30), (30,))
     with pytest.raises(
