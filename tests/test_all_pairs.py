@@ -653,6 +653,52 @@ def test_partners_are_counted_as_memory() -> None:
     assert both - few == 2 * (many - few) + (many - few) / 500
 
 
+MEMORY = """
+import sys
+import torch
+import univfast as uf
+from univfast import all_pairs, co_moments, matching
+
+torch.set_num_threads(1)
+# Chunks and products are small here, so that matrices are what is seen. Those of B are over 32 MB,
+# which malloc gives back at once.
+all_pairs.CHUNK_TOKENS = co_moments.CHUNK_TOKENS = 64
+all_pairs.TILE_BYTES = co_moments.TILE_BYTES = matching.TILE_BYTES = 1 << 20
+
+def megabytes(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field)) / 1024
+
+def correlate(width_a, width_b):
+    accumulator = uf.AllPairsCorrelation(
+        {"x": width_a}, {"y": width_b}, rotation=sys.argv[1], draws=draws
+    )
+    accumulator.update(torch.randn(64, width_a), torch.randn(64, width_b))
+    accumulator.compute(sys.argv[2])
+    return all_pairs.state_bytes(accumulator._a, accumulator._b, accumulator.options)
+
+draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
+correlate(80, 60)
+before = megabytes("VmRSS")
+need = correlate(300, 2200)
+if sys.argv[2] == "one-to-one":
+    need += 3 * 8 * 300 * 2200
+print(megabytes("VmHWM") - before, need / 2**20)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize("rotation", ["hadamard", "gaussian"])
+def test_memory_is_what_it_is_said_to_be(rotation: str, match: str) -> None:
+    command = [sys.executable, "-c", MEMORY, rotation, match]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    grown, said = map(float, done.stdout.split())
+    assert grown <= said + 15, "megabytes"  # for tiles of products, and what libraries set up
+    assert grown >= said / 2, "much less than said"
+
+
 def test_no_more_partners_than_there_are(tmp_path: Path) -> None:
     a, b = models(60, (7, 4), (5, 3))
     result = uf.correlate(a, b, match="best", top_k=10**11, reverse=True)

@@ -19,7 +19,7 @@ from univfast.inputs.arrays import check_dtype, same_order, to_tensor
 from univfast.matching import Matches, Search, check_assignment
 from univfast.memory import gigabytes, machine_memory
 from univfast.result import CorrelationResult, make_result
-from univfast.rotations import RotationOptions
+from univfast.rotations import RotationOptions, draw_bytes
 
 __all__ = ["ALL_PAIRS", "AllPairsCorrelation", "PairOptions", "PairOrigin", "Searches"]
 
@@ -64,8 +64,10 @@ class AllPairsCorrelation:
     draws of a wide layer (one for 64 neurons) are faster applied to the tokens as they come: its
     ``width**2`` is then ``(5 + 2 * draws) * width``. Beside these:
     ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller), one
-    product of at most 32 MB, and ``48 * top_k`` bytes of partners of each neuron matched. No matrix
-    of correlations is made, but for one-to-one matching, which needs it.
+    product of at most 32 MB, and ``48 * top_k`` bytes of partners of each neuron matched; in
+    `compute`, one matrix ``8 * width**2`` of the widest layer rotated for ``gaussian``, and five
+    for ``haar``. No matrix of correlations is made, but for one-to-one matching, which needs three
+    times ``8 * neurons_a * neurons_b`` bytes more.
 
     Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
     float64 throughout where the activations are, or where a layer of B has so low a rank that it
@@ -434,7 +436,7 @@ class _Pending:
 
 
 def state_bytes(a: Layout, b: Layout, options: PairOptions, group: Layout | None = None) -> int:
-    """Of the state, of a chunk and a product beside it, and of the partners found.
+    """Of the state, of a chunk and a product beside it, of a rotation and of the partners found.
 
     Args:
         a: all layers of A.
@@ -445,15 +447,15 @@ def state_bytes(a: Layout, b: Layout, options: PairOptions, group: Layout | None
     held = a if group is None else group
     values = held.neurons * b.neurons
     rotation = options.rotation
-    for width in (*b.widths, *(held.widths if options.reverse else ())):
-        if rotation.draws:
-            rows = 5 + 2 * rotation.draws if streams(rotation, width) else width
-            values += rows * width
+    rotated = (*b.widths, *(held.widths if options.reverse else ())) if rotation.draws else ()
+    for width in rotated:
+        values += width * (5 + 2 * rotation.draws if streams(rotation, width) else width)
     partners = a.neurons * min(options.top_k, b.neurons)
     if options.reverse:
         partners += b.neurons * min(options.top_k, a.neurons)
     chunk = CHUNK_TOKENS * (held.neurons + b.neurons)
-    return 8 * (values + chunk) + TILE_BYTES + _PARTNER_BYTES * partners
+    matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
+    return 8 * (values + chunk) + TILE_BYTES + matrices + _PARTNER_BYTES * partners
 
 
 def check_same_neurons(a: Layout, b: Layout) -> None:

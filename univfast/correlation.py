@@ -29,7 +29,7 @@ from univfast.inputs import (
     open_activations,
     open_mask,
 )
-from univfast.matching import Matches, matches_by_index
+from univfast.matching import Matches, assignment_bytes, matches_by_index
 from univfast.memory import available_memory, gigabytes
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions
@@ -270,28 +270,29 @@ def _groups(
 
     a = _layout(layers)
 
-    def fits(group: list[Layer]) -> bool:
-        need = state_bytes(a, b, options, _layout(group))
-        return (2 * need if match == "one-to-one" else need) <= limit
+    def need_of(group: list[Layer]) -> int:
+        return state_bytes(a, b, options, _layout(group))
 
-    if fits(layers):
+    need = need_of(layers)
+    if match == "one-to-one":
+        need += assignment_bytes(a, b)
+    if need <= limit:
         return [layers]
-    need = state_bytes(a, b, options)
     if match == "one-to-one":
         raise InputError(
-            f"memory_limit: one-to-one matching of these layers needs {gigabytes(2 * need)}, the"
+            f"memory_limit: one-to-one matching of these layers needs {gigabytes(need)}, the"
             f" limit is {gigabytes(limit)}; choose layers, or use match='best'"
         )
     groups: list[list[Layer]] = []
     for layer in layers:
-        if not fits([layer]):
-            alone = state_bytes(a, b, options, _layout([layer]))
+        alone = need_of([layer])
+        if alone > limit:
             raise InputError(
                 f"memory_limit: layer {layer.name!r} of A with all of B needs {gigabytes(alone)},"
                 f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
                 " limit, or choose layers"
             )
-        if groups and fits([*groups[-1], layer]):
+        if groups and need_of([*groups[-1], layer]) <= limit:
             groups[-1].append(layer)
         else:
             groups.append([layer])

@@ -19,6 +19,7 @@ __all__ = [
     "LayerCorrelation",
     "Matches",
     "Search",
+    "assignment_bytes",
     "check_assignment",
     "matches_by_index",
 ]
@@ -151,26 +152,28 @@ class Search:
                 self._skipped(own, columns.start),
                 self._threads,
             )
-        for i, part in enumerate(searched.layout.slices if self._rotation.draws else []):
-            self._add_rotations(block, searched, i, part)
+        if self._rotation.draws:
+            for i, part in enumerate(searched.layout.slices):
+                for draws in draws_together(self._rotation):
+                    self._add_draws(block, searched, i, part, draws)
 
-    def _add_rotations(self, block: _Block, searched: Side, number: int, columns: slice) -> None:
-        layer = searched.layout.names[number]
-        for draws in draws_together(self._rotation):
-            width = columns.stop - columns.start
-            rotations = make_rotations(self._rotation, width, layer, draws)
-            key = (layer, draws.start)
-            if key not in self._inverses:
-                moments = searched.second_moments(number, rotations, draws, self._threads)
-                self._inverses[key] = _inverse_root(moments)
-            for part, own, tile in block.tiles(columns):
-                rotations.raise_best(
-                    tile,
-                    (block.inverse[0][part], self._inverses[key]),
-                    self._rotated[draws.start : draws.stop, own],
-                    self._skipped(own, block.place[1].start + columns.start),
-                    self._threads,
-                )
+    def _add_draws(
+        self, block: _Block, searched: Side, number: int, columns: slice, draws: range
+    ) -> None:
+        layer, width = searched.layout.names[number], columns.stop - columns.start
+        rotations = make_rotations(self._rotation, width, layer, draws)
+        key = (layer, draws.start)
+        if key not in self._inverses:
+            moments = searched.second_moments(number, rotations, draws, self._threads)
+            self._inverses[key] = _inverse_root(moments)
+        for part, own, tile in block.tiles(columns):
+            rotations.raise_best(
+                tile,
+                (block.inverse[0][part], self._inverses[key]),
+                self._rotated[draws.start : draws.stop, own],
+                self._skipped(own, block.place[1].start + columns.start),
+                self._threads,
+            )
 
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
@@ -207,23 +210,37 @@ class Search:
         Neurons are left over where one model has more, and where they are constant. A rotation has
         none that are constant: as many are left over, so that a draw has no more matches.
         """
-        inverse = matched.inverse_norm[:, None]
-        r = cross * inverse * searched.inverse_norm
+        r = cross * matched.inverse_norm[:, None]
+        r *= searched.inverse_norm
         match = self._assign(r)
         correlation = _taken(r, match)
+        block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
         dead = searched.inverse_norm.isnan()
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
-                name, width = searched.layout.names[i], searched.layout.widths[i]
-                draws = range(draw, draw + 1)
-                rotations = make_rotations(rotation, width, name, draws)
-                moments = searched.second_moments(i, rotations, draws, self._threads)[0]
-                turned = rotations.apply(cross[:, part].contiguous())[0]
-                r[:, part] = turned * inverse * _inverse_root(moments)
+                self._rotate(r[:, part], block, searched, i, rotation, draw)
             r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(r))
         return self._matches(match, correlation, rotated)
+
+    def _rotate(
+        self,
+        r: Tensor,
+        block: _Block,
+        searched: Side,
+        number: int,
+        rotation: RotationOptions,
+        draw: int,
+    ) -> None:
+        """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
+        draws, columns = range(draw, draw + 1), searched.layout.slices[number]
+        name, width = searched.layout.names[number], searched.layout.widths[number]
+        rotations = make_rotations(rotation, width, name, draws)
+        moments = searched.second_moments(number, rotations, draws, self._threads)[0]
+        for part, _, tile in block.tiles(columns):
+            turned = rotations.apply(tile)[0]
+            r[part] = turned * block.inverse[0][part, None] * _inverse_root(moments)
 
     def _assign(self, r: Tensor) -> Tensor:
         """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
@@ -242,7 +259,7 @@ class Search:
         match = torch.full((len(r),), -1)
         if len(rows) and len(columns):
             whole = len(rows) * len(columns) == r.numel()
-            live = r if whole else r[rows][:, columns]
+            live = r if whole else r[rows[:, None], columns]
             i, j = (torch.from_numpy(x) for x in linear_sum_assignment(live.numpy(), maximize=True))
             allowed = live[i, j] >= -1
             match[rows[i[allowed]]] = columns[j[allowed]]
@@ -276,6 +293,11 @@ class _Block:
             tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
             start = self.place[0].start
             yield part, slice(start + part.start, start + part.stop), tile
+
+
+def assignment_bytes(a: Layout, b: Layout) -> int:
+    """That one-to-one matching takes beside the state: r, that of live neurons, SciPy's copy."""
+    return 3 * 8 * a.neurons * b.neurons
 
 
 def check_assignment(a: Layout, b: Layout) -> None:

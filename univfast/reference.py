@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 
 _ROUNDS = 3
 _MIN_BLOCK = 64  # neurons
+_NORM_ROWS = 64
 
 
 # ---- rotations ----------------------------------------------------------------------------------
@@ -122,10 +123,15 @@ def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -
         raise ValueError(f"rotation: {kind!r} has no matrix")
     generator = np.random.Generator(np.random.Philox(key=[seed, draw]))
     gaussian = generator.standard_normal((neurons, neurons))
+    # In place, and the norms of some rows at a time: a second matrix may not fit the memory.
     if kind == "gaussian":
-        return np.asarray(gaussian / np.linalg.norm(gaussian, axis=1, keepdims=True))
+        for first in range(0, neurons, _NORM_ROWS):
+            rows = gaussian[first : first + _NORM_ROWS]
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return gaussian
     q, r = np.linalg.qr(gaussian)
-    return np.asarray(q * np.where(np.diag(r) < 0, -1.0, 1.0))
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+    return np.asarray(q)
 
 
 # ---- correlation --------------------------------------------------------------------------------
