@@ -20,7 +20,6 @@ from parity import (
     F32,
     F64,
     Array,
-    activations,
     assert_close,
     bits,
     hard_cases,
@@ -253,20 +252,62 @@ def test_layers_of_low_rank(rank: int, rotation: str, baseline: str) -> None:
     assert_matches(found, *exact(a, b, rotation, 6, 0), "best", 1e-5)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("rank", [2, 3, 4, 5])
+def test_low_rank_with_many_draws(rank: int, seed: int) -> None:
+    """So many rotated neurons that in some nearly all of the layer cancels."""
+    g = np.random.default_rng([rank, seed])
+    factors = g.standard_normal((1000, rank))
+    a, b = (
+        {name: torch.from_numpy(factors @ g.standard_normal((rank, width))).float()}
+        for name, width in (("x", 20), ("y", 600))
+    )
+    wide = [{name: x.double() for name, x in layers.items()} for layers in (a, b)]
+    found, expected = (matches_of(accumulated(*layers, draws=30))[0] for layers in ((a, b), wide))
+    assert_close(found.correlation, expected.correlation.numpy(), 1e-5, "r")
+    assert_close(found.rotated, expected.rotated.numpy(), 1e-5, "rotated r")
+
+
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(co_moments, "_SMALLEST_PROBE", 0.0)
+    monkeypatch.setattr(co_moments, "_cancels", lambda x, unscale: False)
     with pytest.raises(AssertionError, match="rotated r: off by"):
         test_layers_of_low_rank(1, "hadamard", "")
+    with pytest.raises(AssertionError, match="rotated r: off by"):
+        test_low_rank_with_many_draws(2, 0)
 
 
-def test_ordinary_layers_are_multiplied_in_float32() -> None:
-    x, _ = activations(500, 100)
-    layer = torch.from_numpy(x - x.mean(axis=0)).float()
-    assert not co_moments._cancels(layer, torch.ones(100).double())
-    assert co_moments._cancels(layer[:, :1].expand(-1, 100), torch.ones(100).double())
-    one_is_huge = torch.ones(100).double()
-    one_is_huge[7] = 1e3
-    assert co_moments._cancels(layer, one_is_huge)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("neurons", [100, 600, 2000])
+def test_layers_of_low_rank_are_multiplied_in_float64(neurons: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    ones = torch.ones(neurons).double()
+    for rank in range(1, 7):
+        layer = torch.randn(700, rank, generator=g) @ torch.randn(rank, neurons, generator=g)
+        assert co_moments._cancels(layer - layer.mean(dim=0), ones), rank
+    layer = torch.randn(700, neurons, generator=g)
+    assert co_moments._cancels(layer, torch.where(torch.arange(neurons) == 7, 1e3, ones))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("neurons", [100, 600, 2000])
+@pytest.mark.parametrize("tokens", [128, 4096])
+def test_ordinary_layers_are_multiplied_in_float32(tokens: int, neurons: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    own = torch.randn(tokens, neurons, generator=g)
+    factors = torch.randn(tokens, 8, generator=g) @ torch.randn(8, neurons, generator=g) / 8**0.5
+    kinds = {
+        "independent": own,
+        "8 factors and noise": factors + own,
+        "one factor and a quarter of noise": torch.randn(tokens, 1, generator=g) * 3**0.5 + own,
+        "after the ReLU": own.relu(),
+        "factors after the ReLU": (2 * factors + own).relu(),
+        "rarely active": (own - 1.7).relu(),
+        "of all scales": own * torch.logspace(-2, 0, neurons),
+    }
+    for name, layer in kinds.items():
+        ones = torch.ones(neurons).double()
+        assert not co_moments._cancels(layer - layer.mean(dim=0), ones), name
+    assert not co_moments._cancels(torch.zeros(tokens, neurons), ones), "constant"
 
 
 # ---- what a match is ----------------------------------------------------------------------------
