@@ -110,7 +110,7 @@ def correlate(
     if match == "index" and (exclude_self or reverse):
         raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
     if memory_limit is not None:
-        memory_limit = as_number("memory_limit", memory_limit, 1)
+        memory_limit = as_number("memory_limit", memory_limit, 0)
     first, others = _open(a, b)
     if reverse and len(others) > 1:
         raise InputError("reverse: is for two models; correlate each pair by itself")
