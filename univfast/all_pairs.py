@@ -66,8 +66,8 @@ class AllPairsCorrelation:
     ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller), one
     product of at most 32 MB, and ``48 * top_k`` bytes of partners of each neuron matched; in
     `compute`, one matrix ``8 * width**2`` of the widest layer rotated for ``gaussian``, and five
-    for ``haar``. No matrix of correlations is made, but for one-to-one matching, which needs three
-    times ``8 * neurons_a * neurons_b`` bytes more.
+    for ``haar``. No matrix of correlations is made, but for one-to-one matching, which takes
+    ``24 * neurons_a * neurons_b`` bytes more.
 
     Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
     float64 throughout where the activations are, or where a layer of B has so low a rank that it
