@@ -35,7 +35,6 @@ Array = NDArray[np.float64]
 
 _ROUNDS = 3
 _MIN_BLOCK = 64  # neurons
-_NORM_ROWS = 64
 
 
 # ---- rotations ----------------------------------------------------------------------------------
@@ -125,8 +124,7 @@ def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -
     gaussian = generator.standard_normal((neurons, neurons))
     # In place, and the norms of some rows at a time: a second matrix may not fit the memory.
     if kind == "gaussian":
-        for first in range(0, neurons, _NORM_ROWS):
-            rows = gaussian[first : first + _NORM_ROWS]
+        for rows in np.array_split(gaussian, 1 + neurons // 64):
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return gaussian
     q, r = np.linalg.qr(gaussian)

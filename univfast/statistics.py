@@ -40,12 +40,12 @@ def statistics(
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
     With several models, baseline, excess and null excess are those of each model, averaged over the
-    models that a neuron has a match in (for the null: has one in that draw of).
+    models that a neuron has a match in (for the null: in that draw).
 
-    One-to-one, a neuron may have a match here and be left over in every draw (for the null: here is
-    a draw, and the draws are the others). Its baseline is then the mean over the draws of all
-    neurons of its layer that have a match; of all layers, if none has. So a draw is treated as the
-    model itself, and no match is left out.
+    One-to-one, a neuron may have a match and yet be left over in every draw, or have one in a draw
+    and in no other. Its baseline is then the mean, over those draws, of the neurons of its layer
+    that have a match; of all layers, where its own has none. So a draw is treated as the model is,
+    and no match is left out.
 
     Args:
         correlation: r of each neuron, layer after layer, with each other model, float64
