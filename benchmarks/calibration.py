@@ -185,18 +185,13 @@ def find_planted(data: Planted, size: Size, rotation: str, seed: int) -> dict[st
 
 
 def null_results(
-    shape: Shape, size: Size, match: str, rotation: str = "hadamard"
+    shape: Shape, size: Size, match: str, rotation: str = "hadamard", width: int | None = None
 ) -> list[uf.CorrelationResult]:
-    """A result a seed, where nothing is shared."""
+    """A result a seed, where nothing is shared; ``width`` is of B, all neurons if not given."""
+    pairs = (unaligned(shape, size, seed) for seed in range(size.seeds))
     return [
-        uf.correlate(
-            *unaligned(shape, size, seed),
-            match=match,
-            rotation=rotation,
-            draws=size.draws,
-            seed=seed,
-        )
-        for seed in range(size.seeds)
+        uf.correlate(a, b[:, :width], match=match, rotation=rotation, draws=size.draws, seed=seed)
+        for seed, (a, b) in enumerate(pairs)
     ]
 
 
@@ -224,7 +219,7 @@ def averaged_first(shape: Shape, size: Size, seed: int) -> Tensor:
     averages = [np.mean(rotated[i : i + 4], axis=0) for i in range(0, len(rotated), 4)]
     highest = torch.from_numpy(np.stack([reference.best(average)[1] for average in averages]))
     correlation = torch.from_numpy(reference.best(r)[1])
-    return statistics(correlation, highest, [size.neurons], 0.5).p_value
+    return statistics(correlation[None], highest[None], [size.neurons], 0.5).p_value
 
 
 class Uniformity(NamedTuple):
@@ -284,14 +279,16 @@ def null_rows(size: Size) -> tuple[list[list[str]], list[list[str]]]:
     flagged, uniform = [], []
     for (name, shape), match in product((SHAPES | SPARSE).items(), MATCHES):
         results = null_results(shape, size, match)
-        for threshold in THRESHOLDS:
-            found = counts(results, threshold)
-            means = (f"{x.mean():.2f}" for x in found)
-            label = f"{name}, {match}, above {threshold}"
-            flagged.append([label, *means, f"{found.standard_errors:+.1f}"])
+        flagged += _count_rows(f"{name}, {match}", results)
         if shape.common < 1:
             values = [result.p_value for result in results]
             uniform.append(_uniform_row(f"{name}, {match}", values))
+    for width in (size.neurons // 2, size.neurons // 10):
+        label = f"{NOISY}, one-to-one, {width} neurons in B"
+        results = null_results(SHAPES[NOISY], size, "one-to-one", width=width)
+        flagged += _count_rows(label, results)
+        values = [result.p_value[~result.correlation.isnan()] for result in results]
+        uniform.append(_uniform_row(label, values))
     # Not orthogonal: the rotated noise is not as independent as the noise itself.
     for match in ("index", "best"):
         results = null_results(SHAPES[NOISY], size, match, "gaussian")
@@ -300,6 +297,13 @@ def null_rows(size: Size) -> tuple[list[list[str]], list[list[str]]]:
     wrong = [averaged_first(SHAPES[NOISY], size, seed) for seed in range(size.seeds)]
     uniform.append(_uniform_row(f"{NOISY}, best, averaged before the highest (wrong)", wrong))
     return flagged, uniform
+
+
+def _count_rows(label: str, results: Sequence[uf.CorrelationResult]) -> Iterator[list[str]]:
+    for threshold in THRESHOLDS:
+        found = counts(results, threshold)
+        means = (f"{x.mean():.2f}" for x in found)
+        yield [f"{label}, above {threshold}", *means, f"{found.standard_errors:+.1f}"]
 
 
 def _uniform_row(label: str, p_values: Sequence[Tensor]) -> list[str]:

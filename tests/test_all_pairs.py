@@ -20,7 +20,6 @@ from parity import (
     F32,
     F64,
     Array,
-    activations,
     assert_close,
     bits,
     hard_cases,
@@ -30,6 +29,7 @@ from torch import Tensor
 
 import univfast as uf
 from univfast import all_pairs, co_moments, correlation, native, reference
+from univfast.cli import main
 from univfast.matching import Matches
 
 Layers = dict[str, Tensor]
@@ -114,14 +114,20 @@ def assert_matches(
             best = np.where(np.isnan(expected), np.nan, taken(matrix)[1])
             assert_close(found.rotated[draw], best, limit, f"{name}: rotated r")
         return
-    # Assignments of equal sums may differ, where r is as good as equal.
-    assert abs(np.nansum(found.correlation.numpy()) - np.nansum(expected)) <= limit * len(r)
+    assert_assigned(found.correlation, expected, limit, f"{name}: r")
+    dead = np.isnan(r).all(axis=0)  # nobody's partner in a rotation either
     for draw, matrix in enumerate(rotated):
-        got, best = found.rotated[draw].numpy(), taken(matrix)[1]
-        unmatched = np.isnan(found.correlation.numpy())
-        assert np.isnan(got[unmatched]).all()
-        if not unmatched.any() and not np.isnan(best).any():
-            assert abs(got.sum() - best.sum()) <= limit * len(r)
+        assigned = taken(np.where(dead, np.nan, matrix))[1]
+        assert_assigned(found.rotated[draw], assigned, limit, f"{name}: rotated r")
+
+
+def assert_assigned(got: Tensor, expected: Array, limit: float, name: str) -> None:
+    """r of as many pairs, with the same sum; of the same pairs where r is exact enough to tell."""
+    assert int((~got.isnan()).sum()) == (~np.isnan(expected)).sum(), f"{name}: other pairs"
+    off = abs(np.nansum(got.numpy()) - np.nansum(expected))
+    assert off <= limit * len(expected), f"{name}: sum off by {off}"
+    if limit == limit_of(F64):
+        assert_close(got, expected, limit, name)
 
 
 def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
@@ -158,6 +164,20 @@ def test_every_matching_rotation_and_dtype(
     limit = limit_of(dtype)
     assert_matches(found[0], *exact(a, b, rotation, 2, 3), match, limit, "A in B")
     assert_matches(found[1], *exact(b, a, rotation, 2, 3), match, limit, "B in A")
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize(
+    ("widths_a", "widths_b"), [((20, 30), (25, 25)), ((30, 20), (13, 9)), ((9,), (33, 64))], ids=str
+)
+def test_one_to_one_of_every_size(
+    widths_a: tuple[int, ...], widths_b: tuple[int, ...], rotation: str, small_chunks: int
+) -> None:
+    a, b = models(300, widths_a, widths_b)
+    b["b0"][:, :3] = 7
+    found = matches_of(accumulated(a, b, rotation=rotation, draws=3, reverse=True), "one-to-one")
+    for one, other, matches in ((a, b, found[0]), (b, a, found[1])):
+        assert_matches(matches, *exact(one, other, rotation, 3, 0), "one-to-one", 1e-12)
 
 
 SHAPES = [
@@ -232,20 +252,62 @@ def test_layers_of_low_rank(rank: int, rotation: str, baseline: str) -> None:
     assert_matches(found, *exact(a, b, rotation, 6, 0), "best", 1e-5)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("rank", [2, 3, 4, 5])
+def test_low_rank_with_many_draws(rank: int, seed: int) -> None:
+    """So many rotated neurons that in some nearly all of the layer cancels."""
+    g = np.random.default_rng([rank, seed])
+    factors = g.standard_normal((1000, rank))
+    a, b = (
+        {name: torch.from_numpy(factors @ g.standard_normal((rank, width))).float()}
+        for name, width in (("x", 20), ("y", 600))
+    )
+    wide = [{name: x.double() for name, x in layers.items()} for layers in (a, b)]
+    found, expected = (matches_of(accumulated(*layers, draws=30))[0] for layers in ((a, b), wide))
+    assert_close(found.correlation, expected.correlation.numpy(), 1e-5, "r")
+    assert_close(found.rotated, expected.rotated.numpy(), 1e-5, "rotated r")
+
+
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(co_moments, "_SMALLEST_PROBE", 0.0)
+    monkeypatch.setattr(co_moments, "_cancels", lambda x, unscale: False)
     with pytest.raises(AssertionError, match="rotated r: off by"):
         test_layers_of_low_rank(1, "hadamard", "")
+    with pytest.raises(AssertionError, match="rotated r: off by"):
+        test_low_rank_with_many_draws(2, 0)
 
 
-def test_ordinary_layers_are_multiplied_in_float32() -> None:
-    x, _ = activations(500, 100)
-    layer = torch.from_numpy(x - x.mean(axis=0)).float()
-    assert not co_moments._cancels(layer, torch.ones(100).double())
-    assert co_moments._cancels(layer[:, :1].expand(-1, 100), torch.ones(100).double())
-    one_is_huge = torch.ones(100).double()
-    one_is_huge[7] = 1e3
-    assert co_moments._cancels(layer, one_is_huge)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("neurons", [100, 600, 2000])
+def test_layers_of_low_rank_are_multiplied_in_float64(neurons: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    ones = torch.ones(neurons).double()
+    for rank in range(1, 7):
+        layer = torch.randn(700, rank, generator=g) @ torch.randn(rank, neurons, generator=g)
+        assert co_moments._cancels(layer - layer.mean(dim=0), ones), rank
+    layer = torch.randn(700, neurons, generator=g)
+    assert co_moments._cancels(layer, torch.where(torch.arange(neurons) == 7, 1e3, ones))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("neurons", [100, 600, 2000])
+@pytest.mark.parametrize("tokens", [128, 4096])
+def test_ordinary_layers_are_multiplied_in_float32(tokens: int, neurons: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    own = torch.randn(tokens, neurons, generator=g)
+    factors = torch.randn(tokens, 8, generator=g) @ torch.randn(8, neurons, generator=g) / 8**0.5
+    kinds = {
+        "independent": own,
+        "8 factors and noise": factors + own,
+        "one factor and a quarter of noise": torch.randn(tokens, 1, generator=g) * 3**0.5 + own,
+        "after the ReLU": own.relu(),
+        "factors after the ReLU": (2 * factors + own).relu(),
+        "rarely active": (own - 1.7).relu(),
+        "of all scales": own * torch.logspace(-2, 0, neurons),
+    }
+    for name, layer in kinds.items():
+        ones = torch.ones(neurons).double()
+        assert not co_moments._cancels(layer - layer.mean(dim=0), ones), name
+    assert not co_moments._cancels(torch.zeros(tokens, neurons), ones), "constant"
 
 
 # ---- what a match is ----------------------------------------------------------------------------
@@ -336,6 +398,22 @@ def test_a_model_with_itself(match: str) -> None:
         )
 
 
+def test_one_to_one_with_itself_pairs_all_that_it_can() -> None:
+    """Two alike and one opposite: to pair all, the two may not be each other's partners."""
+    x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).double()
+    layers = {"x": torch.cat([x, x, -x], dim=1)}
+    result = uf.correlate(layers, layers, match="one-to-one", exclude_self=True, draws=2)
+    assert result.summary["unmatched"] == 0
+    assert (result.match_neuron != result.neuron).all()
+    assert_close(result.correlation.sort().values, np.array([-1.0, -1.0, 1.0]), 1e-12, "r")
+
+
+def test_one_to_one_with_itself_leaves_over_what_has_no_other() -> None:
+    layers = {"x": torch.randn(50, 1, generator=torch.Generator().manual_seed(0))}
+    result = uf.correlate(layers, layers, match="one-to-one", exclude_self=True, draws=2)
+    assert result.summary["unmatched"] == 1
+
+
 @pytest.mark.parametrize(("narrow", "wide"), [("a", "b"), ("b", "a")])
 def test_one_to_one_of_unequal_sizes_leaves_neurons_over(narrow: str, wide: str) -> None:
     x, y = models(300, (20,), (30,))
@@ -352,8 +430,11 @@ def test_one_to_one_of_unequal_sizes_leaves_neurons_over(narrow: str, wide: str)
     assert result.summary["dead"] == 1
     assert torch.equal(result.correlation.isnan(), ~matched)
     assert not bool(result.universal[~matched].any())
+    assert result.excess[matched].isfinite().all()
+    # A draw leaves over as many, but others.
     assert result.null_excess is not None
-    assert result.null_excess[:, ~matched].isnan().all()
+    assert (~result.null_excess.isnan()).sum(dim=1).tolist() == [19] * 3
+    assert bool((~result.null_excess[:, ~matched & ~result.dead].isnan()).any()) == (wide == "a")
 
 
 def test_what_is_all_dead() -> None:
@@ -514,7 +595,11 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
     paths = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
     options = correlation.PairOptions(correlation.RotationOptions(rotation, 3, 0), reverse=True)
     layers_b = co_moments.Layout(("b0", "b1"), (30, 45))
-    enough = all_pairs.state_bytes(co_moments.Layout(("x", "y"), (50, 5)), layers_b, options)
+    layers_a, group = (
+        co_moments.Layout(names, widths)
+        for names, widths in ((tuple(a), (40, 30, 50, 5)), (("x", "y"), (50, 5)))
+    )
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -543,6 +628,44 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
         assert torch.equal(one.mutual, other.mutual)
 
 
+@pytest.mark.parametrize("case", ["exclude_self", "several models"])
+def test_several_passes_of_other_searches_are_one(case: str) -> None:
+    a, b = models(200, (40, 30, 50, 5), (30, 45))
+    a["a2"][:, :10] += 3 * a["a0"][:, :10]  # partners in other passes
+    _, c = models(200, (40, 30, 50, 5), (20, 9), seed=1)
+    itself = case == "exclude_self"
+    others = a if itself else [b, c]
+    wide = a if itself else b
+    layers_a, layers_b, group = (
+        co_moments.Layout(tuple(layers), tuple(x.shape[1] for x in layers.values()))
+        for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
+    )
+    options = correlation.PairOptions(correlation.RotationOptions("hadamard", 3, 0), 10, itself)
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
+    seen: list[tuple[int, int]] = []
+    whole, parts = (
+        uf.correlate(
+            a,
+            others,
+            match="best",
+            draws=3,
+            exclude_self=itself,
+            memory_limit=limit,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        for limit in (None, enough)
+    )
+    assert len(seen) > 2 * (1 if itself else 2), "one pass"
+    assert whole.match_layer == parts.match_layer
+    assert torch.equal(whole.match_neuron, parts.match_neuron)
+    for name in ("correlation", "baseline", "excess", "null_excess", "p_value"):
+        expected = getattr(parts, name).numpy()
+        assert_close(getattr(whole, name), expected, 1e-13, name)
+    assert whole.summary["match_layers"] == parts.summary["match_layers"]
+    if itself:
+        assert "a2" in whole.match_layer[:40]
+
+
 def test_what_fits_no_memory_is_refused() -> None:
     a, b = models(50, (40, 30), (30,))
     with pytest.raises(
@@ -557,6 +680,80 @@ def test_what_fits_no_memory_is_refused() -> None:
     options = correlation.PairOptions(correlation.RotationOptions("none", 0, 0))
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
         all_pairs.Searches(layers, layers, "one-to-one", options, 1)
+
+
+def test_partners_are_counted_as_memory() -> None:
+    layers = co_moments.Layout(("x",), (1000,))
+    none = correlation.RotationOptions("none", 0, 0)
+    few, many, all_there_are, both = (
+        all_pairs.state_bytes(layers, layers, correlation.PairOptions(none, k, reverse=reverse))
+        for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
+    )
+    assert many - few >= 16 * 1000 * 500
+    assert all_there_are - few == (many - few) * 999 / 500
+    assert both - few == 2 * (many - few) + (many - few) / 500
+
+
+MEMORY = """
+import sys
+import torch
+import univfast as uf
+from univfast import all_pairs, co_moments, matching
+
+torch.set_num_threads(1)
+# Chunks and products are small here, so that matrices are what is seen. Those of B are over 32 MB,
+# which malloc gives back at once.
+all_pairs.CHUNK_TOKENS = co_moments.CHUNK_TOKENS = 64
+all_pairs.TILE_BYTES = co_moments.TILE_BYTES = matching.TILE_BYTES = 1 << 20
+
+def megabytes(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field)) / 1024
+
+def correlate(width_a, width_b):
+    accumulator = uf.AllPairsCorrelation(
+        {"x": width_a}, {"y": width_b}, rotation=sys.argv[1], draws=draws
+    )
+    accumulator.update(torch.randn(64, width_a), torch.randn(64, width_b))
+    accumulator.compute(sys.argv[2])
+    return all_pairs.state_bytes(accumulator._a, accumulator._b, accumulator.options)
+
+draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
+correlate(80, 60)
+before = megabytes("VmRSS")
+need = correlate(300, 2200)
+if sys.argv[2] == "one-to-one":
+    need += 3 * 8 * 300 * 2200
+print(megabytes("VmHWM") - before, need / 2**20)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize("rotation", ["hadamard", "gaussian"])
+def test_memory_is_what_it_is_said_to_be(rotation: str, match: str) -> None:
+    command = [sys.executable, "-c", MEMORY, rotation, match]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    grown, said = map(float, done.stdout.split())
+    assert grown <= said + 15, "megabytes"  # for tiles of products, and what libraries set up
+    assert grown >= said / 2, "much less than said"
+
+
+def test_no_more_partners_than_there_are(tmp_path: Path) -> None:
+    a, b = models(60, (7, 4), (5, 3))
+    result = uf.correlate(a, b, match="best", top_k=10**11, reverse=True)
+    assert result.top_correlation is not None
+    assert result.top_correlation.shape == (11, 8)
+    assert result.reverse is not None
+    assert result.reverse.top_neuron is not None
+    assert result.reverse.top_neuron.shape == (8, 11)
+    enough = uf.correlate(a, b, match="best", top_k=11, reverse=True)
+    assert result.top_layer == enough.top_layer
+    torch.save(a, tmp_path / "a.pt")
+    torch.save(b, tmp_path / "b.pt")
+    command = ["correlate", str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--match", "best"]
+    assert main([*command, "--top-k", "100000000000", "--quiet"]) == 0
 
 
 def test_no_full_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,6 +231,28 @@ def test_shortcuts_are_rejected(
         r = -np.sort(-r, axis=1)[:, : r.shape[1] - missing]
     with pytest.raises(AssertionError, match=message):
         assert_matches(found, r, rotated, "best", 1e-5, case)
+
+
+ONE_TO_ONE: dict[str, Callable[[Matches, list[Array]], Array]] = {
+    "half": lambda found, _: found.rotated.numpy() / 2,
+    "first draw for all": lambda found, _: found.rotated[:1].expand(DRAWS, -1).numpy(),
+    "best": lambda _, rotated: np.array([reference.best(r)[1] for r in rotated]),
+    "of the neurons matched in the models": lambda found, _: np.where(
+        found.correlation.isnan(), np.nan, found.rotated
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_TO_ONE)
+@pytest.mark.parametrize("limit", [1e-12, 1e-5])
+def test_shortcuts_of_one_to_one_are_rejected(name: str, limit: float) -> None:
+    a, b = models(300, (40,), (13, 9))
+    r, rotated = exact(a, b, "hadamard", DRAWS, 0)
+    found = matches_of(accumulated(a, b, draws=DRAWS), "one-to-one")[0]
+    assert_matches(found, r, rotated, "one-to-one", limit)
+    wrong = replace(found, rotated=torch.from_numpy(ONE_TO_ONE[name](found, rotated)))
+    with pytest.raises(AssertionError, match=r"rotated r: (other pairs|sum off by)"):
+        assert_matches(wrong, r, rotated, "one-to-one", limit)
 
 
 def test_what_overflows_float16_does_not() -> None:

@@ -24,8 +24,10 @@ from univfast import reference
 
 PAIRS = Size(neurons=400, tokens=5000, draws=20, seeds=1)
 NULL = Size(neurons=120, tokens=500, draws=10, seeds=30)
+# One-to-one, of fewer neurons in B: half, and so few that most of A's have no match in most draws.
+NARROW = (60, 20)
 
-# With 30 seeds, a mean is this many standard errors from 0 in one case of 2,500; two dozen are
+# With 30 seeds, a mean is this many standard errors from 0 in one case of 2,500; three dozen are
 # looked at.
 STANDARD_ERRORS = 4.0
 
@@ -61,7 +63,7 @@ def test_planted_pairs_have_the_r_they_were_given() -> None:
 # ---- nothing shared -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("match", ["index", "best"])
+@pytest.mark.parametrize("match", calibration.MATCHES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_as_much_is_flagged_as_chance_would(name: str, match: str) -> None:
     results = calibration.null_results(SHAPES[name], NULL, match)
@@ -75,9 +77,34 @@ def test_as_much_is_flagged_as_chance_would(name: str, match: str) -> None:
         assert result.summary["universal_by_chance"] == pytest.approx(float(by_chance))
 
 
+@pytest.mark.parametrize("width", NARROW)
+def test_fewer_neurons_in_b_give_what_chance_gives(width: int) -> None:
+    """A draw leaves over other neurons than the models do, and all that it matches count."""
+    results = calibration.null_results(SHAPES[NOISY], NULL, "one-to-one", width=width)
+    found = calibration.counts(results, THRESHOLDS[0])
+    assert abs(found.standard_errors) <= STANDARD_ERRORS, found
+    assert found.flagged.mean() > 1, "hardly any is flagged: a case that decides nothing"
+    p = torch.stack([result.p_value[result.correlation.isfinite()] for result in results])
+    assert p.shape == (NULL.seeds, width)
+    uniformity = calibration.uniformity(list(p))
+    assert uniformity.distance <= uniformity.limit
+
+
+def test_dead_neurons_of_b_are_none_in_a_draw() -> None:
+    results = []
+    for seed in range(NULL.seeds):
+        a, b = calibration.unaligned(SHAPES[NOISY], NULL, seed)
+        b[:, 60:] = 1
+        results.append(uf.correlate(a, b, match="one-to-one", draws=NULL.draws, seed=seed))
+    found = calibration.counts(results, THRESHOLDS[0])
+    assert abs(found.standard_errors) <= STANDARD_ERRORS, found
+
+
 def test_counts_are_compared_where_there_are_some() -> None:
     """The limits above would mean nothing if hardly a neuron passed the lower threshold."""
-    for match, shape in (("index", SHAPES["rank 2"]), ("best", SHAPES["rank 10"])):
+    cases = {"index": "rank 2", "best": "rank 10", "one-to-one": "rank 10"}
+    for match, name in cases.items():
+        shape = SHAPES[name]
         found = calibration.counts(calibration.null_results(shape, NULL, match), THRESHOLDS[0])
         assert found.flagged.mean() > 3
         assert found.by_chance.mean() > 3
@@ -110,7 +137,7 @@ def test_low_rank_gives_no_spurious_r(rank: int, match: str) -> None:
 
 
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
-@pytest.mark.parametrize("match", ["index", "best"])
+@pytest.mark.parametrize("match", calibration.MATCHES)
 def test_p_values_are_uniform(match: str, rotation: str) -> None:
     results = calibration.null_results(SHAPES[NOISY], NULL, match, rotation)
     found = calibration.uniformity([result.p_value for result in results])

@@ -304,6 +304,26 @@ def test_bad_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFixtu
     error_line(capsys)
 
 
+def test_memory_limits_are_in_gb(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("correlate", *pair, "--match", "best", "--memory-limit", 0) == 2
+    line = error_line(capsys)
+    assert re.search(r"layer 'mlp.0' of A with all of B needs [\d.]+ GB, the limit is 0 GB", line)
+    assert run("correlate", *pair, "--match", "best", "--memory-limit", -1) == 2
+    assert "'--memory-limit': -1.0 is not in the range" in error_line(capsys)
+    assert run("correlate", *pair, "--match", "best", "--memory-limit", 1, "--quiet") == 0
+
+
+def test_readme_and_help_agree_on_how_long_the_demo_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert run("demo", "--help") == 0
+    for text in (readme, capsys.readouterr().out):
+        assert "about a minute and a half on two cores" in " ".join(text.split())
+
+
 def test_a_failure_leaves_an_earlier_result_alone(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

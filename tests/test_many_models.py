@@ -47,10 +47,14 @@ def test_numbers_are_means_over_the_models(family: tuple[Layers, list[Layers]], 
     assert together.correlation_max is not None
     np.testing.assert_allclose(together.correlation_min[live], np.nanmin(r[:, live], 0), atol=1e-14)
     np.testing.assert_allclose(together.correlation_max[live], np.nanmax(r[:, live], 0), atol=1e-14)
-    if match == "best":
-        baseline = np.mean([one.baseline[live].numpy() for one in alone], axis=0)
-        np.testing.assert_allclose(together.baseline[live], baseline, atol=1e-14)
-        np.testing.assert_allclose(together.excess[live], mean - baseline, atol=1e-14)
+    assert bool(np.isnan(r[:, live]).any()) == (match == "one-to-one"), "matched everywhere"
+    for name in ("baseline", "excess", "null_excess"):
+        own = np.array([getattr(one, name).numpy() for one in alone])[..., live]
+        found = getattr(together, name).numpy()[..., live]
+        np.testing.assert_allclose(found, np.nanmean(own, axis=0), atol=1e-14, err_msg=name)
+    assert together.null_excess is not None
+    by_chance = (together.null_excess > 0.5).sum(dim=1).double().mean()
+    assert together.summary["universal_by_chance"] == float(by_chance)
     for one, other in zip(together.by_model, alone, strict=True):
         assert torch.equal(one.correlation.nan_to_num(9), other.correlation.nan_to_num(9))
         assert one.summary["universal"] == other.summary["universal"]
@@ -136,6 +140,19 @@ def test_the_published_table_of_two_models(family: tuple[Layers, list[Layers]]) 
     table = uf.correlate(a, b, match="best").published_columns()
     np.testing.assert_array_equal(table["max_corr"], table["min_corr"])
     np.testing.assert_array_equal(table["max_corr"], table["mean_corr"])
+
+
+def test_the_published_table_leaves_out_models_without_a_match(
+    family: tuple[Layers, list[Layers]],
+) -> None:
+    a, (b, *_) = family
+    dead = {"y": torch.ones(400, 4)}
+    both, alone = (
+        uf.correlate(a, others, match="best", draws=2).published_columns()
+        for others in ([b, dead], b)
+    )
+    for name, column in alone.items():
+        np.testing.assert_array_equal(both[name], column, err_msg=name)
 
 
 def test_by_index_with_several_models() -> None:

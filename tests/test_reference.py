@@ -161,6 +161,21 @@ def test_statistics_by_hand() -> None:
     np.testing.assert_allclose(s.q_value, [0.6, 0.6, 0.6, np.nan], rtol=1e-15)
 
 
+def test_baselines_of_neurons_left_over() -> None:
+    """A neuron matched in the model alone, one in draws alone, one in one draw; a layer in none."""
+    nan = np.nan
+    correlation = np.array([0.5, nan, 0.75, 0.25])
+    rotated = np.array([[nan, 0.125, 0.25, nan], [nan, 0.375, nan, nan]])
+    s = reference.statistics(correlation, rotated, np.array([0, 0, 0, 1]), threshold=0.125)
+    mean = (0.125 + 0.25 + 0.375) / 3
+    np.testing.assert_array_equal(s.baseline, [mean, nan, 0.25, mean])
+    assert np.isnan(s.baseline_std).all()
+    np.testing.assert_array_equal(s.excess, [0.25, nan, 0.5, 0])
+    # Nulls: -0.25 and 0.25 of neuron 1; 0.25 - 0.375 of neuron 2, against neuron 1 in the other.
+    assert s.universal_by_chance == 0.5
+    np.testing.assert_array_equal(s.p_value, [2 / 4, nan, 1 / 4, 1])
+
+
 def test_a_tie_counts_as_a_hit() -> None:
     rotated = np.array([[0.25, 0.0], [0.0, 0.0]])
     s = reference.statistics(np.array([0.375, 0.0]), rotated, np.zeros(2, dtype=np.int64))

@@ -24,21 +24,21 @@ Measured = tuple[Array, Array]
 def random_layers(
     seed: int, sizes: list[int], draws: int, dead: float, missing: float = 0.0
 ) -> list[Measured]:
-    """``dead`` is the share of neurons without r, ``missing`` that of draws without one."""
+    """``dead`` neurons have no r at all, ``missing`` ones none by themselves: shares of each."""
     g = np.random.default_rng(seed)
     layers = []
     for i, neurons in enumerate(sizes):
-        r = np.where(g.random(neurons) < dead, np.nan, g.uniform(-1, 1, neurons))
-        rotated = g.uniform(-1, 1, (draws, neurons)) * (i + 1) / 4
-        absent = np.isnan(r) | (g.random((draws, neurons)) < missing)
-        layers.append((r, np.where(absent, np.nan, rotated)))
+        values = g.uniform(-1, 1, (1 + draws, neurons))
+        absent = (g.random(neurons) < dead) | (g.random((1 + draws, neurons)) < missing)
+        r, *rotated = np.where(absent, np.nan, values)
+        layers.append((r, np.reshape(rotated, (draws, neurons)) * (i + 1) / 4))
     return layers
 
 
 def ours(layers: list[Measured], threshold: float) -> Statistics:
     return statistics(
-        torch.from_numpy(np.concatenate([r for r, _ in layers])),
-        torch.from_numpy(np.concatenate([rotated for _, rotated in layers], axis=1)),
+        torch.from_numpy(np.concatenate([r for r, _ in layers]))[None],
+        torch.from_numpy(np.concatenate([rotated for _, rotated in layers], axis=1))[None],
         [len(r) for r, _ in layers],
         threshold,
     )
@@ -108,6 +108,21 @@ def test_a_layer_that_is_dead_whole() -> None:
     s = assert_as_reference(layers, 0.2)
     assert s.q_value[20:30].isnan().all()
     assert not s.q_value[:20].isnan().any()
+
+
+def test_every_match_has_an_excess() -> None:
+    layers = random_layers(4, [60, 90, 1], 4, 0.1, missing=0.8)
+    layers[2] = (np.array([0.3]), np.full((4, 1), np.nan))  # matched in no draw, as its whole layer
+    s = assert_as_reference(layers, 0.2)
+    r = torch.from_numpy(np.concatenate([r for r, _ in layers]))
+    rotated = torch.from_numpy(np.concatenate([rotated for _, rotated in layers], axis=1))
+    alone = ~r.isnan() & rotated.isnan().all(dim=0)
+    assert alone[:60].any(), "each has a draw: a case that decides nothing"
+    assert torch.equal(s.excess.isnan(), r.isnan())
+    assert s.null_excess is not None
+    assert torch.equal(s.null_excess.isnan(), rotated.isnan())
+    assert s.baseline[:60][alone[:60]].unique().tolist() == [float(rotated[:, :60].nanmean())]
+    assert float(s.baseline[-1]) == pytest.approx(float(rotated.nanmean()))
 
 
 def test_nulls_are_pooled_within_a_layer() -> None:

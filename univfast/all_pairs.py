@@ -19,11 +19,15 @@ from univfast.inputs.arrays import check_dtype, same_order, to_tensor
 from univfast.matching import Matches, Search, check_assignment
 from univfast.memory import gigabytes, machine_memory
 from univfast.result import CorrelationResult, make_result
-from univfast.rotations import RotationOptions
+from univfast.rotations import RotationOptions, draw_bytes
 
 __all__ = ["ALL_PAIRS", "AllPairsCorrelation", "PairOptions", "PairOrigin", "Searches"]
 
 ALL_PAIRS = ("best", "one-to-one")
+
+# Of each partner, from the search to the result: r and number while searching; then r, number in
+# its layer, that layer and whether there is one; and r once more on the way.
+_PARTNER_BYTES = 48
 
 _FORMAT = "univfast-all-pairs"
 _STATE_VERSION = 1
@@ -58,10 +62,12 @@ class AllPairsCorrelation:
     ``reverse`` also of A), however many tokens come: at most
     ``8 * (neurons_a * neurons_b + sum(width_b**2) [+ sum(width_a**2)])`` bytes. Few ``hadamard``
     draws of a wide layer (one for 64 neurons) are faster applied to the tokens as they come: its
-    ``width**2`` is then ``(5 + 2 * draws) * width``. Beside these, whatever the neurons,
-    ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller than
-    that) and one product of at most 32 MB. No matrix of correlations is made, but for one-to-one
-    matching, which needs it.
+    ``width**2`` is then ``(5 + 2 * draws) * width``. Beside these:
+    ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller), one
+    product of at most 32 MB, and ``48 * top_k`` bytes of partners of each neuron matched; in
+    `compute`, one matrix ``8 * width**2`` of the widest layer rotated for ``gaussian``, and five
+    for ``haar``. No matrix of correlations is made, but for one-to-one matching, which takes
+    ``24 * neurons_a * neurons_b`` bytes more.
 
     Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
     float64 throughout where the activations are, or where a layer of B has so low a rank that it
@@ -71,7 +77,7 @@ class AllPairsCorrelation:
     Args:
         layers_a: width of each layer of A by name, in order.
         layers_b: the same of B; other names, widths and numbers of layers are fine.
-        top_k: partners to keep of each neuron.
+        top_k: partners to keep of each neuron; of all there are, if they are fewer.
         draws: rotations of each layer of B for the baseline.
         rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
         seed: of the rotations; the same seed gives the same rotations everywhere.
@@ -429,15 +435,27 @@ class _Pending:
         return [buffer[: self.tokens] for buffer in self._buffers]
 
 
-def state_bytes(a: Layout, b: Layout, options: PairOptions) -> int:
-    """Of the state of these layers, and of a chunk and a product beside it."""
-    values = a.neurons * b.neurons
+def state_bytes(a: Layout, b: Layout, options: PairOptions, group: Layout | None = None) -> int:
+    """Of the state, of a chunk and a product beside it, of a rotation and of the partners found.
+
+    Args:
+        a: all layers of A.
+        b: all layers of B.
+        options: of the search.
+        group: the layers of A whose state is held at once; None for all.
+    """
+    held = a if group is None else group
+    values = held.neurons * b.neurons
     rotation = options.rotation
-    for width in (*b.widths, *(a.widths if options.reverse else ())):
-        if rotation.draws:
-            rows = 5 + 2 * rotation.draws if streams(rotation, width) else width
-            values += rows * width
-    return 8 * (values + CHUNK_TOKENS * (a.neurons + b.neurons)) + TILE_BYTES
+    rotated = (*b.widths, *(held.widths if options.reverse else ())) if rotation.draws else ()
+    for width in rotated:
+        values += width * (5 + 2 * rotation.draws if streams(rotation, width) else width)
+    partners = a.neurons * min(options.top_k, b.neurons)
+    if options.reverse:
+        partners += b.neurons * min(options.top_k, a.neurons)
+    chunk = CHUNK_TOKENS * (held.neurons + b.neurons)
+    matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
+    return 8 * (values + chunk) + TILE_BYTES + matrices + _PARTNER_BYTES * partners
 
 
 def check_same_neurons(a: Layout, b: Layout) -> None:

@@ -29,7 +29,7 @@ from univfast.inputs import (
     open_activations,
     open_mask,
 )
-from univfast.matching import Matches, matches_by_index
+from univfast.matching import Matches, assignment_bytes, matches_by_index
 from univfast.memory import available_memory, gigabytes
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions
@@ -85,7 +85,7 @@ def correlate(
         threshold: a neuron is universal if its excess is above.
         mask: ``[...]`` true for the tokens to use, as a tensor, array or path; None for all.
         layers: glob pattern of the layers to use; None for all.
-        top_k: partners to report of each neuron; not by index.
+        top_k: partners to report of each neuron, of all if they are fewer; not by index.
         exclude_self: leave out the neuron of the same number in the layer of the same name: for a
             model with itself; not by index.
         reverse: match B's neurons in A as well, in the same pass; for two models, not by index.
@@ -110,7 +110,7 @@ def correlate(
     if match == "index" and (exclude_self or reverse):
         raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
     if memory_limit is not None:
-        memory_limit = as_number("memory_limit", memory_limit, 1)
+        memory_limit = as_number("memory_limit", memory_limit, 0)
     first, others = _open(a, b)
     if reverse and len(others) > 1:
         raise InputError("reverse: is for two models; correlate each pair by itself")
@@ -268,28 +268,31 @@ def _groups(
         available = available_memory()
         limit = float("inf") if available is None else _MEMORY_SHARE * available
 
-    def fits(group: list[Layer]) -> bool:
-        need = state_bytes(_layout(group), b, options)
-        return (2 * need if match == "one-to-one" else need) <= limit
+    a = _layout(layers)
 
-    if fits(layers):
+    def need_of(group: list[Layer]) -> int:
+        return state_bytes(a, b, options, _layout(group))
+
+    need = need_of(layers)
+    if match == "one-to-one":
+        need += assignment_bytes(a, b)
+    if need <= limit:
         return [layers]
-    need = state_bytes(_layout(layers), b, options)
     if match == "one-to-one":
         raise InputError(
-            f"memory_limit: one-to-one matching of these layers needs {gigabytes(2 * need)}, the"
+            f"memory_limit: one-to-one matching of these layers needs {gigabytes(need)}, the"
             f" limit is {gigabytes(limit)}; choose layers, or use match='best'"
         )
     groups: list[list[Layer]] = []
     for layer in layers:
-        if not fits([layer]):
-            alone = state_bytes(_layout([layer]), b, options)
+        alone = need_of([layer])
+        if alone > limit:
             raise InputError(
                 f"memory_limit: layer {layer.name!r} of A with all of B needs {gigabytes(alone)},"
                 f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
                 " limit, or choose layers"
             )
-        if groups and fits([*groups[-1], layer]):
+        if groups and need_of([*groups[-1], layer]) <= limit:
             groups[-1].append(layer)
         else:
             groups.append([layer])

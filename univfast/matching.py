@@ -19,6 +19,7 @@ __all__ = [
     "LayerCorrelation",
     "Matches",
     "Search",
+    "assignment_bytes",
     "check_assignment",
     "matches_by_index",
 ]
@@ -26,9 +27,6 @@ __all__ = [
 # scipy's solver holds the whole matrix and takes about neurons^3, once for the models and once a
 # draw: beyond this, hours.
 ASSIGNMENT_NEURONS = 16_384
-
-# Below every correlation: for pairs that an assignment takes only where there is no other.
-_FORBIDDEN = -2.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Matches:
         correlation: r with the match, float64; NaN where there is none.
         match_layer: number of the match's layer in ``layers``, int64; -1 where there is none.
         match_neuron: number of the match in its layer, int64; -1 where there is none.
-        rotated: the same r after each rotation, float64 ``[draws, neurons]``; NaN where there is
-            no match in it, or none without it.
+        rotated: r with the match in each rotation, float64 ``[draws, neurons]``; NaN where there is
+            none in it, and for the dead.
         dead: without variance (by index: in either model), bool.
         mutual: the match is this neuron's best, and this neuron is the best of its match, bool;
             None by index.
@@ -85,13 +83,16 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
     """The matches of neurons with those of the same number, layer after layer."""
     widths = [len(layer.correlation) for layer in layers]
     correlation = torch.cat([layer.correlation for layer in layers])
+    dead = correlation.isnan()
+    rotated = torch.cat([layer.rotated for layer in layers], dim=1)
     return Matches(
         layers=tuple(layer.match_layer for layer in layers),
         correlation=correlation,
         match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
         match_neuron=torch.cat([torch.arange(width) for width in widths]),
-        rotated=torch.cat([layer.rotated for layer in layers], dim=1),
-        dead=correlation.isnan(),
+        # A neuron that is constant in B alone has an r with rotations of B.
+        rotated=torch.where(dead, torch.nan, rotated),
+        dead=dead,
     )
 
 
@@ -102,7 +103,7 @@ class Search:
         matched: the layers whose neurons are matched.
         searched: the layers that are searched, and rotated for the baseline.
         rotation: of the layers searched.
-        top_k: partners to keep.
+        top_k: partners to keep; no more than there are neurons to search.
         exclude_self: leave out the neuron of the same number in the layer of the same name.
         threads: at most this many.
     """
@@ -119,7 +120,7 @@ class Search:
         self.matched, self.searched = matched, searched
         self._rotation, self._threads = rotation, threads
         self._skip = _same_neurons(matched, searched) if exclude_self else None
-        self._top = Best.none(matched.neurons, top_k)
+        self._top = Best.none(matched.neurons, min(top_k, searched.neurons))
         self._back = Best.none(searched.neurons)  # of each neuron searched, who likes it best
         self._rotated = torch.full((rotation.draws, matched.neurons), -torch.inf).double()
         self._alive = torch.zeros(matched.neurons, dtype=torch.bool)
@@ -151,26 +152,28 @@ class Search:
                 self._skipped(own, columns.start),
                 self._threads,
             )
-        for i, part in enumerate(searched.layout.slices if self._rotation.draws else []):
-            self._add_rotations(block, searched, i, part)
+        if self._rotation.draws:
+            for i, part in enumerate(searched.layout.slices):
+                for draws in draws_together(self._rotation):
+                    self._add_draws(block, searched, i, part, draws)
 
-    def _add_rotations(self, block: _Block, searched: Side, number: int, columns: slice) -> None:
-        layer = searched.layout.names[number]
-        for draws in draws_together(self._rotation):
-            width = columns.stop - columns.start
-            rotations = make_rotations(self._rotation, width, layer, draws)
-            key = (layer, draws.start)
-            if key not in self._inverses:
-                moments = searched.second_moments(number, rotations, draws, self._threads)
-                self._inverses[key] = _inverse_root(moments)
-            for part, own, tile in block.tiles(columns):
-                rotations.raise_best(
-                    tile,
-                    (block.inverse[0][part], self._inverses[key]),
-                    self._rotated[draws.start : draws.stop, own],
-                    self._skipped(own, block.place[1].start + columns.start),
-                    self._threads,
-                )
+    def _add_draws(
+        self, block: _Block, searched: Side, number: int, columns: slice, draws: range
+    ) -> None:
+        layer, width = searched.layout.names[number], columns.stop - columns.start
+        rotations = make_rotations(self._rotation, width, layer, draws)
+        key = (layer, draws.start)
+        if key not in self._inverses:
+            moments = searched.second_moments(number, rotations, draws, self._threads)
+            self._inverses[key] = _inverse_root(moments)
+        for part, own, tile in block.tiles(columns):
+            rotations.raise_best(
+                tile,
+                (block.inverse[0][part], self._inverses[key]),
+                self._rotated[draws.start : draws.stop, own],
+                self._skipped(own, block.place[1].start + columns.start),
+                self._threads,
+            )
 
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
@@ -191,7 +194,7 @@ class Search:
             correlation=correlation,
             match_layer=layer,
             match_neuron=neuron,
-            rotated=torch.where(match >= 0, rotated, torch.nan),
+            rotated=rotated,
             dead=~self._alive,
             mutual=mutual,
             top_correlation=torch.where(found, self._top.correlation, torch.nan),
@@ -204,23 +207,40 @@ class Search:
     ) -> Matches:
         """The assignment that maximises the sum of r, once `add` was given all layers at once.
 
-        Neurons are left over where one model has more, and where they are constant.
+        Neurons are left over where one model has more, and where they are constant. A rotation has
+        none that are constant: as many are left over, so that a draw has no more matches.
         """
-        inverse = matched.inverse_norm[:, None]
-        r = cross * inverse * searched.inverse_norm
+        r = cross * matched.inverse_norm[:, None]
+        r *= searched.inverse_norm
         match = self._assign(r)
         correlation = _taken(r, match)
+        block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
+        dead = searched.inverse_norm.isnan()
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
-                name, width = searched.layout.names[i], searched.layout.widths[i]
-                draws = range(draw, draw + 1)
-                rotations = make_rotations(rotation, width, name, draws)
-                moments = searched.second_moments(i, rotations, draws, self._threads)[0]
-                turned = rotations.apply(cross[:, part].contiguous())[0]
-                r[:, part] = turned * inverse * _inverse_root(moments)
+                self._rotate(r[:, part], block, searched, i, rotation, draw)
+            r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(r))
         return self._matches(match, correlation, rotated)
+
+    def _rotate(
+        self,
+        r: Tensor,
+        block: _Block,
+        searched: Side,
+        number: int,
+        rotation: RotationOptions,
+        draw: int,
+    ) -> None:
+        """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
+        draws, columns = range(draw, draw + 1), searched.layout.slices[number]
+        name, width = searched.layout.names[number], searched.layout.widths[number]
+        rotations = make_rotations(rotation, width, name, draws)
+        moments = searched.second_moments(number, rotations, draws, self._threads)[0]
+        for part, _, tile in block.tiles(columns):
+            turned = rotations.apply(tile)[0]
+            r[part] = turned * block.inverse[0][part, None] * _inverse_root(moments)
 
     def _assign(self, r: Tensor) -> Tensor:
         """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
@@ -228,17 +248,20 @@ class Search:
 
         r.clamp_(-1.0, 1.0)
         if self._skip is not None:
+            # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
+            # is taken only where no assignment is without.
+            forbidden = -2.0 * min(r.shape) - 1
             own = (self._skip >= 0).nonzero()[:, 0]
             same = r[own, self._skip[own]]
-            r[own, self._skip[own]] = torch.where(same.isnan(), same, _FORBIDDEN)
+            r[own, self._skip[own]] = torch.where(same.isnan(), same, forbidden)
         dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
         rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
         match = torch.full((len(r),), -1)
         if len(rows) and len(columns):
             whole = len(rows) * len(columns) == r.numel()
-            live = r if whole else r[rows][:, columns]
+            live = r if whole else r[rows[:, None], columns]
             i, j = (torch.from_numpy(x) for x in linear_sum_assignment(live.numpy(), maximize=True))
-            allowed = live[i, j] > _FORBIDDEN
+            allowed = live[i, j] >= -1
             match[rows[i[allowed]]] = columns[j[allowed]]
         return match
 
@@ -270,6 +293,11 @@ class _Block:
             tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
             start = self.place[0].start
             yield part, slice(start + part.start, start + part.stop), tile
+
+
+def assignment_bytes(a: Layout, b: Layout) -> int:
+    """That one-to-one matching takes beside the state: r, that of live neurons, SciPy's copy."""
+    return 3 * 8 * a.neurons * b.neurons
 
 
 def check_assignment(a: Layout, b: Layout) -> None:

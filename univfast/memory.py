@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["available_memory", "gigabytes", "machine_memory"]
+
+
+class _Names(NamedTuple):
+    """Of a control group's files: its limit and what it uses, and of the cache in memory.stat."""
+
+    limit: str
+    used: str
+    cache: str
+
+
+_V2 = _Names("memory.max", "memory.current", "inactive_file")
+_V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def machine_memory() -> int | None:
@@ -16,7 +32,15 @@ def machine_memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Bytes that can be had without swapping; None where the system does not say.
+
+    Where this process is in a control group (a container, a batch job) that may have less, that.
+    """
+    found = [size for size in (_available_on_machine(), _left_to_groups()) if size is not None]
+    return min(found, default=None)
+
+
+def _available_on_machine() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -25,6 +49,40 @@ def available_memory() -> int | None:
     except (OSError, ValueError):
         pass
     return machine_memory()
+
+
+def _left_to_groups() -> int | None:
+    """Bytes left of the smallest limit of the process's control group and those above it."""
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    left = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = _GROUPS, _V2
+        elif "memory" in controllers.split(","):
+            root, names = _GROUPS / "memory", _V1
+        else:
+            continue
+        # In a container the path may be the host's, and be missing here: its own group is then what
+        # is mounted at the root.
+        own = root / path.lstrip("/")
+        groups = [own, *own.parents]
+        left += [_left(group, names) for group in groups[: groups.index(root) + 1]]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _left(group: Path, names: _Names) -> int | None:
+    """Bytes left to a group; None where it has no limit, or does not say."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in (names.limit, names.used))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Pages of files that were read count as used, but give way.
+        return max(0, limit - used + int(stat[names.cache]))
+    except (OSError, ValueError, KeyError):  # v2 has "max" for no limit
+        return None
 
 
 def gigabytes(size: float) -> str:

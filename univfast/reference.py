@@ -142,10 +142,14 @@ def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -
         raise ValueError(f"rotation: {kind!r} has no matrix")
     generator = np.random.Generator(np.random.Philox(key=[seed, draw]))
     gaussian = generator.standard_normal((neurons, neurons))
+    # In place, and the norms of some rows at a time: a second matrix may not fit the memory.
     if kind == "gaussian":
-        return np.asarray(gaussian / np.linalg.norm(gaussian, axis=1, keepdims=True))
+        for rows in np.array_split(gaussian, 1 + neurons // 64):
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return gaussian
     q, r = np.linalg.qr(gaussian)
-    return np.asarray(q * np.where(np.diag(r) < 0, -1.0, 1.0))
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+    return np.asarray(q)
 
 
 # ---- correlation --------------------------------------------------------------------------------
@@ -314,23 +318,35 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, chance, p and q as README defines them, neuron by neuron.
 
+    A neuron that has a match but none in any draw (or, where a draw plays the model, in any other)
+    takes for its baseline the mean of its layer's matched neurons over those draws; the mean of
+    all layers' where its layer has none.
+
     Args:
         correlation: ``[neurons]``, NaN where there is none.
-        rotated: ``[draws, neurons]``, NaN where there is none: a neuron then has a draw less.
+        rotated: ``[draws, neurons]``, NaN where there is none.
         layer: ``[neurons]``, the layer's number; null excesses are pooled within a layer.
         threshold: of the excess.
     """
     draws, neurons = rotated.shape
     nan = np.full(neurons, np.nan)
     baseline, std, null = nan.copy(), nan.copy(), np.full((draws, neurons), np.nan)
-    for i in np.flatnonzero(~np.isnan(correlation)):
-        there = np.flatnonzero(~np.isnan(rotated[:, i]))
-        if len(there):
-            baseline[i] = rotated[there, i].mean()
-        if len(there) > 1:
-            std[i] = rotated[there, i].std(ddof=1)
-            for d in there:
-                null[d, i] = rotated[d, i] - rotated[there[there != d], i].mean()
+
+    def mean_of(others: Array, i: int) -> float:
+        for values in (others[:, i], others[:, layer == layer[i]], others):
+            there = values[~np.isnan(values)]
+            if there.size:
+                return float(there.mean())
+        return float("nan")
+
+    for i in range(neurons):
+        there = np.flatnonzero(~np.isnan(rotated[:, i])).tolist()
+        for d in there:
+            null[d, i] = rotated[d, i] - mean_of(np.delete(rotated, d, axis=0), i)
+        if not np.isnan(correlation[i]):
+            baseline[i] = mean_of(rotated, i)
+            if len(there) > 1:
+                std[i] = rotated[there, i].std(ddof=1)
     excess = correlation - baseline
     universal = excess > threshold
     if draws < 2:
@@ -338,7 +354,7 @@ def statistics(
 
     by_chance = float(np.mean([(row[~np.isnan(row)] > threshold).sum() for row in null]))
     p = nan.copy()
-    for i in np.flatnonzero(~np.isnan(excess)):
+    for i in np.flatnonzero(~np.isnan(excess)).tolist():
         pool = null[:, layer == layer[i]]
         pool = pool[~np.isnan(pool)]
         p[i] = (1 + (pool >= excess[i]).sum()) / (1 + pool.size)
@@ -391,13 +407,18 @@ def correlate(
             parts.append(layer.compute())
         r = np.concatenate([part[0] for part in parts])
         rotated = np.concatenate([part[1] for part in parts], axis=1)
+        # Dead in B alone, a neuron has an r with rotations of B.
+        rotated = np.where(np.isnan(r), np.nan, rotated)
     else:
         widths_b = {name: np.asarray(values).shape[-1] for name, values in layers_b.items()}
         pairs = AllPairsCorrelation(widths, widths_b, draws=draws, rotation=rotation, seed=seed)
         pairs.update(layers_a, layers_b, mask)
         taken = {"best": best, "one-to-one": one_to_one}[match]
         matrix, matrices = pairs.compute()
+        if match == "one-to-one":
+            # Rotations have no dead neurons: as many are left over, so that as many match.
+            dead = np.isnan(matrix).all(axis=0)
+            matrices = [np.where(dead, np.nan, m) for m in matrices]
         r = taken(matrix)[1]
         rotated = np.array([taken(m)[1] for m in matrices]).reshape(-1, len(r))
-    # A neuron that has no r takes no part in the null either.
-    return r, statistics(r, np.where(np.isnan(r), np.nan, rotated), numbers, threshold)
+    return r, statistics(r, rotated, numbers, threshold)

@@ -40,7 +40,8 @@ _SAME_STATISTIC = {
     "best": " The highest r is searched for anew among all neurons of each rotated B, so the "
     "baseline is as high as choosing the best of so many makes it.",
     "one-to-one": " Neurons are paired anew with those of each rotated B, so the baseline is as "
-    "high as choosing the partners makes it.",
+    "high as choosing the partners makes it. A neuron that gets none in any draw has for its "
+    "baseline the mean of its layer's neurons that do.",
 }
 _DEAD = {
     "index": "A neuron without variance in A or in B.",

@@ -48,7 +48,8 @@ class CorrelationResult:
     """How each neuron of A correlates with its match in B, against rotations of B.
 
     All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU. With
-    several other models, numbers are means over those in which a neuron has a match.
+    several other models, numbers are means over those in which a neuron has a match: excess is the
+    mean of its excess in each of them.
 
     Attributes:
         layer: name of each neuron's layer in A, ``[neurons]``.
@@ -58,15 +59,16 @@ class CorrelationResult:
         match_neuron: the number of its match there, int64 ``[neurons]``; -1 where it has none.
         correlation: Pearson's r with the match, float64 ``[neurons]``; NaN where it has none.
         baseline: the mean of r with rotations of B, float64 ``[neurons]``; NaN without rotation.
-        baseline_std: its standard deviation over draws; NaN with fewer than two draws.
+            That of its layer's neurons, where a neuron with a match has none in any rotation.
+        baseline_std: the standard deviation of r over draws; NaN with fewer than two of them.
         excess: correlation - baseline.
         p_value: share of null excesses of the layer at or above the neuron's own; NaN with fewer
             than two draws.
         q_value: Benjamini-Hochberg over all live neurons.
         universal: excess > threshold, bool ``[neurons]``.
         dead: zero variance in A (by index: in A or B), bool ``[neurons]``.
-        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; None
-            with fewer than two draws.
+        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; NaN
+            where a neuron has no match in the draw; None with fewer than two draws.
         summary: what ``summary.json`` holds.
         correlation_min, correlation_max: over the models; None with one other model.
         mutual: the match is the neuron's best and the neuron is the best of its match, bool; None
@@ -112,7 +114,8 @@ class CorrelationResult:
         """The table under the column names of the data published with Gurnee et al. 2024.
 
         There a neuron's correlation is its highest with any neuron of a model (match ``best``), and
-        max, min and mean are over the models; so too for the baseline.
+        max, min and mean are over the models, here over those in which it has a match; so too for
+        the baseline.
 
         Raises:
             InputError: a result of several models that was read back from files, which do not have
@@ -126,12 +129,14 @@ class CorrelationResult:
         models = self.by_model or (self,)
         r = torch.stack([model.correlation for model in models])
         baseline = torch.stack([model.baseline for model in models])
+        low, high = _range(r)
+        low_baseline, high_baseline = _range(baseline)
         numbers = {
-            "max_corr": r.amax(dim=0),
+            "max_corr": high,
             "mean_corr": self.correlation,
-            "min_corr": r.amin(dim=0),
-            "max_baseline": baseline.amax(dim=0),
-            "min_baseline": baseline.amin(dim=0),
+            "min_corr": low,
+            "max_baseline": high_baseline,
+            "min_baseline": low_baseline,
             "mean_baseline": self.baseline,
             "excess_corr": self.excess,
         }
@@ -228,8 +233,8 @@ def make_result(
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
     stats = statistics(
-        correlation,
-        torch.stack([m.rotated for m in matches]).nanmean(dim=0),
+        correlations,
+        torch.stack([m.rotated for m in matches]),
         layers.widths,
         threshold,
     )
@@ -260,8 +265,7 @@ def make_result(
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
     else:
-        low = correlations.nan_to_num(nan=torch.inf).amin(dim=0)
-        high = correlations.nan_to_num(nan=-torch.inf).amax(dim=0)
+        low, high = _range(correlations)
         by_model = [
             make_result(
                 layers,
@@ -276,14 +280,22 @@ def make_result(
         ]
         result = replace(
             result,
-            correlation_min=torch.where(correlation.isnan(), torch.nan, low),
-            correlation_max=torch.where(correlation.isnan(), torch.nan, high),
+            correlation_min=low,
+            correlation_max=high,
             by_model=tuple(by_model),
         )
     result.summary.update(_counts(result, stats))
     result.summary.update(_match_counts(result, layers, matches))
     result.summary.update(device="cpu", seconds=seconds, layers=_layer_rows(result, layers))
     return result
+
+
+def _range(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest over the models ``[models, neurons]``; NaN where all are."""
+    absent = values.isnan().all(dim=0)
+    low = values.nan_to_num(nan=torch.inf).amin(dim=0)
+    high = values.nan_to_num(nan=-torch.inf).amax(dim=0)
+    return torch.where(absent, torch.nan, low), torch.where(absent, torch.nan, high)
 
 
 def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str], Tensor]:

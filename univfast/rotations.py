@@ -25,6 +25,7 @@ __all__ = [
     "HadamardRotations",
     "RotationOptions",
     "Rotations",
+    "draw_bytes",
     "draws_together",
     "make_rotations",
 ]
@@ -96,6 +97,13 @@ class HadamardRotations:
         native.rotated_best(cross, inverse, self.signs, best, skip, threads)
 
 
+# Rows of R whose product with the co-moments is alive at a time: more would be no faster.
+_PRODUCT_ROWS = 64
+# Matrices as large as one dense draw that are alive while it is made: the Gaussian; for haar the
+# copy that NumPy's QR works in, Q, and what LAPACK takes for both (measured).
+_MATRICES_OF_A_DRAW = {"gaussian": 1, "haar": 5}
+
+
 class DenseRotations:
     """A matrix a draw: ``8 * draws * neurons**2`` bytes, and a matrix product to apply it."""
 
@@ -112,8 +120,13 @@ class DenseRotations:
         return torch.stack([x @ matrix.T.to(x.dtype) for matrix in self._matrices])
 
     def second_moments(self, within: Tensor, threads: int) -> Tensor:
-        moments = [((matrix @ within) * matrix).sum(dim=1) for matrix in self._matrices]
-        return torch.stack(moments).clamp(min=0)
+        moments = torch.empty(self.draws, len(within), dtype=within.dtype)
+        for matrix, draw in zip(self._matrices, moments, strict=True):
+            for first in range(0, len(within), _PRODUCT_ROWS):
+                part = slice(first, first + _PRODUCT_ROWS)
+                product = matrix[part] @ within
+                draw[part] = product.mul_(matrix[part]).sum(dim=1)
+        return moments.clamp_(min=0)
 
     def raise_best(
         self,
@@ -189,6 +202,11 @@ def draws_together(options: RotationOptions) -> list[range]:
     if options.kind in ("hadamard", "none"):
         return [range(options.draws)]
     return [range(draw, draw + 1) for draw in range(options.draws)]
+
+
+def draw_bytes(options: RotationOptions, neurons: int) -> int:
+    """That making and using one dense draw takes; 0 for others, which need next to nothing."""
+    return 8 * neurons**2 * _MATRICES_OF_A_DRAW.get(options.kind, 0)
 
 
 def _check_memory(kind: str, neurons: int, draws: int) -> None:

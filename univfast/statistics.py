@@ -19,9 +19,9 @@ class Statistics:
     """What follows, over all layers; float64 ``[neurons]`` unless said otherwise.
 
     ``null_excess`` ``[draws, neurons]`` is the excess of each draw over the mean of the other
-    draws, and ``chance_counts`` ``[draws]`` how many live neurons pass the threshold in each. With
-    fewer than two draws there is no null: these two are None, the standard deviation, p and q are
-    NaN.
+    draws, for every neuron that has a match in that draw, and ``chance_counts`` ``[draws]`` how
+    many pass the threshold in each. With fewer than two draws there is no null: these two are None,
+    the standard deviation, p and q are NaN.
     """
 
     baseline: Tensor
@@ -39,27 +39,37 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
+    With several models, baseline, excess and null excess are those of each model, averaged over the
+    models that a neuron has a match in (for the null: in that draw).
+
+    One-to-one, a neuron may have a match and yet be left over in every draw, or have one in a draw
+    and in no other. Its baseline is then the mean, over those draws, of the neurons of its layer
+    that have a match; of all layers, where its own has none. So a draw is treated as the model is,
+    and no match is left out.
+
     Args:
-        correlation: r of each neuron, layer after layer, float64 ``[neurons]``; NaN where there is
-            none.
-        rotated: r with each rotation, float64 ``[draws, neurons]``; NaN where there is none, which
-            counts as a draw less.
+        correlation: r of each neuron, layer after layer, with each other model, float64
+            ``[models, neurons]``; NaN where there is none.
+        rotated: r with each rotation, float64 ``[models, draws, neurons]``; NaN where there is
+            none. Dead neurons have none.
         widths: neurons of each layer; null excesses are pooled within a layer.
         threshold: of the excess, above which a neuron is universal.
     """
-    absent = torch.full_like(correlation, torch.nan)
-    rotated = torch.where(correlation.isnan(), torch.nan, rotated)
-    baseline = rotated.nanmean(dim=0) if len(rotated) else absent
-    excess = correlation - baseline
+    there = ~rotated.isnan()
+    values = rotated.nan_to_num(nan=0.0)
+    total, count = values.sum(dim=1, keepdim=True), there.sum(dim=1, keepdim=True)
+    baselines = _mean_of_draws(total, count, widths)[:, 0]
+    excess = (correlation - baselines).nanmean(dim=0)
+    baseline = torch.where(correlation.isnan(), torch.nan, baselines).nanmean(dim=0)
+    absent = torch.full_like(excess, torch.nan)
     universal = excess > threshold
-    if len(rotated) < 2:
+    if rotated.shape[1] < 2:
         return Statistics(baseline, absent, excess, absent, absent, universal, None, None)
 
-    # A draw minus the mean of the others is (draw - mean) * draws / (draws - 1). Where there is one
-    # draw, that is NaN, as it should be.
-    draws = (~rotated.isnan()).sum(dim=0).double()
-    deviation = rotated - baseline
-    null_excess = deviation * (draws / (draws - 1)).nan_to_num(posinf=torch.nan)
+    others = _mean_of_draws(total - values, count - there.long(), widths)
+    null_excess = (rotated - others).nanmean(dim=0)
+    deviation = (rotated - total / count).nanmean(dim=0)
+    draws = (~deviation.isnan()).sum(dim=0)
     std = (deviation.square().nansum(dim=0) / (draws - 1)).sqrt()
     parts = zip(
         torch.split(excess, list(widths)),
@@ -69,7 +79,7 @@ def statistics(
     p_value = torch.cat([_p_values(own, null) for own, null in parts])
     return Statistics(
         baseline,
-        torch.where(draws > 1, std, torch.nan),
+        torch.where((draws > 1) & ~excess.isnan(), std, torch.nan),
         excess,
         p_value,
         _q_values(p_value),
@@ -77,6 +87,22 @@ def statistics(
         null_excess,
         (null_excess > threshold).sum(dim=1),  # NaN never passes
     )
+
+
+def _mean_of_draws(total: Tensor, count: Tensor, widths: Sequence[int]) -> Tensor:
+    """Of sums over draws and the number of draws with a match, ``[..., neurons]``: the mean.
+
+    Where there is none: that over the neurons of the layer; failing that, over all.
+    """
+
+    def over_neurons(total: Tensor, count: Tensor) -> Tensor:
+        mean = total.sum(dim=-1, keepdim=True) / count.sum(dim=-1, keepdim=True)
+        return mean.expand_as(total)
+
+    layers = (torch.split(x, list(widths), dim=-1) for x in (total, count))
+    layer = torch.cat([over_neurons(*part) for part in zip(*layers, strict=True)], dim=-1)
+    filled = torch.where(layer.isnan(), over_neurons(total, count), layer)
+    return torch.where(count > 0, total / count, filled)
 
 
 def _p_values(excess: Tensor, null_excess: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ Examples:
 )
 @click.option(
     "--memory-limit",
-    type=float,
+    type=click.FloatRange(min=0),
     metavar="GB",
     help="Memory for the co-moments of all pairs. Where they need more, layers of A are done in"
     " several passes.  [default: most of what is available]",

@@ -147,7 +147,8 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     Two tiny transformers learn from different initialisations on 10,000 different samples each.
     Both then read the same test text, and the neurons of the first are matched with those of the
     second in two ways, by index and by best correlation, before and after the ReLU, each against
-    random rotations of the second. Needs no data and no network, and takes two or three minutes.
+    random rotations of the second. Needs no data and no network, and takes about a minute and a
+    half on two cores.
     """
     from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
     from univfast.files import check_directory, make_directory
