@@ -10,9 +10,9 @@ import torch
 from harness import Activations, Array, Layers, Measure
 from pytest_benchmark.fixture import BenchmarkFixture
 from table import markdown
-from torch import Tensor
 
 from univfast import native, reference
+from univfast.bench.data import correlated
 
 _records = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -53,23 +53,6 @@ def pytest_terminal_summary(
     config.hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine)
     terminalreporter.section("univfast: ratios")
     terminalreporter.write_line(markdown(records, machine))
-
-
-def correlated(tokens: int, neurons: int) -> tuple[Tensor, Tensor]:
-    """Two models; means of 0 to 2 sd; r of neuron i with neuron i runs from -1 to 1.
-
-    A factor that all neurons share makes rotations of B correlate with A too. Means of one sign
-    keep the dot product of A and B, a read floor, far from 0, so that it can be checked.
-    """
-    g = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(tokens, neurons, generator=g) for _ in range(2))
-    rho = torch.linspace(-1, 1, neurons)
-    b.mul_((1 - rho**2).sqrt()).addcmul_(a, rho)
-    factor = torch.randn(tokens, 1, generator=g)
-    for x in (a, b):
-        loadings, means = torch.rand(2, 1, neurons, generator=g) * 2
-        x.addcmul_(factor, loadings - 1).add_(means)
-    return a, b
 
 
 def pairs(config: pytest.Config, layers: int, width: int) -> Layers:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from univfast import reference
+from univfast.bench.data import Activations, Array, spread
 
-Array = NDArray[np.float64]
+__all__ = ["Activations", "Array", "Data", "Layers", "Measure"]
+
 Answer = TypeVar("Answer")
 
-# Neurons whose answer is checked, spread over the layer: the exact answer of all would take longer
-# than the benchmarks.
-_CHECKED = 16
 # Tokens that the exact answer converts to float64 at a time, to bound its memory.
 _TOKENS = 4096
 # A line is measured for about this long, within these numbers of rounds.
@@ -51,43 +48,6 @@ class Data(Protocol):
     def checked(self) -> Tensor:
         """Numbers of the neurons whose exact r is known, ``[checked]``."""
         ...
-
-
-class Activations:
-    """Two models' activations on the same tokens, and the exact r of some of their neurons.
-
-    Attributes:
-        a: ``[tokens, neurons]``.
-        b: the same shape and dtype.
-        checked: numbers of the neurons whose exact r is known, ``[checked]``.
-    """
-
-    def __init__(self, a: Tensor, b: Tensor) -> None:
-        self.a, self.b = a, b
-        self.tokens, self.neurons = a.shape
-        self.dtype = a.dtype
-        self.size = f"{self.tokens:,} tokens x {self.neurons:,} neurons"
-        self.checked = spread(self.neurons)
-
-    @cached_property
-    def exact(self) -> Array:
-        """r of the checked neurons, ``[1, checked]``."""
-        return reference.pearson(self._columns(self.a), self._columns(self.b))[None]
-
-    def exact_rotated(self, *rotations: Array) -> Array:
-        """r, and r with each rotation of B, ``[1 + draws, checked]``.
-
-        Args:
-            rotations: matrices ``[neurons, neurons]``.
-        """
-        a, first = self._columns(self.a), self.b[0].double()
-        turn = torch.cat([torch.from_numpy(r)[self.checked] for r in rotations]).T
-        rotated = torch.cat([(part.double() - first) @ turn for part in self.b.split(_TOKENS)])
-        draws = rotated.split(len(self.checked), dim=1)
-        return np.stack([self.exact[0], *(reference.pearson(a, d.numpy()) for d in draws)])
-
-    def _columns(self, x: Tensor) -> Array:
-        return x[:, self.checked].double().numpy()
 
 
 class Layers:
@@ -145,12 +105,6 @@ class Layers:
                 best = best.maximum(r.max(dim=1).values)
             self._exact[kind] = best.numpy()
         return self._exact[kind]
-
-
-def spread(neurons: int) -> Tensor:
-    """Numbers of the neurons that are checked."""
-    numbers = np.linspace(0, neurons - 1, min(_CHECKED, neurons))
-    return torch.from_numpy(numbers.round().astype(np.int64))
 
 
 class Measure:

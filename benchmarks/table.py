@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from univfast.bench.table import ratio, table
 
 
 def markdown(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
@@ -49,34 +51,14 @@ def _group(
             (
                 info["line"],
                 f"{median * 1e3:,.1f}",
-                _ratio(median, floors.get(_floor(info))),
-                _ratio(median, medians.get(info["against"])),
+                ratio(median, floors.get(_floor(info))),
+                ratio(median, medians.get(info["against"])),
                 "" if error is None else f"{error:.0e}",
             )
         )
     info = members[0]["extra_info"]
     header = (name, "median, ms", f"{info['floor']}s", "times univfast", "largest error of r")
     return f"{table(header, rows)}\n\n{info['size']}, {info['dtype']}."
-
-
-def _ratio(time: float, unit: float | None) -> str:
-    if unit is None:
-        return ""
-    ratio = time / unit
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown whose columns line up as plain text too: names to the left, numbers to the right."""
-    cells = [header, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        return f"| {' | '.join([row[0].ljust(widths[0]), *numbers])} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(header), line(rule), *(line(row) for row in cells[1:])])
 
 
 def _conditions(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:

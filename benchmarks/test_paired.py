@@ -130,6 +130,13 @@ def test_rival(
 
 
 @paired
+def test_scipy(measure: Measure, float32: Activations) -> None:
+    run = partial(rivals.scipy_pearsonr, float32.a, float32.b)
+    answer = measure("SciPy, pearsonr a neuron", run, float32, once=True)
+    measure.check(answer, float32, float32.exact, RIVAL_LIMIT)
+
+
+@paired
 def test_compiled(measure: Measure, float32: Activations) -> None:
     run = compiled(rivals.naive, float32.a, float32.b)
     measure_rival(measure, "torch.compile", float32, run, float32.exact)
@@ -155,7 +162,9 @@ def hadamard(float32: Activations) -> Array:
 
 
 @paired_rotation
-@pytest.mark.parametrize(("line", "draws"), [("univfast", 1), ("univfast, 5 draws", 5)])
+@pytest.mark.parametrize(
+    ("line", "draws"), [("univfast", 1), ("univfast, 5 draws", 5), ("univfast, 20 draws", 20)]
+)
 def test_univfast_rotation(
     measure: Measure, float32: Activations, hadamard: Array, line: str, draws: int
 ) -> None:

@@ -91,11 +91,13 @@ def hadamard_transform(x: Array) -> Array:
     return np.asarray(x / np.sqrt(n))
 
 
-def structured_rotation(x: Array, draw: int, seed: int, fresh_signs: bool = True) -> Array:
+def structured_rotation(
+    x: Array, draw: int, seed: int, *, fresh_signs: bool = True, dealt: bool = True
+) -> Array:
     """Rows of ``x`` rotated as ``csrc/rotation.h`` says: written again, with no matrices.
 
-    Without ``fresh_signs`` the second window of a round gets no signs of its own, as a careless
-    implementation would have it.
+    Without ``fresh_signs`` the second window of a round gets no signs of its own, and if not
+    ``dealt`` the rounds follow each other directly, as a careless implementation would have it.
     """
     n = x.shape[-1]
     block = n & -n
@@ -111,7 +113,7 @@ def structured_rotation(x: Array, draw: int, seed: int, fresh_signs: bool = True
     rounds = [reference.rotation_signs(n, number, layer) for number in numbers]
     y = np.array(x, dtype=np.float64)
     for i, signs in enumerate(rounds):
-        if i > 0:
+        if i > 0 and dealt:
             groups = np.roll(y, -5, axis=-1).reshape(len(y), -1, group)
             y = groups[:, np.arange(n // group) * stride % (n // group)].reshape(len(y), n)
         y = hadamard_transform((y * signs[0]).reshape(len(y), -1, block)).reshape(len(y), n)

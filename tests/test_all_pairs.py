@@ -235,6 +235,10 @@ def test_hard_cases(name: str, dtype: torch.dtype, small_chunks: int, baseline: 
     found = matches_of(accumulator)
     a, b = {"x": case.a}, {"y": case.b}
     limit = limit_of(dtype)
+    if dtype == F64 and baseline == "within" and name.startswith("nearly one factor"):
+        # The co-moments within a layer hold 1e-16 of its usual variance, and rotated neurons of
+        # this one, also by Haar's rotations, can be left with 1e-6 of that.
+        limit = 1e-10
     assert_matches(found[0], *exact(a, b, "hadamard", 2, 0), "best", limit, name)
     assert_matches(found[1], *exact(b, a, "hadamard", 2, 0), "best", limit, name)
 

@@ -60,7 +60,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert set(cli.commands) == {"demo", "train", "capture", "correlate", "report", "info"}
+    assert set(cli.commands) == {"demo", "train", "capture", "correlate", "report", "info", "bench"}
     for name in cli.commands:
         assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name
 

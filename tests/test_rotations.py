@@ -154,20 +154,24 @@ def test_signs_never_change() -> None:
     assert reference.layer_seed(-7, "blocks.3.mlp") == 0x5367DABB8694C8D4
     golden = {
         (0, 0): [0x652CA56A6545006F, 0x5CB2C04AEA36B12C],
-        (0, 5): [0x5F4113DC4D60A37D, 0x73AB1801FF35436C],
+        (0, 1): [0x9C45F6EBC43D047C, 0xF52A84F2CA943E55],
         (1, 0): [0xA7B07FCC283C02EA, 0x70D29AA7CB3728D3],
-        (1, 5): [0x4275057CB25F1F4D, 0x797E5E88F94F7F81],
+        (3, 1): [0xAA7ED8FF79CBADE6, 0xE7E1F4EEEEC2C317],
     }
     signs = native.rotation_signs(128, 2, 0xCE46A558B6960F8D)
-    for (draw, stage), expected in golden.items():
-        assert words(signs[draw, stage]) == expected
-        row = reference.rotation_signs(128, draw, 0xCE46A558B6960F8D)[stage]
+    assert signs.shape == (4, 2, 128)
+    for (number, stage), expected in golden.items():
+        assert words(signs[number, stage]) == expected
+        row = reference.rotation_signs(128, number, 0xCE46A558B6960F8D)[stage]
         assert words(torch.from_numpy(row)) == expected
 
 
 def test_matrices_never_change() -> None:
-    row = matrices("hadamard", 6, 2)[1, 0]
-    np.testing.assert_allclose(row * 8, [3, -1, 1, 1, -6, 4], rtol=0, atol=1e-13)
+    row = matrices("hadamard", 20, 2)[1, 0]
+    expected = [20.0, -18.0, -16.0, -4.0, -16.0, 14.0]
+    np.testing.assert_allclose(row[:6] * 64, expected, rtol=0, atol=1e-12)
+    wide = matrices("hadamard", 1536, 1)[0, :2, 700]
+    np.testing.assert_allclose(wide * 512, [23.0, -23.0], rtol=0, atol=1e-12)
     haar = [0.83899306, 0.41560783, 0.35122754]
     np.testing.assert_allclose(matrices("haar", 3, 2)[1, 0], haar, rtol=0, atol=1e-8)
     gaussian = [0.97468271, 0.20326211, -0.0931565]
@@ -213,6 +217,10 @@ def without_fresh_signs(neurons: int, draw: int) -> Array:
     return structured_rotation(np.eye(neurons), draw, 0, fresh_signs=False).T
 
 
+def without_dealing(neurons: int, draw: int) -> Array:
+    return structured_rotation(np.eye(neurons), draw, 0, dealt=False).T
+
+
 def permutation(neurons: int, draw: int) -> Array:
     g = np.random.default_rng([draw, neurons])
     return np.eye(neurons)[g.permutation(neurons)]
@@ -254,7 +262,8 @@ def assert_as_haar(rotations: Array, haar: Array) -> None:
     off = np.abs(rotations[0] @ rotations[0].T - np.eye(neurons)).max()
     assert off < 1e-12, "not orthogonal"
     # How much of neuron i is left at i: what decides the baseline of models of one lineage.
-    diagonal = (np.diagonal(rotations, axis1=1, axis2=2) ** 2).mean() * neurons
+    squares = np.diagonal(rotations, axis1=1, axis2=2) ** 2 * neurons
+    diagonal = squares.mean()
     assert abs(diagonal - 1) < 0.07, f"mean square of the diagonal {diagonal:.3f} of Haar's"
     for name, (a, b) in data_sets(neurons).items():
         ours, theirs = rotated_r(a, b, rotations), rotated_r(a, b, haar)
@@ -266,14 +275,17 @@ def assert_as_haar(rotations: Array, haar: Array) -> None:
         error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / len(ours))
         z = (ours.mean(axis=0) - theirs.mean(axis=0)) / error
         assert np.abs(z).max() < 5, f"{name}: a mean is {np.abs(z).max():.1f} standard errors off"
+    # From draw to draw: sqrt(2 / neurons) if neurons are independent, sqrt(2) if all have one size.
+    alike = squares.mean(axis=1).std() / np.sqrt(2 / neurons)
+    assert alike < 3, f"neurons are alike: {alike:.1f} times the spread of the diagonal's size"
 
 
 @pytest.fixture(scope="module")
 def haar() -> dict[int, Array]:
-    return {n: matrices("haar", n, DRAWS, seed=77) for n in (48, 63, 96, 257)}
+    return {n: matrices("haar", n, DRAWS, seed=77) for n in (48, 63, 64, 96, 257)}
 
 
-@pytest.mark.parametrize("neurons", [48, 63, 96, 257])
+@pytest.mark.parametrize("neurons", [48, 63, 64, 96, 257])
 @pytest.mark.parametrize("kind", ["hadamard", "haar"])
 def test_baseline_is_haars(kind: str, neurons: int, haar: dict[int, Array]) -> None:
     assert_as_haar(matrices(kind, neurons, DRAWS), haar[neurons])
@@ -286,7 +298,7 @@ def test_baseline_is_haars(kind: str, neurons: int, haar: dict[int, Array]) -> N
         (padded, 257, "not orthogonal"),
         (without_fresh_signs, 48, "diagonal"),
         (without_fresh_signs, 96, "diagonal"),
-        (without_fresh_signs, 257, "diagonal"),
+        (without_dealing, 64, "alike"),
         (permutation, 48, "post-ReLU"),
         (permutation, 257, "post-ReLU"),
         (one_round, 48, "diagonal"),
@@ -299,6 +311,22 @@ def test_bad_rotations_are_told_from_haar(
     bad = np.array([rotation(neurons, draw) for draw in range(DRAWS)])
     with pytest.raises(AssertionError, match=reason):
         assert_as_haar(bad, haar[neurons])
+
+
+@pytest.mark.parametrize("neurons", [512, 1344, 1536])
+def test_wide_rotations_mix_everything(neurons: int) -> None:
+    """Too wide to compare baselines with Haar's: the entries, Gaussian and independent."""
+    draws = matrices("hadamard", neurons, 6) * np.sqrt(neurons)
+    parts = 8
+    blocks = (draws**2).reshape(6, parts, neurons // parts, parts, neurons // parts)
+    assert np.abs(blocks.mean(axis=(0, 2, 4)) - 1).max() < 0.2
+    assert abs((draws**4).mean() - 3) < 0.15
+    assert abs((np.diagonal(draws, axis1=1, axis2=2) ** 2).mean() - 1) < 0.15
+    # Draws share a round, which leaves them the trace of random signs in common, but no more.
+    flat = draws.reshape(6, -1) / neurons
+    assert np.abs(flat @ flat.T - np.eye(6)).max() < 5 / np.sqrt(neurons)
+    twice = (draws**2 - 1).reshape(6, -1) / neurons
+    assert np.abs(twice @ twice.T - 2 * np.eye(6)).max() < 0.2
 
 
 def test_cut_hadamard_is_rejected_by_its_diagonal_too(haar: dict[int, Array]) -> None:

@@ -33,6 +33,9 @@ KINDS = ("hadamard", "haar", "gaussian", "none")
 
 Array = NDArray[np.float64]
 
+# Layers of fewer neurons have uniform rotations in place of structured ones, whose choices are too
+# few: one in four of four neurons is a mere permutation.
+MIN_STRUCTURED = 16
 # As csrc/rotation.h has them, in neurons.
 _STAGES = 2
 _COMMON_ROUNDS = 2
@@ -105,40 +108,41 @@ def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
     window = 1 << (blocks.bit_length() - 1)
     grouped = block >= _MIN_BLOCK and neurons >= _MIN_GROUPED
 
-    transform = np.kron(np.eye(blocks), _hadamard(block))
-    first, second = np.eye(neurons), np.eye(neurons)
-    rest = neurons
-    if blocks > 1 and block < _MIN_SHARE * blocks:
-        rest = neurons - window * block
-        across = np.kron(_hadamard(window), np.eye(block))
-        first[: window * block, : window * block] = across
-        second[rest:, rest:] = across
+    across = blocks > 1 and block < _MIN_SHARE * blocks
+    rest = neurons - window * block if across else neurons
+
+    def mix(x: Array, signs: Array) -> Array:
+        x = (_hadamard(block) @ (signs[0][:, None] * x).reshape(blocks, block, -1)).reshape(x.shape)
+        if across:
+            for part in (slice(0, neurons - rest), slice(rest, neurons)):
+                flips = signs[1, part, None] if part.start == rest else 1.0
+                own = (flips * x[part]).reshape(window, -1)
+                x[part] = (_hadamard(window) @ own).reshape(-1, x.shape[1])
+        return x
 
     common = range(_COMMON_ROUNDS) if neurons < _MIN_BLOCK else [0]
-    rounds = [rotation_signs(neurons, i, seed) for i in (*common, _COMMON_ROUNDS + draw)]
     dealt = _deal(neurons, _GROUP if grouped else 1)
-    r = np.eye(neurons)
-    for i, signs in enumerate(rounds):
-        flips = np.where(np.arange(neurons) < rest, 1.0, signs[1])
-        dealt_r = r[dealt] if i > 0 else r
-        r = second @ (flips[:, None] * (first @ (transform @ (signs[0][:, None] * dealt_r))))
+    r = mix(np.eye(neurons), rotation_signs(neurons, 0, seed))
+    for number in (*common[1:], _COMMON_ROUNDS + draw):
+        r = mix(r[dealt], rotation_signs(neurons, number, seed))
     return r
 
 
 def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -> Array:
     """The matrix R ``[neurons, neurons]`` of one draw: neuron i of the rotation is ``R[i] @ b``.
 
-    ``hadamard`` and ``haar`` are orthogonal. ``haar`` is uniform on the orthogonal group (Mezzadri
-    2007: QR of a Gaussian matrix, the signs of R's diagonal moved into Q). ``gaussian`` has rows of
-    norm 1 but is not orthogonal: it is what the code of Gurnee et al. 2024 does.
+    ``hadamard`` and ``haar`` are orthogonal, and the same for fewer than 16 neurons. ``haar`` is
+    uniform on the orthogonal group (Mezzadri 2007: QR of a Gaussian matrix, the signs of R's
+    diagonal moved into Q). ``gaussian`` has rows of norm 1 but is not orthogonal: it is what the
+    code of Gurnee et al. 2024 does.
 
     Raises:
         ValueError: ``kind`` is none of the three.
     """
     seed = layer_seed(seed, layer)
-    if kind == "hadamard":
+    if kind == "hadamard" and neurons >= MIN_STRUCTURED:
         return _structured_matrix(neurons, draw, seed)
-    if kind not in ("haar", "gaussian"):
+    if kind not in ("hadamard", "haar", "gaussian"):
         raise ValueError(f"rotation: {kind!r} has no matrix")
     generator = np.random.Generator(np.random.Philox(key=[seed, draw]))
     gaussian = generator.standard_normal((neurons, neurons))

@@ -18,7 +18,7 @@ from univfast.checks import as_integer
 from univfast.errors import InputError
 from univfast.memory import machine_memory
 from univfast.native import Best
-from univfast.reference import KINDS, layer_seed, rotation_matrix
+from univfast.reference import KINDS, MIN_STRUCTURED, layer_seed, rotation_matrix
 
 __all__ = [
     "DenseRotations",
@@ -69,7 +69,10 @@ class Rotations(Protocol):
 
 
 class HadamardRotations:
-    """Structured: O(N log N) a row, exactly orthogonal for every width (``csrc/rotation.h``)."""
+    """Structured: O(N log N) a row, exactly orthogonal for every width (``csrc/rotation.h``).
+
+    All draws of a layer share their first round, so of draws 3 and 4 alone it is made too.
+    """
 
     def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
         common = native.COMMON_ROUNDS
@@ -192,7 +195,7 @@ def make_rotations(
     """
     draws = range(options.draws) if draws is None else draws
     _check_memory(options.kind, neurons, len(draws))
-    if options.kind in ("hadamard", "none"):
+    if options.kind == "none" or (options.kind == "hadamard" and neurons >= MIN_STRUCTURED):
         return HadamardRotations(neurons, draws, options.seed, layer)
     return DenseRotations(options.kind, neurons, draws, options.seed, layer)
 

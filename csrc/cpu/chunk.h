@@ -29,14 +29,14 @@ struct Job {
 
 // What one thread needs besides the results. Sized for T = double, which any chunk may fall back to.
 struct Scratch {
-    double* sums;             // [5 + 2 * draws, neurons]: chunk_moments leaves its result here
-    double* delta;            // [neurons]
-    RowScratch<double> row;   // of one row in float64
-    std::byte* pivot[2];      // [neurons] of T, for a and b
-    std::byte* converted;     // [2 * kRunTokens, neurons] of T: rows of a, then of b
-    std::byte* mid;           // [kRunTokens, mid_size(neurons)] of T: the first round of a run; none without draws
-    std::byte* rotated;       // [kRunTokens, part] of T: the second round of a run, part by part; none without draws
-    double usual_square;      // the median squared distance of the chunk's sampled tokens of b from the pivot
+    double* sums;            // [5 + 2 * draws, neurons]: chunk_moments leaves its result here
+    double* delta;           // [neurons]
+    RowScratch<double> row;  // of one row in float64
+    std::byte* pivot[2];     // [neurons] of T, for a and b
+    std::byte* converted;    // [2 * kRunTokens, neurons] of T: rows of a, then of b
+    std::byte* mid;          // [kRunTokens, mid_size(neurons)] of T: the first round of a run; none without draws
+    std::byte* rotated;      // [kRunTokens, part] of T: the second round of a run, part by part; none without draws
+    double usual_square;     // the median squared distance of the chunk's sampled tokens of b from the pivot
 };
 
 int64_t scratch_size(int64_t neurons, int64_t draws);  // bytes

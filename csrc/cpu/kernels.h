@@ -51,10 +51,12 @@ struct Kernels {
     void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
 
     // mid [neurons + turn] = the first round of x - pivot, or of x where pivot is null, and its first values once more
-    // behind it; and the middle round, where there is one. signs [kCommonRounds, kStages, neurons]. Returns the sum of (x[i] - pivot[i])^2.
+    // behind it; and the middle round, where there is one. signs [kCommonRounds, kStages, neurons]. Returns the sum of
+    // (x[i] - pivot[i])^2.
     T (*rotate_first)(const RotationPlan& plan, const T* x, const T* pivot, const float* signs, T* mid);
 
-    // signs [kStages, neurons]: z [part] = the second round of mid: neurons first .. first + part, where part divides first.
+    // signs [kStages, neurons]: z [part] = the second round of mid: neurons first .. first + part, where part divides
+    // first.
     void (*rotate_second)(const RotationPlan& plan, const T* mid, const float* signs, int64_t first, T* z);
 
     // The sum of (x[i] - pivot[i])^2.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from univfast import __version__
+from univfast.cli.bench import bench
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import capture, demo, train
 from univfast.cli.info import info
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, train, capture, correlate, report, info):
+for command in (demo, train, capture, correlate, report, info, bench):
     cli.add_command(command)
 
 

@@ -1,0 +1,33 @@
+"""`univfast bench`."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["bench"]
+
+
+@click.command(short_help="Measure this machine against naive torch, as ratios.")
+@click.option("--tokens", type=click.IntRange(4), default=32768, show_default=True)
+@click.option(
+    "--neurons", type=click.IntRange(3), default=3072, show_default=True, help="Of a layer."
+)
+def bench(tokens: int, neurons: int) -> None:
+    """Measure univfast on this machine against naive torch, NumPy and the published method.
+
+    Takes about a minute. Each table has one job; 'read floors' are multiples of the time that one
+    pass takes which only reads both models' activations, 'product floors' of that of the one matrix
+    product of A and B. Every answer is checked. Close other programs; small inputs fit into a cache
+    and make the floors meaningless.
+    """
+    import torch
+
+    from univfast import native
+    from univfast.bench.compare import compare
+
+    click.echo(
+        f"{torch.get_num_threads()} threads, SIMD level {native.simd_level()},"
+        f" torch {torch.__version__}, float32 (all pairs float16)"
+    )
+    for group in compare(tokens, neurons):
+        click.echo(f"\n{group.markdown()}")
