@@ -450,9 +450,18 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         lambda d: (d / "summary.json").write_text("{"),
         lambda d: (d / "neurons.csv").write_text("layer,neuron\nx,1\n"),
         lambda d: (d / "neurons.csv").write_bytes((d / "neurons.csv").read_bytes()[:-30]),
+        lambda d: (d / "neurons.csv").write_bytes((d / "neurons.csv").read_bytes()[:-7]),
         lambda d: (d / "neurons.csv").write_bytes(b"\xff\xfe\x00"),
     ],
-    ids=["no summary", "no table", "half summary", "other columns", "cut table", "no text"],
+    ids=[
+        "no summary",
+        "no table",
+        "half summary",
+        "other columns",
+        "cut table",
+        "cut row",
+        "no text",
+    ],
 )
 def test_spoilt_results_are_refused(spoil: Any, tmp_path: Path) -> None:
     uf.correlate(*pair(), draws=2).save(tmp_path)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from univfast import moments as m
 from univfast import native
+from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
 
 __all__ = ["CHUNK_TOKENS", "TILE_BYTES", "CoMoments", "Layout", "Side"]
@@ -155,7 +156,8 @@ class Side:
 
 def streams(rotation: RotationOptions, width: int) -> bool:
     """Whether a layer's tokens are rotated as they come, and no co-moments within it kept."""
-    return rotation.kind == "hadamard" and rotation.draws * _WIDTH_OF_A_DRAW <= width
+    structured = rotation.kind == "hadamard" and width >= MIN_STRUCTURED
+    return structured and rotation.draws * _WIDTH_OF_A_DRAW <= width
 
 
 class _Chunk:

@@ -293,7 +293,8 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
             elif name in ("neuron", "match_neuron"):
                 tensors[name] = torch.tensor([int(v) for v in values], dtype=torch.int64)
             elif name in ("universal", "dead"):
-                tensors[name] = torch.tensor([v == "true" for v in values], dtype=torch.bool)
+                flags = {"true": True, "false": False}
+                tensors[name] = torch.tensor([flags[v] for v in values], dtype=torch.bool)
             else:
                 tensors[name] = torch.tensor([float(v) for v in values], dtype=torch.float64)
         null = torch.from_numpy(np.load(folder / "null_excess.npy"))

@@ -45,8 +45,9 @@ class Read(NamedTuple):
     def words(self, x: Tensor) -> Tensor:
         """The bytes of ``x``, but for a last incomplete word."""
         flat = x.view(-1)
-        per_word = max(1, self.word.itemsize // x.dtype.itemsize)
-        return flat[: len(flat) // per_word * per_word].view(self.word)
+        word = self.word if x.dtype.itemsize <= self.word.itemsize else x.dtype
+        per_word = word.itemsize // x.dtype.itemsize
+        return flat[: len(flat) // per_word * per_word].view(word)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return self.combine(self.words(a), self.words(b))
