@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -134,6 +137,49 @@ def test_same_bits_for_torchs_number_of_threads() -> None:
     assert same_bits(runs[0], runs[4])
     assert same_bits(runs[1], runs[3])
     assert same_bits(runs[1], runs[5])
+
+
+@pytest.mark.parametrize("neurons", [512, 1344, 1536])
+def test_same_bits_where_neurons_are_dealt_in_groups(neurons: int) -> None:
+    """The widths that are rotated part by part, and across blocks."""
+    case = make_case("threads", *activations(2000, neurons), F32, draws=3)
+    runs = [accumulated(case, threads) for threads in (1, 2, 5)]
+    assert all(same_bits(runs[0], run) for run in runs[1:])
+    assert_parity(uf.PairedCorrelation, replace(case, a=case.a[:300], b=case.b[:300]))
+
+
+FORK = """
+import os, sys, threading
+import torch
+import univfast as uf
+
+a, b = torch.randn(2, 4000, 512, generator=torch.Generator().manual_seed(0))
+
+def r():
+    acc = uf.PairedCorrelation(512, draws=2, threads=4)
+    acc.update(a, b)
+    return acc.correlations().rotated
+
+before, running = r(), threading.active_count()
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(r(), before) else 1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+assert torch.equal(r(), before)
+tasks = os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else []
+r()
+assert not tasks or len(os.listdir("/proc/self/task")) == len(tasks)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_goes_on() -> None:
+    """Nothing is left running between calls, so a child lacks nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_python_threads_at_once() -> None:

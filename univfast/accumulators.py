@@ -30,7 +30,7 @@ __all__ = [
     "thread_count",
 ]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096

@@ -30,7 +30,7 @@ ALL_PAIRS = ("best", "one-to-one")
 _PARTNER_BYTES = 48
 
 _FORMAT = "univfast-all-pairs"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from univfast import __version__
 from univfast.checks import as_number, check_choice
 from univfast.co_moments import Layout
 from univfast.errors import InputError
@@ -254,7 +254,7 @@ def make_result(
         dead=torch.stack([m.dead for m in matches]).all(dim=0),
         null_excess=stats.null_excess,
         summary={
-            "univfast": version("univfast"),
+            "univfast": __version__,
             "models": list(models),
             "match": match,
             "rotation": rotation.summary(),

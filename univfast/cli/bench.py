@@ -8,7 +8,9 @@ __all__ = ["bench"]
 
 
 @click.command(short_help="Measure this machine against naive torch, as ratios.")
-@click.option("--tokens", type=click.IntRange(4), default=32768, show_default=True)
+@click.option(
+    "--tokens", type=click.IntRange(100), default=32768, show_default=True, help="Of each model."
+)
 @click.option(
     "--neurons", type=click.IntRange(3), default=3072, show_default=True, help="Of a layer."
 )
