@@ -83,11 +83,6 @@ def twelve_layers(request: pytest.FixtureRequest) -> Layers:
 
 
 @pytest.fixture(scope="session")
-def bfloat16(float32: Activations) -> Activations:
-    return Activations(float32.a.bfloat16(), float32.b.bfloat16())
-
-
-@pytest.fixture(scope="session")
 def haar(float32: Activations) -> Array:
     """The first of the uniform rotations of the layer that `PairedCorrelation` names by default."""
     return reference.rotation_matrix("haar", float32.a.shape[1], 0, 0, "activations")

@@ -14,6 +14,9 @@ from typing import Any
 
 from univfast.bench.table import ratio, table
 
+# Groups whose lines stay as they were measured; the others are sorted by time.
+_IN_ORDER = ("paired, time by width", "paired, threads")
+
 
 def markdown(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
     """A table a group and the size of what it measured, and a line that says on what machine.
@@ -44,7 +47,9 @@ def _group(
 ) -> str:
     medians = {b["extra_info"]["line"]: b["stats"]["median"] for b in members}
     rows = []
-    for b in sorted(members, key=lambda b: b["stats"]["median"]):
+    if name not in _IN_ORDER:
+        members = sorted(members, key=lambda b: b["stats"]["median"])
+    for b in members:
         median, info = b["stats"]["median"], b["extra_info"]
         error = info.get("max_error")
         rows.append(

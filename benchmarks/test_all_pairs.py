@@ -152,6 +152,20 @@ def test_naive(measure: Measure, two_layers: Layers) -> None:
     measure.check(answer, two_layers, two_layers.exact(), LIMIT)
 
 
+@all_pairs
+def test_compute(measure: Measure, two_layers: Layers) -> None:
+    """Reducing the co-moments to best and top-k costs little beside the product they come from."""
+    widths = two_layers.widths
+    accumulator = uf.AllPairsCorrelation(widths, widths, rotation="none")
+    accumulator.update(two_layers.a, two_layers.b)
+    line = "univfast, compute of r alone"
+    result = measure(line, accumulator.compute, two_layers, floor="product floor", against=R_ALONE)
+    measure.check(result.correlation, two_layers, two_layers.exact(), LIMIT)
+    product, compute = measure.median("product floor", two_layers), measure.median(line, two_layers)
+    if min(widths.values()) >= _ENOUGH and product is not None and compute is not None:
+        assert compute < 0.1 * product * PASS_TOKENS / two_layers.tokens
+
+
 # ---- 12 layers ----------------------------------------------------------------------------------
 
 

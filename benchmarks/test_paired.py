@@ -28,7 +28,6 @@ RIVAL_LIMIT = 1e-4
 _WORDS = 1 << 22
 
 paired = pytest.mark.benchmark(group="paired")
-paired_bfloat16 = pytest.mark.benchmark(group="paired, bfloat16")
 paired_rotation = pytest.mark.benchmark(group="paired+rotation")
 
 
@@ -140,16 +139,6 @@ def test_scipy(measure: Measure, float32: Activations) -> None:
 def test_compiled(measure: Measure, float32: Activations) -> None:
     run = compiled(rivals.naive, float32.a, float32.b)
     measure_rival(measure, "torch.compile", float32, run, float32.exact)
-
-
-@paired_bfloat16
-def test_read_floor_bfloat16(measure: Measure, bfloat16: Activations) -> None:
-    measure_floor(measure, bfloat16)
-
-
-@paired_bfloat16
-def test_univfast_bfloat16(measure: Measure, bfloat16: Activations) -> None:
-    measure_univfast(measure, "univfast", bfloat16, [], rotation="none")
 
 
 # ---- r and the rotated r ------------------------------------------------------------------------

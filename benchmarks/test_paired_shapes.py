@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from typing import Any
 
 import pytest
 import rivals
@@ -20,8 +21,17 @@ import univfast as uf
 from univfast import moments, reference
 from univfast.bench.data import LAYER, correlated
 
-WIDTHS = [512, 4096, 14336]
-DTYPES = [torch.float64, torch.float16]
+
+def grouped(value: Any, name: str) -> Any:
+    """A parameter whose tests form a table."""
+    return pytest.param(value, marks=pytest.mark.benchmark(group=f"paired, {name}"), id=name)
+
+
+WIDTHS = [grouped(width, f"{width:,} neurons") for width in (512, 4096, 14336)]
+DTYPES = [
+    grouped(dtype, str(dtype).removeprefix("torch."))
+    for dtype in (torch.float64, torch.float16, torch.bfloat16)
+]
 # 2^k, m 2^k with a small odd m, as models have them, and odd and prime ones.
 EVERY_WIDTH = [
     *(64, 128, 256, 512, 768, 1000, 1023, 1024, 1536, 2048, 2304, 2560, 3072, 4096, 4099, 5120),
@@ -44,25 +54,30 @@ def values(request: pytest.FixtureRequest) -> int:
 # ---- widths that models have --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
+@pytest.fixture(scope="module")
 def of_width(request: pytest.FixtureRequest) -> Activations:
-    width = request.param
-    return Activations(*correlated(max(4, values(request) // width), width))
+    return Activations(*correlated(max(4, values(request) // request.param), request.param))
 
 
-@pytest.mark.benchmark(group="paired, other widths")
-def test_width(measure: Measure, of_width: Activations) -> None:
-    measure_floor(measure, of_width)
+@pytest.mark.parametrize("of_width", WIDTHS, indirect=True)
+@pytest.mark.parametrize("draws", [None, 0, 1, 5, 20])
+def test_width(measure: Measure, of_width: Activations, draws: int | None) -> None:
+    measure_draws(measure, of_width, draws)
 
 
-@pytest.mark.benchmark(group="paired, other widths")
-@pytest.mark.parametrize("draws", [0, 1, 5])
-def test_width_univfast(measure: Measure, of_width: Activations, draws: int) -> None:
-    line = f"{of_width.neurons:,} neurons, {draws} draws"
-    measure_draws(measure, line, of_width, draws)
+def line_of(draws: int) -> str:
+    return f"univfast, {draws} draw{'s' if draws > 1 else ''}" if draws else "univfast"
 
 
-def measure_draws(measure: Measure, line: str, data: Activations, draws: int) -> None:
+def measure_draws(measure: Measure, data: Activations, draws: int | None) -> None:
+    """A line of univfast, or, for None, the floor."""
+    if draws is None:
+        measure_floor(measure, data)
+    else:
+        measure_line(measure, line_of(draws), data, draws)
+
+
+def measure_line(measure: Measure, line: str, data: Activations, draws: int) -> None:
     if draws == 0:
         measure_univfast(measure, line, data, [], rotation="none")
     elif data.neurons <= _DENSE_NEURONS:
@@ -108,35 +123,44 @@ def flat(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
     return a, b.add_(a)
 
 
-@pytest.mark.benchmark(group="time by width")
+@pytest.mark.benchmark(group="paired, time by width")
 def test_every_width_floor(measure: Measure, flat: tuple[Tensor, Tensor]) -> None:
     measure_floor(measure, SomeValues(*flat, width=1024))
 
 
-@pytest.mark.benchmark(group="time by width")
+@pytest.mark.benchmark(group="paired, time by width")
 @pytest.mark.parametrize("width", EVERY_WIDTH)
 def test_every_width(measure: Measure, flat: tuple[Tensor, Tensor], width: int) -> None:
-    measure_draws(measure, f"{width:,}, 1 draw", SomeValues(*flat, width), 1)
+    measure_line(measure, f"{width:,} neurons, 1 draw", SomeValues(*flat, width), 1)
 
 
 # ---- dtypes -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=DTYPES, ids=str)
+@pytest.fixture(scope="module")
 def of_dtype(request: pytest.FixtureRequest, float32: Activations) -> Activations:
     return Activations(*(x.to(request.param) for x in (float32.a, float32.b)))
 
 
-@pytest.mark.benchmark(group="paired, other dtypes")
-def test_dtype(measure: Measure, of_dtype: Activations) -> None:
-    measure_floor(measure, of_dtype)
+@pytest.mark.parametrize("of_dtype", DTYPES, indirect=True)
+@pytest.mark.parametrize("draws", [None, 0, 1, 5])
+def test_dtype(measure: Measure, of_dtype: Activations, draws: int | None) -> None:
+    measure_draws(measure, of_dtype, draws)
 
 
-@pytest.mark.benchmark(group="paired, other dtypes")
-@pytest.mark.parametrize("draws", [0, 1])
-def test_dtype_univfast(measure: Measure, of_dtype: Activations, draws: int) -> None:
-    name = str(of_dtype.dtype).removeprefix("torch.")
-    measure_draws(measure, f"{name}, {draws} draws", of_dtype, draws)
+@pytest.mark.parametrize("of_dtype", DTYPES, indirect=True)
+def test_dtype_arithmetic(measure: Measure, of_dtype: Activations) -> None:
+    """One token over and over, which stays in the cache: what conversion and sums take alone."""
+    a, b = (x[:1].expand(len(x), -1) for x in (of_dtype.a, of_dtype.b))
+    accumulator = uf.PairedCorrelation(of_dtype.neurons, rotation="none")
+
+    def run() -> None:
+        accumulator.reset()
+        accumulator.update(a, b)
+        accumulator.compute()
+
+    measure("univfast, arithmetic alone", run, of_dtype)
+    assert accumulator.correlations().correlation.isnan().all()
 
 
 # ---- threads ------------------------------------------------------------------------------------
