@@ -61,7 +61,7 @@ class AllPairsCorrelation:
     Holds the co-moments of all pairs and, for the rotations, those within each layer of B (with
     ``reverse`` also of A), however many tokens come: at most
     ``8 * (neurons_a * neurons_b + sum(width_b**2) [+ sum(width_a**2)])`` bytes. Few ``hadamard``
-    draws of a wide layer (one for 64 neurons) are faster applied to the tokens as they come: its
+    draws of a wide layer (one for 32 neurons) are faster applied to the tokens as they come: its
     ``width**2`` is then ``(5 + 2 * draws) * width``. Beside these:
     ``4096 * (neurons_a + neurons_b)`` values of a chunk (twice, where batches are smaller), one
     product of at most 32 MB, and ``48 * top_k`` bytes of partners of each neuron matched; in
