@@ -43,8 +43,9 @@ Progress = Callable[[int, int], None]
 
 # Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
 _READ_BYTES = 64 << 20
-# Tokens that a thread works on at a time (kChunkTokens in csrc/cpu/paired.cpp).
-_THREAD_TOKENS = 512
+# But no fewer tokens: several threads have work in a slice. (How a file is cut shows in the last bits,
+# so it does not depend on their number.)
+_LEAST_TOKENS = 4096
 # Of the memory that is available, what a state may take if no limit is given.
 _MEMORY_SHARE = 0.8
 
@@ -185,7 +186,7 @@ class _Run:
                 threads=self._threads,
             )
             row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
-            step = max(_THREAD_TOKENS * self._threads, _READ_BYTES // row)
+            step = max(_LEAST_TOKENS, _READ_BYTES // row)
             for begin, end in _slices(x.tokens, step):
                 origin = Origin(self._a.name, b.name, x.name, y.name, begin)
                 part = None if keep is None else keep[begin:end]

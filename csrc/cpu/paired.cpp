@@ -17,7 +17,7 @@ namespace {
 // that a short batch has work for several threads.
 constexpr int64_t kLeastChunk = 512;
 constexpr int64_t kLargestChunk = 2048;
-constexpr int64_t kChunksWanted = 32;
+constexpr int64_t kChunksWanted = 16;
 // Parts bound the parallelism of one call, and the memory of partial results.
 constexpr int64_t kMaxParts = 128;
 constexpr int64_t kMinParts = 8;
@@ -33,7 +33,7 @@ int64_t chunk_count(int64_t tokens) { return (tokens + chunk_tokens(tokens) - 1)
 int64_t part_count(int64_t tokens, int64_t neurons, int64_t draws) {
     const int64_t part_bytes = piece<double>(moment_rows(draws) * neurons);
     const int64_t affordable = std::clamp(kPartBytes / part_bytes, kMinParts, kMaxParts);
-    return std::min({chunk_count(tokens), std::max(chunk_count(tokens) / 2, kMinParts), affordable});
+    return std::min(chunk_count(tokens), affordable);
 }
 
 // The first token of a part; of the part behind the last: the number of tokens.
