@@ -1,6 +1,6 @@
-"""Tables of ratios: ``python benchmarks/table.py SAVED.json`` prints them as Markdown.
+"""Tables of ratios: ``python benchmarks/table.py SAVED.json ...`` prints them as Markdown.
 
-``SAVED.json`` comes from ``pytest benchmarks --benchmark-only --benchmark-json SAVED.json``. The
+A ``SAVED.json`` comes from ``pytest benchmarks --benchmark-only --benchmark-json SAVED.json``. The
 same tables stand at the end of every run.
 """
 
@@ -77,12 +77,13 @@ def _conditions(benchmarks: Sequence[dict[str, Any]], machine: dict[str, Any]) -
 
 
 def main() -> None:
-    saved = json.loads(Path(sys.argv[1]).read_text())
-    print(markdown(saved["benchmarks"], saved["machine_info"]))
-    print(f"Measured on {saved['datetime'][:10]}.")
+    for name in sys.argv[1:]:
+        saved = json.loads(Path(name).read_text())
+        print(markdown(saved["benchmarks"], saved["machine_info"]))
+        print(f"Measured on {saved['datetime'][:10]}.\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python benchmarks/table.py SAVED.json")
+    if len(sys.argv) < 2:
+        sys.exit("usage: python benchmarks/table.py SAVED.json ...")
     main()

@@ -113,6 +113,19 @@ def test_univfast(measure: Measure, float32: Activations) -> None:
 
 
 @paired
+def test_univfast_update(measure: Measure, float32: Activations) -> None:
+    """Without the result, whose tables and statistics take as long for any number of tokens."""
+    accumulator = uf.PairedCorrelation(float32.neurons, rotation="none")
+
+    def run() -> None:
+        accumulator.reset()
+        accumulator.update(float32.a, float32.b)
+
+    measure("univfast, update alone", run, float32)
+    measure.check(accumulator.correlations().correlation, float32, float32.exact, LIMIT)
+
+
+@paired
 @pytest.mark.parametrize(
     ("line", "rival"),
     [

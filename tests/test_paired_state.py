@@ -307,7 +307,7 @@ def spoilt_states() -> dict[str, Any]:
     moments = good["moments"]
     changes: dict[str, dict[str, Any]] = {
         "format": {"format": "other"},
-        "version": {"version": 2},
+        "version": {"version": 1},
         "options": {"options": None},
         "moments missing": {"moments": None},
         "moments cut": {"moments": moments[:-1]},

@@ -43,8 +43,8 @@ Progress = Callable[[int, int], None]
 
 # Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
 _READ_BYTES = 64 << 20
-# But no fewer tokens: several threads have work in a slice. (How a file is cut shows in the last bits,
-# so it does not depend on their number.)
+# But no fewer tokens, so that several threads have work in a slice. (How a file is cut shows in the
+# last bits, so it does not depend on their number.)
 _LEAST_TOKENS = 4096
 # Of the memory that is available, what a state may take if no limit is given.
 _MEMORY_SHARE = 0.8
