@@ -76,3 +76,17 @@ def test_a_missing_extension_says_what_to_do() -> None:
     code = "import sys; sys.modules['univfast._native'] = None; import univfast.native"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install" in done.stderr
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    """Everything but pandas, which has an extra of its own, comes with a plain installation."""
+    imported = set()
+    for path in (ROOT / "univfast").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    needs = metadata.requires("univfast") or []
+    plain = {re.split(r"[<>=!~\[; ]", need)[0].lower() for need in needs if "extra ==" not in need}
+    assert imported - set(sys.stdlib_module_names) - {"univfast", "pandas"} == plain
