@@ -36,7 +36,7 @@ constexpr int64_t kMinGrouped = 512;
 // W mixes across m blocks where B / m is below this: at least 8 groups of each block go to each block otherwise.
 constexpr int64_t kMinShare = 8 * kGroup;
 // P turns the neurons by so many before it deals them: without, a Walsh-Hadamard transform is its own inverse, and
-// |R_ii| would be alike for all neurons of a group. Odd, so that groups change, and no power of two apart.
+// |R_ii| would be alike for all neurons of a group.
 constexpr int64_t kTurn = 5;
 
 struct RotationPlan {
@@ -46,7 +46,7 @@ struct RotationPlan {
     int64_t remainder;  // N - p * B, where the second window starts; 0 if W does not mix across blocks
     int64_t part;       // neurons that the second round makes at a time, independently of others: B or N
     int64_t group;      // neurons
-    int64_t stride;     // neurons: P(first neuron of group g) is g * stride + turn, modulo N
+    int64_t stride;     // neurons: P takes neuron j of group g from g * stride + j + turn, modulo N
     int64_t turn;       // neurons
     bool middle_round;
 };
@@ -84,11 +84,6 @@ UNIVFAST_HOST_DEVICE inline RotationPlan rotation_plan(int64_t neurons) {
             deal_stride(neurons / group) * group % neurons,
             kTurn % neurons,
             neurons < kMinBlock};
-}
-
-// Where P takes neuron i of the second round from.
-UNIVFAST_HOST_DEVICE inline int64_t dealt_from(const RotationPlan& plan, int64_t i) {
-    return (i / plan.group * plan.stride % plan.neurons + i % plan.group + plan.turn) % plan.neurons;
 }
 
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
