@@ -1,6 +1,7 @@
 // The only file that knows Python. Pointers come in as integers from tensors that the caller keeps alive.
 #include <pybind11/pybind11.h>
 
+#include "cuda/operations.h"
 #include "rotation.h"
 #include "univfast.h"
 
@@ -104,6 +105,18 @@ void py_rotate(const Matrix& x, const Signs& signs, uintptr_t output, std::pair<
     rotate({x, signs, pointer<void>(output), pointer<std::byte>(workspace.first), workspace.second, threads});
 }
 
+py::list py_cuda_devices() {
+    std::vector<cuda::Device> devices;
+    {
+        const py::gil_scoped_release released;
+        devices = cuda::devices();
+    }
+    py::list list;
+    for (const cuda::Device& device : devices)
+        list.append(py::make_tuple(device.name, device.major, device.minor, device.memory));
+    return list;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
@@ -156,6 +169,11 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
         py::kw_only(), "signs"_a, "draws"_a, "neurons"_a, "seed"_a);
     m.def("rotate_workspace", &rotate_workspace, "x"_a, "threads"_a);
     m.def("rotate", &py_rotate, py::kw_only(), "x"_a, "signs"_a, "output"_a, "workspace"_a, "threads"_a);
+
+    py::module_ cuda = m.def_submodule("cuda");
+    cuda.def("built_with", &cuda::built_with);
+    cuda.def("unavailable", &cuda::unavailable, py::call_guard<py::gil_scoped_release>());
+    cuda.def("devices", &py_cuda_devices);
 }
 
 }  // namespace univfast

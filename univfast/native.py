@@ -25,9 +25,13 @@ __all__ = [
     "SIGN_STAGES",
     "BadValue",
     "Best",
+    "CudaDevice",
     "add_product",
     "best_pairs",
     "compiler",
+    "cuda_built_with",
+    "cuda_devices",
+    "cuda_unavailable",
     "neuron_moments",
     "paired_moments",
     "rotate",
@@ -52,6 +56,8 @@ COMMON_ROUNDS = _native.COMMON_ROUNDS
 compiler = _native.COMPILER
 simd_level = _native.simd_level
 simd_levels = _native.simd_levels
+cuda_built_with = _native.cuda.built_with
+cuda_unavailable = _native.cuda.unavailable
 
 
 class BadValue(NamedTuple):
@@ -321,3 +327,20 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
     )
     del owner  # alive until here
     return variance
+
+
+# ---- CUDA ---------------------------------------------------------------------------------------
+
+
+class CudaDevice(NamedTuple):
+    """A device that the driver shows, whether or not this build has code for it."""
+
+    name: str
+    major: int  # of its compute capability
+    minor: int
+    memory: int  # bytes
+
+
+def cuda_devices() -> list[CudaDevice]:
+    """The devices of this machine, by their CUDA number."""
+    return [CudaDevice(*device) for device in _native.cuda.devices()]
