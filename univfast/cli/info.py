@@ -24,7 +24,28 @@ def info() -> None:
         "compiler": native.compiler,
         "simd": f"{native.simd_level()} (of {', '.join(native.simd_levels())})",
         "threads": str(torch.get_num_threads()),
-        "cuda": "not in this build",
+        **_cuda(),
     }
     for name, value in lines.items():
         click.echo(f"{name:<9} {value}")
+
+
+def _cuda() -> dict[str, str]:
+    """How the CUDA backend was built, and each device or why none can be used."""
+    import torch
+
+    from univfast import native
+
+    built_with = native.cuda_built_with()
+    if built_with is None:
+        return {"cuda": "not in this build"}
+    if torch.version.cuda is None:
+        built_with += "; no device can be used, for torch is not a CUDA build"
+    lines = {"cuda": built_with}
+    for number, device in enumerate(native.cuda_devices()):
+        capability = f"compute capability {device.major}.{device.minor}"
+        memory = f"{device.memory / 1e9:.0f} GB"
+        lines[f"device {number}"] = f"{device.name}, {capability}, {memory}"
+    if reason := native.cuda_unavailable():
+        lines["devices"] = f"none can be used: {reason}"
+    return lines
