@@ -8,21 +8,14 @@
 #include <type_traits>
 
 #include "../moments.h"
+#include "../pivots.h"
 #include "matrix.h"
 
 namespace univfast::cpu {
 namespace {
 
-// Tokens that the pivot is taken from. More come nearer to the mean, fewer are read twice.
-constexpr int64_t kPivotTokens = kMostSamples;
-static_assert(kMostSamples <= 2 * kRunTokens, "samples lie where a run's converted rows do");
+static_assert(kPivotTokens <= kMostSamples && kPivotTokens <= 2 * kRunTokens, "they lie where converted rows do");
 
-// A chunk that float32 does not hold well is summed again in float64: where squares are so small that they lose bits
-// to underflow, and where the squared distance of pivot and mean is more than this share of the mean square, which
-// multiplies the rounding of a variance by 1 / (1 - share).
-constexpr double kSmallestDeviation = 1e-18;
-constexpr double kSmallestSquare = kSmallestDeviation * kSmallestDeviation;
-constexpr double kLargestShift = 0.75;
 // A token this many times as large as the usual one, in squares, is rotated in float64.
 constexpr double kLargeToken = 16;
 
@@ -44,18 +37,11 @@ const T* fetch(const Job& job, const Matrix& matrix, int64_t token, T* converted
     return fetch_row(job.level, matrix, job.row(token), 0, job.neurons, converted);
 }
 
-// The token that sample i of so many takes from a chunk: one from each equal share, at an irregular place, so
-// that what recurs in the data (the starts of sequences, say) does not fall on many samples.
-int64_t sampled_token(int64_t i, int64_t samples, int64_t count) {
-    const int64_t begin = i * count / samples, end = (i + 1) * count / samples;
-    return begin + static_cast<int64_t>(mix64(static_cast<uint64_t>(i)) % static_cast<uint64_t>(end - begin));
-}
-
 // pivot = the mean of the middle half of some of the chunk's tokens, neuron by neuron: a neuron that is silent but for
 // a few tokens has the pivot 0, and their squares stay near its variance. Returns whether squares fit T.
 template <class T>
 bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t count, T* pivot, Scratch& s) {
-    const int64_t n = job.neurons, samples = std::min(count, kPivotTokens);
+    const int64_t n = job.neurons, samples = std::min<int64_t>(count, kPivotTokens);
     T* rows = as<T>(s.converted);
     for (int64_t k = 0; k < samples; ++k) {
         T* row = rows + k * n;
@@ -68,7 +54,7 @@ bool take_pivot(const Job& job, const Matrix& matrix, int64_t first, int64_t cou
 // s.usual_square of tokens first .. first + count, from their float32 pivots.
 void take_usual_square(const Job& job, int64_t first, int64_t count, Scratch& s) {
     double squares[kPivotTokens];
-    const int64_t samples = std::min(count, kPivotTokens);
+    const int64_t samples = std::min<int64_t>(count, kPivotTokens);
     for (int64_t k = 0; k < samples; ++k) {
         const int64_t token = first + sampled_token(k, samples, count);
         const float* values = fetch(job, job.params.b, token, as<float>(s.converted));
@@ -214,12 +200,6 @@ bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
         for (int64_t draw = 0; draw < job.draws; ++draw) rotations.add(draw);
     }
     return fits;
-}
-
-// Whether float32 held the sums x and xx of a chunk well: in range, and with a pivot near enough to the mean.
-bool held_well(double x, double xx, double tokens) {
-    if (x == 0 && xx == 0) return true;
-    return std::isfinite(xx) && xx >= kSmallestSquare * tokens && x * x <= kLargestShift * xx * tokens;
 }
 
 bool all_finite(const double* values, int64_t count) {

@@ -3,9 +3,9 @@
 
 #include <optional>
 
+#include "../workspace.h"
 #include "kernels.h"
 #include "rotations.h"
-#include "workspace.h"
 
 namespace univfast::cpu {
 

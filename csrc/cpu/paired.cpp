@@ -83,7 +83,7 @@ void check(const PairedParams& p) {
 int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, int threads) {
     cpu::check_sizes(tokens_used, neurons, draws, threads);
     return cpu::thread_count(threads, tokens_used, neurons, draws) * cpu::scratch_size(neurons, draws) +
-           cpu::part_count(tokens_used, neurons, draws) * cpu::piece<double>(cpu::moment_rows(draws) * neurons);
+           cpu::part_count(tokens_used, neurons, draws) * piece<double>(cpu::moment_rows(draws) * neurons);
 }
 
 std::optional<BadValue> paired_moments(const PairedParams& params) {

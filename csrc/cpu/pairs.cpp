@@ -5,11 +5,11 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../workspace.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "parallel.h"
 #include "rotations.h"
-#include "workspace.h"
 
 namespace univfast {
 namespace cpu {
@@ -131,7 +131,7 @@ void add_product(const AddProductParams& params) {
 
 int64_t best_pairs_workspace(const CoMoments& c, int threads) {
     cpu::check_threads(threads);
-    return cpu::row_threads(c, 0, threads) * (2 * cpu::piece<double>(c.columns) + cpu::piece<int64_t>(c.columns));
+    return cpu::row_threads(c, 0, threads) * (2 * piece<double>(c.columns) + piece<int64_t>(c.columns));
 }
 
 void best_pairs(const BestPairsParams& params) {

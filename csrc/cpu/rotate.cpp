@@ -2,10 +2,10 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../workspace.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "rotations.h"
-#include "workspace.h"
 
 namespace univfast {
 namespace cpu {

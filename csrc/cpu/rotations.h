@@ -1,8 +1,8 @@
 // Whole rows by all draws of a structured rotation.
 #pragma once
 
+#include "../workspace.h"
 #include "kernels.h"
-#include "workspace.h"
 
 namespace univfast::cpu {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <stdexcept>
 
-namespace univfast::cpu {
+namespace univfast {
 
 constexpr int64_t kAlignment = 64;  // bytes: a cache line, and the widest vector
 
@@ -36,4 +36,4 @@ class Workspace {
     std::byte* end_;
 };
 
-}  // namespace univfast::cpu
+}  // namespace univfast
