@@ -28,7 +28,7 @@ from parity import (
 from torch import Tensor
 
 import univfast as uf
-from univfast import all_pairs, co_moments, correlation, native, reference
+from univfast import all_pairs, co_moments, correlation, devices, native, reference
 from univfast.cli import main
 from univfast.matching import Matches
 
@@ -41,10 +41,8 @@ ROTATIONS = ("hadamard", "haar", "gaussian")
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of 64 tokens, products of a few rows and blocks of 32 neurons: many of each."""
-    for module in (co_moments, all_pairs, correlation):
-        monkeypatch.setattr(module, "CHUNK_TOKENS", 64)
-    monkeypatch.setattr(co_moments, "TILE_BYTES", 4 * 64 * 40)
-    monkeypatch.setattr("univfast.matching.TILE_BYTES", 8 * 64 * 7)
+    monkeypatch.setattr(co_moments, "_CHUNK_TOKENS", 64)
+    monkeypatch.setattr(co_moments, "_TILE_BYTES", 4 * 64 * 40)
     monkeypatch.setattr(co_moments, "_BLOCK", 32)
     return 64
 
@@ -141,10 +139,12 @@ def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
 
 
 def matches_of(accumulator: uf.AllPairsCorrelation, match: str = "best") -> list[Matches]:
+    state = accumulator.co_moments()
+    layouts = accumulator._a, accumulator._b
     searches = all_pairs.Searches(
-        accumulator._a, accumulator._b, match, accumulator.options, accumulator._threads
+        *layouts, match, accumulator.options, accumulator._threads, state.device
     )
-    searches.add(accumulator.co_moments())
+    searches.add(state)
     return searches.matches()
 
 
@@ -273,7 +273,7 @@ def test_low_rank_with_many_draws(rank: int, seed: int) -> None:
 
 
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(co_moments, "_cancels", lambda x, unscale: False)
+    monkeypatch.setattr(co_moments, "_cancels", lambda *_: False)
     with pytest.raises(AssertionError, match="rotated r: off by"):
         test_layers_of_low_rank(1, "hadamard", "")
     with pytest.raises(AssertionError, match="rotated r: off by"):
@@ -603,7 +603,7 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
         co_moments.Layout(names, widths)
         for names, widths in ((tuple(a), (40, 30, 50, 5)), (("x", "y"), (50, 5)))
     )
-    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, devices.CPU, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -645,7 +645,7 @@ def test_several_passes_of_other_searches_are_one(case: str) -> None:
         for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
     )
     options = correlation.PairOptions(correlation.RotationOptions("hadamard", 3, 0), 10, itself)
-    enough = all_pairs.state_bytes(layers_a, layers_b, options, group)
+    enough = all_pairs.state_bytes(layers_a, layers_b, options, devices.CPU, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -683,14 +683,16 @@ def test_what_fits_no_memory_is_refused() -> None:
     layers = co_moments.Layout(("x",), (20000,))
     options = correlation.PairOptions(correlation.RotationOptions("none", 0, 0))
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
-        all_pairs.Searches(layers, layers, "one-to-one", options, 1)
+        all_pairs.Searches(layers, layers, "one-to-one", options, 1, devices.CPU)
 
 
 def test_partners_are_counted_as_memory() -> None:
     layers = co_moments.Layout(("x",), (1000,))
     none = correlation.RotationOptions("none", 0, 0)
     few, many, all_there_are, both = (
-        all_pairs.state_bytes(layers, layers, correlation.PairOptions(none, k, reverse=reverse))
+        all_pairs.state_bytes(
+            layers, layers, correlation.PairOptions(none, k, reverse=reverse), devices.CPU
+        )
         for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
     )
     assert many - few >= 16 * 1000 * 500
@@ -702,13 +704,13 @@ MEMORY = """
 import sys
 import torch
 import univfast as uf
-from univfast import all_pairs, co_moments, matching
+from univfast import all_pairs, co_moments, devices
 
 torch.set_num_threads(1)
 # Chunks and products are small here, so that matrices are what is seen. Those of B are over 32 MB,
 # which malloc gives back at once.
-all_pairs.CHUNK_TOKENS = co_moments.CHUNK_TOKENS = 64
-all_pairs.TILE_BYTES = co_moments.TILE_BYTES = matching.TILE_BYTES = 1 << 20
+co_moments._CHUNK_TOKENS = 64
+co_moments._TILE_BYTES = 1 << 20
 
 def megabytes(field):
     with open("/proc/self/status") as file:
@@ -720,7 +722,9 @@ def correlate(width_a, width_b):
     )
     accumulator.update(torch.randn(64, width_a), torch.randn(64, width_b))
     accumulator.compute(sys.argv[2])
-    return all_pairs.state_bytes(accumulator._a, accumulator._b, accumulator.options)
+    return all_pairs.state_bytes(
+        accumulator._a, accumulator._b, accumulator.options, devices.CPU
+    )
 
 draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
 correlate(80, 60)
@@ -763,7 +767,7 @@ def test_no_more_partners_than_there_are(tmp_path: Path) -> None:
 def test_no_full_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the state, nothing as large as a matrix of all pairs, for all its draws."""
     largest = 0
-    monkeypatch.setattr("univfast.matching.TILE_BYTES", 8 * 300 * 16)
+    monkeypatch.setattr(co_moments, "_TILE_BYTES", 8 * 300 * 16)
     real = native.best_pairs
 
     def spy(c: Tensor, *arguments: Any) -> None:

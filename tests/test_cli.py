@@ -323,7 +323,7 @@ OPTIONS = {
     "--threads": "99999999999",
     "--layers": "nothing.*",
     "--mask": "missing.pt",
-    "--device": "cuda",
+    "--device": "gpu",
     "--seed": "one",
     "--nonsense": "1",
 }

@@ -89,10 +89,66 @@ def rotated_variance(
 ) -> None: ...
 
 class _Cuda:
-    """The submodule."""
+    """The submodule. Addresses are the device's; a stream is its number and a ``cudaStream_t``."""
 
     def built_with(self) -> str | None: ...
     def unavailable(self) -> str: ...
     def devices(self) -> list[tuple[str, int, int, int]]: ...
+    def paired_update_workspace(self, a: Matrix, b: Matrix, draws: int, device: int) -> int: ...
+    def paired_update(
+        self,
+        *,
+        a: Matrix,
+        b: Matrix,
+        keep: int,
+        first_token: int,
+        signs: Signs,
+        before: tuple[int, int],
+        after: tuple[int, int],
+        workspace: tuple[int, int],
+        stream: tuple[int, int],
+    ) -> None: ...
+    def rotate_workspace(self, x: Matrix, device: int) -> int: ...
+    def rotate(
+        self,
+        *,
+        x: Matrix,
+        signs: Signs,
+        output: int,
+        workspace: tuple[int, int],
+        stream: tuple[int, int],
+    ) -> None: ...
+    def add_product(
+        self,
+        *,
+        c: CoMoments,
+        product: Matrix,
+        scales: tuple[int, int],
+        count: int,
+        deltas: tuple[int, int],
+        stream: tuple[int, int],
+    ) -> None: ...
+    def best_pairs(
+        self,
+        *,
+        tile: Tile,
+        column_inverse: int,
+        first: tuple[int, int],
+        count: int,
+        best: tuple[int, int],
+        column_best: tuple[int, int],
+        stream: tuple[int, int],
+    ) -> None: ...
+    def rotated_best_workspace(self, c: CoMoments, device: int) -> int: ...
+    def rotated_best(
+        self,
+        *,
+        tile: Tile,
+        signs: Signs,
+        column_inverse: int,
+        best: tuple[int, int],
+        workspace: tuple[int, int],
+        stream: tuple[int, int],
+    ) -> None: ...
 
 cuda: _Cuda

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from univfast import devices, native
 from univfast import moments as m
-from univfast import native
 from univfast.checks import as_integer
 from univfast.co_moments import Layout
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.matching import LayerCorrelation, matches_by_index
+from univfast.native import PairedState
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import HadamardRotations, RotationOptions, make_rotations
+from univfast.transfer import PART_BYTES, Uploads
 
 __all__ = [
     "Origin",
     "PairedCorrelation",
     "bad_value",
-    "check_device",
     "check_options",
     "readable",
     "thread_count",
@@ -61,22 +62,6 @@ class Origin:
     first_token: int = 0
 
 
-def check_device(device: str | torch.device | None) -> None:
-    """Refuses a device that this build cannot accumulate on.
-
-    Raises:
-        InputError: any device but the CPU.
-    """
-    try:
-        on_cpu = device is None or torch.device(device).type == "cpu"
-    except RuntimeError:  # no device that torch knows
-        on_cpu = False
-    if not on_cpu:
-        raise InputError(
-            f"device: this build of univfast runs on the CPU only, got {str(device)!r}; use 'cpu'"
-        )
-
-
 class PairedCorrelation:
     """Correlates neuron i of A with neuron i of B, and with neuron i of random rotations of B.
 
@@ -88,8 +73,14 @@ class PairedCorrelation:
         rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
         seed: of the rotations; the same seed gives the same rotations everywhere.
         layer: the layer's name, which the rotations depend on too.
-        device: where to accumulate: ``"cpu"`` or None. Tensors on other devices are copied.
-        threads: at most this many; None for torch's number. The result does not depend on it.
+        device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
+            first batch is. Tensors on other devices are copied, from the CPU through pinned memory
+            while the device works on what came before.
+        threads: of the CPU, at most this many; None for torch's number. The result does not depend
+            on it.
+
+    On a CUDA device `update` queues its work on the current stream and, with ``hadamard`` or no
+    rotation, waits for nothing: a NaN or infinity is then raised by what reads the state.
 
     Raises:
         InputError: a width, number of draws, rotation or device that cannot be.
@@ -107,7 +98,7 @@ class PairedCorrelation:
         threads: int | None = None,
     ) -> None:
         neurons = as_integer("neurons", neurons, 1)
-        check_device(device)
+        self._device = devices.as_device(device)
         self.rotation = RotationOptions(rotation, draws, seed)
         self._rotations = make_rotations(self.rotation, neurons, layer)
         self._options = {
@@ -118,20 +109,28 @@ class PairedCorrelation:
             "layer": layer,
         }
         self._layer = layer
-        self._origin = Origin(layer_a=layer, layer_b=layer)
+        self._origin = self._batch = Origin(layer_a=layer, layer_b=layer)
         self._threads = thread_count(threads)
         self.neurons = neurons
         self.reset()
 
     @property
     def tokens(self) -> int:
-        """Tokens accumulated so far."""
-        return self._tokens
+        """Tokens accumulated so far. Waits for a CUDA device."""
+        return self._tokens if self._state is None else self._state.read()[0]
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the state is; None until the first batch says."""
+        return self._device
 
     def reset(self) -> None:
         """Forgets every token."""
         self._tokens = 0
         self._moments = m.zero(self.neurons, self._rotations.draws)
+        self._state: PairedState | None = None
+        if self._device is not None:
+            self._place(self._device)
 
     def update(self, a: object, b: object, mask: object | None = None) -> None:
         """Adds a batch.
@@ -144,7 +143,8 @@ class PairedCorrelation:
 
         Raises:
             InputError: shapes that do not fit; a NaN or infinity, named by token and neuron. What
-                was accumulated before stays as it was.
+                was accumulated before stays as it was. On a CUDA device the batch is left out, and
+                `compute` and all others that read the state raise this, once.
             TypeError: an argument of another type.
         """
         x, y = to_tensor(a, "a"), to_tensor(b, "b")
@@ -166,8 +166,15 @@ class PairedCorrelation:
 
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
         """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
-        a, b = readable(a), readable(b)
-        rows = None if mask is None else mask.nonzero()[:, 0]
+        if self._device is None:
+            self._place(devices.of_inputs(a, b))
+        assert self._device is not None
+        self._batch = origin
+        if self._state is not None:
+            self._queue(self._state, a.detach(), b.detach(), mask, origin.first_token)
+            return
+        a, b = readable(a, self._device), readable(b, self._device)
+        rows = None if mask is None else mask.to(self._device).nonzero()[:, 0]
         tokens = len(a) if rows is None else len(rows)
         if tokens == 0:
             return
@@ -186,28 +193,87 @@ class PairedCorrelation:
             count += len(a[part])
         self._moments, self._tokens = state, count
 
+    def _place(self, device: torch.device) -> None:
+        """Settles where the state is, which holds no tokens yet."""
+        self._device = device
+        self._rotations = self._rotations.to(device)
+        self._moments = self._moments.to(device)
+        if not devices.on_cuda(device):
+            return
+        self._uploads = Uploads(device)
+        if isinstance(self._rotations, HadamardRotations):
+            self._state = PairedState(self.neurons, self._rotations.draws, device)
+
+    def _queue(
+        self, state: PairedState, a: Tensor, b: Tensor, mask: Tensor | None, first_token: int
+    ) -> None:
+        """Queues a batch on the state's device; one on the CPU is sent in parts."""
+        assert isinstance(self._rotations, HadamardRotations)
+        assert self._device is not None
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        step = max(1, PART_BYTES // (self.neurons * dtype.itemsize))
+        if a.device == b.device == self._device:
+            step = max(1, len(a))
+        for first in range(0, len(a), step):
+            part = slice(first, first + step)
+            given = [x[part] for x in (a, b, *([] if mask is None else [mask]))]
+            x, y, *keep = self._uploads.bring(given)
+            x, y = (readable(x.to(dtype=dtype), self._device) for x in (x, y))
+            state.update(
+                x, y, keep[0] if keep else None, self._rotations.signs, first_token + first
+            )
+
+    def _read(self) -> tuple[Tensor, int]:
+        """The moments and the number of tokens.
+
+        Raises:
+            InputError: a device found a bad value, which is forgotten then.
+        """
+        if self._state is None:
+            return self._moments, self._tokens
+        tokens, bad = self._state.read()
+        if bad is not None:
+            self._state.forget_bad()
+            raise self._refused(bad, replace(self._batch, first_token=0), bad.token)
+        return self._state.moments, tokens
+
+    def _write(self, moments: Tensor, tokens: int) -> None:
+        if self._state is None:
+            self._moments, self._tokens = moments, tokens
+        else:
+            self._state.load(moments, tokens)
+
     def merge(self, other: PairedCorrelation) -> None:
         """Takes in the tokens of another accumulator with the same options.
 
         Raises:
-            InputError: the options differ.
+            InputError: the options differ, or a CUDA device found a NaN or infinity.
         """
         if not isinstance(other, PairedCorrelation):
             raise TypeError(f"merge: expected a PairedCorrelation, got {type(other).__name__}")
         check_options(other._options, self._options, "merge")
-        self._moments = m.merge(
-            self._moments, self._tokens, other._moments, other._tokens, self._rotations
+        more, more_tokens = other._read()
+        if self._device is None:
+            self._place(more.device)
+        moments, tokens = self._read()
+        more = more.to(moments.device)
+        self._write(
+            m.merge(moments, tokens, more, more_tokens, self._rotations), tokens + more_tokens
         )
-        self._tokens += other._tokens
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on later: plain values and one tensor, for ``torch.save``."""
+        """Everything needed to go on later: plain values and one CPU tensor, for ``torch.save``.
+
+        Raises:
+            InputError: a CUDA device found a NaN or infinity.
+        """
+        moments, tokens = self._read()
         return {
             "format": "univfast-paired",
             "version": _STATE_VERSION,
             "options": dict(self._options),
-            "tokens": self._tokens,
-            "moments": self._moments.clone(),
+            "tokens": tokens,
+            "moments": moments.cpu().clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -239,25 +305,28 @@ class PairedCorrelation:
                 "load_state_dict: moments are missing or not of shape"
                 f" {list(self._moments.shape)}; was the state cut or edited?"
             )
-        self._moments = moments.to(device="cpu", dtype=torch.float64, copy=True)
-        self._tokens = tokens
+        if self._device is None:
+            self._place(devices.CPU)
+        self._write(moments.to(device=self._device, dtype=torch.float64, copy=True), tokens)
 
     def correlations(self) -> LayerCorrelation:
         """r and the rotated r of this layer.
 
         Raises:
-            InputError: no tokens were given.
+            InputError: no tokens were given, or a CUDA device found a NaN or infinity.
         """
-        if self._tokens == 0:
+        moments, tokens = self._read()
+        if tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
-        r, rotated = m.finish(self._moments)
-        return LayerCorrelation(self._layer, self._layer, self._tokens, r, rotated)
+        r, rotated = m.finish(moments)
+        return LayerCorrelation(self._layer, self._layer, tokens, r.cpu(), rotated.cpu())
 
     def compute(self, threshold: float = 0.5) -> CorrelationResult:
         """The result so far; more batches may follow.
 
         Raises:
-            InputError: no tokens were given, or the threshold is not a number.
+            InputError: no tokens were given, the threshold is not a number, or a CUDA device found
+                a NaN or infinity.
         """
         return make_result(
             Layout((self._layer,), (self.neurons,)),
@@ -267,6 +336,7 @@ class PairedCorrelation:
             match="index",
             rotation=self.rotation,
             threshold=threshold,
+            device=str(self._device),
         )
 
     def _native_moments(
@@ -286,7 +356,7 @@ class PairedCorrelation:
         self, a: Tensor, b: Tensor, rows: Tensor | None, first: int, origin: Origin
     ) -> Tensor:
         """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
-        none = native.rotation_signs(self.neurons, 0, 0)
+        none = native.rotation_signs(self.neurons, 0, 0).to(a.device)
         paired = native.paired_moments(a, b, None, none, self._threads)
         if isinstance(paired, native.BadValue):
             token = first + paired.token if rows is None else int(rows[first + paired.token])
@@ -301,9 +371,9 @@ class PairedCorrelation:
         return torch.cat([paired, torch.stack(rows_rotated)])
 
 
-def readable(x: Tensor) -> Tensor:
-    """``[tokens, neurons]`` on the CPU, neurons contiguous: in place where strides permit it."""
-    x = x.detach().cpu()
+def readable(x: Tensor, device: torch.device) -> Tensor:
+    """``[tokens, neurons]`` on a device, neurons contiguous: in place where strides permit it."""
+    x = x.detach().to(device)
     return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 

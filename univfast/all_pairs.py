@@ -9,17 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from univfast import native
-from univfast.accumulators import bad_value, check_device, check_options, readable, thread_count
+from univfast import devices, native
+from univfast.accumulators import bad_value, check_options, readable, thread_count
 from univfast.checks import as_integer, check_choice
-from univfast.co_moments import CHUNK_TOKENS, TILE_BYTES, CoMoments, Layout, streams
+from univfast.co_moments import (
+    PRECISIONS,
+    CoMoments,
+    Layout,
+    chunk_tokens,
+    streams,
+    tile_bytes,
+)
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
 from univfast.matching import Matches, Search, check_assignment
-from univfast.memory import gigabytes, machine_memory
+from univfast.memory import gigabytes, machine_memory, where
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions, draw_bytes
+from univfast.transfer import Uploads
 
 __all__ = ["ALL_PAIRS", "AllPairsCorrelation", "PairOptions", "PairOrigin", "Searches"]
 
@@ -84,9 +92,12 @@ class AllPairsCorrelation:
         exclude_self: leave out the neuron of the same number in the layer of the same name, which
             is the neuron itself where A and B are one model. Rotated too.
         reverse: match B's neurons in A as well, against rotations of A.
-        device: where to accumulate: ``"cpu"`` or None. Tensors on other devices are copied.
-        threads: at most this many, but for matrix products, which are torch's; None for torch's
-            number.
+        device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
+            first batch is. Tensors on other devices are copied, from the CPU through pinned memory.
+        precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
+            which is several times faster and rounds activations to 11 bits.
+        threads: of the CPU, at most this many, but for matrix products, which are torch's; None
+            for torch's number.
 
     Raises:
         InputError: layers, draws, rotation or device that cannot be, or a state larger than the
@@ -105,9 +116,12 @@ class AllPairsCorrelation:
         exclude_self: bool = False,
         reverse: bool = False,
         device: str | torch.device | None = None,
+        precision: str = "float32",
         threads: int | None = None,
     ) -> None:
-        check_device(device)
+        self._device = devices.as_device(device)
+        check_choice("precision", precision, PRECISIONS)
+        self._precision = precision
         self._a, self._b = _layout("layers_a", layers_a), _layout("layers_b", layers_b)
         self.options = PairOptions(
             RotationOptions(rotation, draws, seed), top_k, bool(exclude_self), bool(reverse)
@@ -115,21 +129,47 @@ class AllPairsCorrelation:
         if exclude_self:
             check_same_neurons(self._a, self._b)
         self._threads = thread_count(threads)
-        self._check_memory()
-        rotated = self.options.rotation if self.options.rotation.draws else None
-        rotated_a = rotated if self.options.reverse else None
-        self._state = CoMoments(self._a, self._b, rotated_a, rotated, self._threads)
-        self._pending = _Pending()
+        self._placed: CoMoments | None = None
+        self._pending = _Pending(0)
+        if self._device is None:
+            self._check_memory(devices.CPU)
+        else:
+            self._place(self._device)
 
     @property
     def tokens(self) -> int:
         """Tokens accumulated so far."""
-        return self._state.tokens + self._pending.tokens
+        return self._pending.tokens + (0 if self._placed is None else self._placed.tokens)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the state is; None until the first batch says."""
+        return self._device
 
     def reset(self) -> None:
         """Forgets every token."""
-        self._state.reset()
-        self._pending = _Pending()
+        if self._placed is not None:
+            self._placed.reset()
+        self._pending.tokens = 0
+
+    @property
+    def _state(self) -> CoMoments:
+        if self._placed is None:
+            self._place(devices.CPU)
+        assert self._placed is not None
+        return self._placed
+
+    def _place(self, device: torch.device) -> None:
+        """Settles where the state is, and makes it."""
+        self._check_memory(device)
+        rotated = self.options.rotation if self.options.rotation.draws else None
+        rotated_a = rotated if self.options.reverse else None
+        self._device = device
+        self._placed = CoMoments(
+            self._a, self._b, rotated_a, rotated, self._threads, device, self._precision
+        )
+        self._pending = _Pending(chunk_tokens(device))
+        self._uploads = Uploads(device)
 
     def update(
         self,
@@ -168,27 +208,37 @@ class AllPairsCorrelation:
 
         ``origin`` names them in errors.
         """
-        rows = None if mask is None else mask.nonzero()[:, 0]
+        if self._placed is None:
+            self._place(devices.of_inputs(*a, *b))
+        device = self._state.device
+        rows = None if mask is None else mask.to(device).nonzero()[:, 0]
         sides = [
-            [readable(x) if rows is None else readable(x)[rows] for x in layers]
-            for layers in (a, b)
+            [readable(x, device) if rows is None else readable(x, device)[rows] for x in layers]
+            for layers in self._bring(a, b)
         ]
         tokens = len(sides[0][0])
         dtypes = [x.dtype for layers in sides for x in layers]
         if self._pending.tokens and self._pending.dtypes != dtypes:
             self._flush()
         # Chunks end at the same tokens however the batches are cut.
-        first = CHUNK_TOKENS - self._pending.tokens
-        ends = [*range(min(first, tokens), tokens, CHUNK_TOKENS), tokens]
+        chunk = self._pending.chunk
+        ends = [*range(min(chunk - self._pending.tokens, tokens), tokens, chunk), tokens]
         parts = [slice(i, j) for i, j in zip([0, *ends], ends, strict=False) if j > i]
         # All are looked at before any is added, so that a bad value leaves the state as it was.
         moments = [self._moments(sides, part, rows, origin) for part in parts]
         for part, measured in zip(parts, moments, strict=True):
             x, y = ([layer[part] for layer in layers] for layers in sides)
-            if self._pending.tokens == 0 and part.stop - part.start == CHUNK_TOKENS:
+            if self._pending.tokens == 0 and part.stop - part.start == chunk:
                 self._state.add(x, y, *measured)
-            elif self._pending.take([*x, *y]) == CHUNK_TOKENS:
+            elif self._pending.take([*x, *y]) == chunk:
                 self._flush()
+
+    def _bring(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The layers of both where the state is, those on the CPU through pinned memory."""
+        both = [x.detach() for x in (*a, *b)]
+        if devices.on_cuda(self._state.device):
+            both = self._uploads.bring(both)
+        return both[: len(a)], both[len(a) :]
 
     def merge(self, other: AllPairsCorrelation) -> None:
         """Takes in the tokens of another accumulator with the same layers and options.
@@ -199,13 +249,16 @@ class AllPairsCorrelation:
         if not isinstance(other, AllPairsCorrelation):
             raise TypeError(f"merge: expected an AllPairsCorrelation, got {type(other).__name__}")
         check_options(other._plain_options(), self._plain_options(), "merge")
-        self._state.merge(other.co_moments())
+        more = other.co_moments()
+        if self._placed is None:
+            self._place(more.device)
+        self._state.merge(more.to(self._state.device))
         self._flush()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and tensors, for ``torch.save``.
 
-        The tensors are copies, as large as the state.
+        The tensors are copies on the CPU, as large as the state.
         """
         state = self.co_moments()
         return {
@@ -213,7 +266,7 @@ class AllPairsCorrelation:
             "version": _STATE_VERSION,
             "options": self._plain_options(),
             "tokens": state.tokens,
-            "moments": {name: tensor.clone() for name, tensor in state.tensors().items()},
+            "moments": {name: tensor.cpu().clone() for name, tensor in state.tensors().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -252,7 +305,7 @@ class AllPairsCorrelation:
         for name, tensor in own.items():
             tensor.copy_(found[name])
         self._state.tokens = tokens
-        self._pending = _Pending()
+        self._pending.tokens = 0
 
     def co_moments(self) -> CoMoments:
         """The state, with every token that was given."""
@@ -270,8 +323,9 @@ class AllPairsCorrelation:
             InputError: no tokens were given, another match, too many neurons for one-to-one, or a
                 threshold that is no number.
         """
-        searches = Searches(self._a, self._b, match, self.options, self._threads)
-        searches.add(self.co_moments())
+        state = self.co_moments()
+        searches = Searches(self._a, self._b, match, self.options, self._threads, state.device)
+        searches.add(state)
         return searches.result(("a", "b"), threshold)
 
     def _moments(
@@ -320,13 +374,13 @@ class AllPairsCorrelation:
             "reverse": self.options.reverse,
         }
 
-    def _check_memory(self) -> None:
-        need, memory = state_bytes(self._a, self._b, self.options), machine_memory()
+    def _check_memory(self, device: torch.device) -> None:
+        need, memory = state_bytes(self._a, self._b, self.options, device), machine_memory(device)
         if memory is not None and need > memory:
             raise InputError(
                 f"layers_a and layers_b: all pairs of {self._a.neurons} and {self._b.neurons}"
-                f" neurons take {gigabytes(need)}, this machine has {gigabytes(memory)}; accumulate"
-                " some layers of A at a time"
+                f" neurons take {gigabytes(need)}, {where(device)} has {gigabytes(memory)};"
+                " accumulate some layers of A at a time"
             )
 
 
@@ -339,18 +393,25 @@ class Searches:
         match: ``"best"`` or ``"one-to-one"``, which needs all layers of A at once.
         options: of the search.
         threads: at most this many.
+        device: where the states are.
 
     Raises:
         InputError: another match, or too many neurons for one-to-one.
     """
 
     def __init__(
-        self, a: Layout, b: Layout, match: str, options: PairOptions, threads: int
+        self,
+        a: Layout,
+        b: Layout,
+        match: str,
+        options: PairOptions,
+        threads: int,
+        device: torch.device,
     ) -> None:
         check_choice("match", match, ALL_PAIRS)
         if match == "one-to-one":
             check_assignment(a, b)
-        self._match, self._options = match, options
+        self._match, self._options, self._device = match, options, device
         self._tokens = 0
         self._layouts = (a, b)
         # An assignment of the rotated models takes the place of the search in them.
@@ -359,7 +420,7 @@ class Searches:
         searched = options.rotation if match == "best" else none
         names = ((a, b), (b, a)) if options.reverse else ((a, b),)
         self._searches = [
-            Search(one, other, searched, options.top_k, options.exclude_self, threads)
+            Search(one, other, searched, options.top_k, options.exclude_self, threads, device)
             for one, other in names
         ]
         self._assigned: list[Matches] = []
@@ -401,6 +462,7 @@ class Searches:
                 match=self._match,
                 rotation=self._rotation,
                 threshold=threshold,
+                device=str(self._device),
                 seconds=seconds,
             )
             for found, layout, names in zip(
@@ -413,7 +475,8 @@ class Searches:
 class _Pending:
     """Tokens of all layers that wait until there are enough for a chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk: int) -> None:
+        self.chunk = chunk
         self.tokens = 0
         self._buffers: list[Tensor] = []
 
@@ -424,7 +487,7 @@ class _Pending:
     def take(self, layers: Sequence[Tensor]) -> int:
         """Copies tokens ``[tokens, width]`` of each layer; returns how many wait now."""
         if self.dtypes != [layer.dtype for layer in layers]:
-            self._buffers = [layer.new_empty(CHUNK_TOKENS, layer.shape[1]) for layer in layers]
+            self._buffers = [layer.new_empty(self.chunk, layer.shape[1]) for layer in layers]
         stop = self.tokens + len(layers[0])
         for buffer, layer in zip(self._buffers, layers, strict=True):
             buffer[self.tokens : stop] = layer
@@ -435,13 +498,20 @@ class _Pending:
         return [buffer[: self.tokens] for buffer in self._buffers]
 
 
-def state_bytes(a: Layout, b: Layout, options: PairOptions, group: Layout | None = None) -> int:
+def state_bytes(
+    a: Layout,
+    b: Layout,
+    options: PairOptions,
+    device: torch.device,
+    group: Layout | None = None,
+) -> int:
     """Of the state, of a chunk and a product beside it, of a rotation and of the partners found.
 
     Args:
         a: all layers of A.
         b: all layers of B.
         options: of the search.
+        device: where the state is.
         group: the layers of A whose state is held at once; None for all.
     """
     held = a if group is None else group
@@ -453,9 +523,9 @@ def state_bytes(a: Layout, b: Layout, options: PairOptions, group: Layout | None
     partners = a.neurons * min(options.top_k, b.neurons)
     if options.reverse:
         partners += b.neurons * min(options.top_k, a.neurons)
-    chunk = CHUNK_TOKENS * (held.neurons + b.neurons)
+    chunk = chunk_tokens(device) * (held.neurons + b.neurons)
     matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
-    return 8 * (values + chunk) + TILE_BYTES + matrices + _PARTNER_BYTES * partners
+    return 8 * (values + chunk) + tile_bytes(device) + matrices + _PARTNER_BYTES * partners
 
 
 def check_same_neurons(a: Layout, b: Layout) -> None:

@@ -9,25 +9,38 @@ matrix product, in float32 unless the input is float64, sees neither offsets nor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
 
+from univfast import devices, native
 from univfast import moments as m
-from univfast import native
 from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
 
-__all__ = ["CHUNK_TOKENS", "TILE_BYTES", "CoMoments", "Layout", "Side"]
+__all__ = ["PRECISIONS", "CoMoments", "Layout", "Side", "chunk_tokens", "multiply", "tile_bytes"]
 
 # Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
-# few percent of it; few enough that the standardised chunk stays small beside the state.
-CHUNK_TOKENS = 4096
-# Largest product taken at a time: a few times the cache, where the products run at full rate.
-TILE_BYTES = 32 << 20
+# few percent of it; few enough that a chunk stays small beside the state. A CUDA device multiplies
+# faster beside the rate of its memory (H200: a product of 16,384 tokens takes 41 ps a pair, adding
+# it 24 bytes or 6 ps).
+_CHUNK_TOKENS = 4096
+_CUDA_CHUNK_TOKENS = 16_384
+# A few times the cache, where products run at full rate; a CUDA device needs more work at a time.
+_TILE_BYTES = 32 << 20
+_CUDA_TILE_BYTES = 1 << 30
+
+PRECISIONS = ("float32", "tf32")
+"""Of matrix products of float32 on a CUDA device."""
+
+# A layer whose neurons have no mean beyond so many standard deviations is multiplied as it is, if
+# it is of 16 bits: its products are exact in float32, and only what the mean adds to their sums
+# costs accuracy (matrix units cut off the last bits of a sum, always downwards).
+_LARGEST_MEAN = 2.0
+_NARROW = (torch.float16, torch.bfloat16)
 # Neurons of the blocks that co-moments within a layer are cut into, to leave out the lower triangle
 # but for the blocks on the diagonal.
 _BLOCK = 512
@@ -49,6 +62,16 @@ _CANCELLED = 0.005
 _ROTATED_NEURONS = 1e7
 # Directions that a layer's spectrum is seen in: a few times the ranks that are to be told apart.
 _PROBES = 32
+
+
+def chunk_tokens(device: torch.device) -> int:
+    """Tokens of a product."""
+    return _CUDA_CHUNK_TOKENS if devices.on_cuda(device) else _CHUNK_TOKENS
+
+
+def tile_bytes(device: torch.device) -> int:
+    """Of the largest product, or part of the state, that is taken at a time."""
+    return _CUDA_TILE_BYTES if devices.on_cuda(device) else _TILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -94,17 +117,19 @@ class Side:
     Attributes:
         layout: its layers.
         mean, m2: float64 ``[neurons]``.
-        rotated: is there anything kept to rotate this model by.
+        rotation: what is kept serves to rotate this model by it; None: nothing is.
         within: co-moments within the layers whose number it is, float64 ``[width, width]``. Only
             blocks on and above the diagonal are up to date; `second_moments` completes them.
         streamed: of the other layers, the moments of the tokens rotated, as `univfast.moments` has
             them.
     """
 
-    def __init__(self, layout: Layout, rotation: RotationOptions | None) -> None:
+    def __init__(
+        self, layout: Layout, rotation: RotationOptions | None, device: torch.device
+    ) -> None:
         self.layout = layout
-        self.mean, self.m2 = torch.zeros(2, layout.neurons, dtype=torch.float64)
-        self.rotated = rotation is not None
+        self.mean, self.m2 = torch.zeros(2, layout.neurons, dtype=torch.float64, device=device)
+        self.rotation = rotation
         self.within: dict[int, Tensor] = {}
         self.streamed: dict[int, Tensor] = {}
         self._rotations: dict[int, HadamardRotations] = {}
@@ -112,12 +137,11 @@ class Side:
             if rotation is None:
                 continue
             if streams(rotation, width):
-                self._rotations[i] = HadamardRotations(
-                    width, range(rotation.draws), rotation.seed, name
-                )
-                self.streamed[i] = m.zero(width, rotation.draws)
+                rotations = HadamardRotations(width, range(rotation.draws), rotation.seed, name)
+                self._rotations[i] = rotations.to(device)
+                self.streamed[i] = m.zero(width, rotation.draws).to(device)
             else:
-                self.within[i] = torch.zeros(width, width, dtype=torch.float64)
+                self.within[i] = torch.zeros(width, width, dtype=torch.float64, device=device)
 
     @property
     def inverse_norm(self) -> Tensor:
@@ -161,10 +185,19 @@ def streams(rotation: RotationOptions, width: int) -> bool:
 
 
 class _Chunk:
-    """A chunk of one model's tokens, standardised."""
+    """A chunk of one model's tokens as it is multiplied.
+
+    Layers are standardised; those of 16 bits are taken as they are where the device multiplies them
+    so, and ``shift`` has their means, which are to be taken off the product.
+    """
 
     def __init__(
-        self, side: Side, layers: Sequence[Tensor], moments: Tensor, buffer: Tensor, threads: int
+        self,
+        side: Side,
+        layers: Sequence[Tensor],
+        moments: Tensor,
+        buffer: Callable[[torch.dtype], Tensor],
+        threads: int,
     ) -> None:
         tokens = len(layers[0])
         self.mean, self.m2 = moments
@@ -173,24 +206,34 @@ class _Chunk:
         exponent = torch.where(self.m2 > 0, exponent, 0)
         one = torch.ones_like(self.mean)
         scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
+        self.shift: Tensor | None = None
         slices = side.layout.slices
 
+        def place(i: int, dtype: torch.dtype) -> Tensor:
+            if dtype == torch.float64:
+                return torch.empty(layers[i].shape, dtype=dtype, device=layers[i].device)
+            return buffer(dtype)[:tokens, slices[i]]
+
         def standardised(i: int, dtype: torch.dtype) -> Tensor:
-            part = slices[i]
-            output = (
-                buffer[:tokens, part]
-                if dtype == buffer.dtype
-                else torch.empty(layers[i].shape, dtype=dtype)
-            )
+            part, output = slices[i], place(i, dtype)
             native.standardise(layers[i], self.mean[part], scale[part], output, threads)
             return output
 
         self.layers: list[Tensor] = []
         for i, (layer, part) in enumerate(zip(layers, slices, strict=True)):
-            wide = layer.dtype == torch.float64
-            x = standardised(i, torch.float64 if wide else torch.float32)
-            if not wide and side.rotated and _cancels(x, self.unscale[part]):
-                x = standardised(i, torch.float64)
+            raw = _multiplied_raw(layer, self.mean[part], self.m2[part])
+            if raw:
+                x = place(i, layer.dtype).copy_(layer)
+            else:
+                x = standardised(i, torch.promote_types(layer.dtype, torch.float32))
+            if side.rotation is not None and x.dtype != torch.float64:
+                unscale, shift = self.unscale[part], self.mean[part] if raw else None
+                weights = (torch.ones_like(unscale) if raw else unscale) / unscale.max()
+                if _cancels(x, weights, shift):
+                    x, raw = standardised(i, torch.float64), False
+            if raw:
+                self.shift = torch.zeros_like(self.mean) if self.shift is None else self.shift
+                self.shift[part], self.unscale[part] = self.mean[part], 1.0
             self.layers.append(x)
 
         # Neighbours of one dtype, together: few large products are faster than many small ones.
@@ -198,10 +241,10 @@ class _Chunk:
         for dtype, group in groupby(range(len(slices)), key=lambda i: self.layers[i].dtype):
             members = list(group)
             part = slice(slices[members[0]].start, slices[members[-1]].stop)
-            if dtype == buffer.dtype:
-                self.groups.append((part, buffer[:tokens, part]))
-            else:
+            if dtype == torch.float64:
                 self.groups += [(slices[i], self.layers[i]) for i in members]
+            else:
+                self.groups.append((part, buffer(dtype)[:tokens, part]))
 
 
 class CoMoments:
@@ -220,12 +263,15 @@ class CoMoments:
         rotation_a: RotationOptions | None,
         rotation_b: RotationOptions | None,
         threads: int,
+        device: torch.device = devices.CPU,
+        precision: str = "float32",
     ) -> None:
         """Rotations are of the models that are searched; None for none."""
         self.tokens = 0
-        self.a, self.b = Side(a, rotation_a), Side(b, rotation_b)
-        self.cross = torch.zeros(a.neurons, b.neurons, dtype=torch.float64)
+        self.a, self.b = Side(a, rotation_a, device), Side(b, rotation_b, device)
+        self.cross = torch.zeros(a.neurons, b.neurons, dtype=torch.float64, device=device)
         self._threads = threads
+        self.device, self._precision = device, precision
         # Kept from chunk to chunk: fresh memory of this size costs more than what is done in it.
         self._buffers: dict[str, Tensor] = {}
 
@@ -235,20 +281,25 @@ class CoMoments:
         """Takes in a chunk of tokens.
 
         Args:
-            a: ``[tokens, neurons]`` of each layer of A, neuron stride 1; at most `CHUNK_TOKENS`.
+            a: ``[tokens, neurons]`` of each layer of A, neuron stride 1; at most `chunk_tokens`.
             b: the same tokens in each layer of B.
             moments_a: mean and second moment of the neurons of A, as `native.neuron_moments` gives
                 them, float64 ``[2, neurons]``.
             moments_b: the same of B.
         """
         tokens = len(a[0])
-        shape = min(tokens, CHUNK_TOKENS)
-        buffers = [self._buffer(f"chunk {s}", shape, n.layout.neurons) for s, n in self._sides()]
-        x = _Chunk(self.a, a, moments_a, buffers[0], self._threads)
-        y = _Chunk(self.b, b, moments_b, buffers[1], self._threads)
+
+        def buffer(name: str, side: Side) -> Callable[[torch.dtype], Tensor]:
+            return lambda dtype: self._buffer(
+                f"chunk {name}", tokens, side.layout.neurons, dtype=dtype
+            )
+
+        x = _Chunk(self.a, a, moments_a, buffer("a", self.a), self._threads)
+        y = _Chunk(self.b, b, moments_b, buffer("b", self.b), self._threads)
         weight = self.tokens * (tokens / (self.tokens + tokens))
         delta_a, delta_b = x.mean - self.a.mean, y.mean - self.b.mean
-        scales, deltas = (x.unscale, y.unscale), (weight * delta_a, delta_b)
+        scales = (x.unscale, y.unscale)
+        deltas = _all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
 
         for rows, x_group in x.groups:
             for columns, y_group in y.groups:
@@ -258,10 +309,11 @@ class CoMoments:
             for i, s in side.within.items():
                 part = side.layout.slices[i]
                 unscale, own = chunk.unscale[part], delta[part]
+                shift = None if chunk.shift is None else chunk.shift[part]
+                own_deltas = _all_deltas((weight * own, own), (shift, shift), tokens)
                 for rows, columns in _upper_blocks(0, len(s)):
                     left, right = chunk.layers[i][:, rows], chunk.layers[i][:, columns]
-                    own_scales, own_deltas = (unscale, unscale), (weight * own, own)
-                    self._add_product(s, rows, columns, left, right, own_scales, own_deltas)
+                    self._add_product(s, rows, columns, left, right, (unscale, unscale), own_deltas)
             side.m2 += chunk.m2 + weight * delta * delta
             side.mean += delta * (tokens / (self.tokens + tokens))
         self.tokens += tokens
@@ -290,6 +342,18 @@ class CoMoments:
             mine.mean += delta * (other.tokens / tokens)
         self.tokens = tokens
 
+    def to(self, device: torch.device) -> CoMoments:
+        """The same state on another device, or this one if it is there."""
+        if device == self.device:
+            return self
+        rotation_a, rotation_b = self.a.rotation, self.b.rotation
+        layouts = self.a.layout, self.b.layout
+        moved = CoMoments(*layouts, rotation_a, rotation_b, self._threads, device, self._precision)
+        for name, tensor in moved.tensors().items():
+            tensor.copy_(self.tensors()[name])
+        moved.tokens = self.tokens
+        return moved
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the state by name, not copied."""
         found = {"cross": self.cross}
@@ -316,27 +380,60 @@ class CoMoments:
         dtype = torch.promote_types(x.dtype, y.dtype)
         x, y = x.to(dtype), y.to(dtype)
         width = y.shape[1]
-        step = max(1, TILE_BYTES // (dtype.itemsize * width))
-        buffer = self._buffer(f"tile {dtype}", min(step, x.shape[1]) * width, dtype=dtype)
+        dtype = torch.promote_types(dtype, torch.float32)
+        step = max(1, tile_bytes(self.device) // (dtype.itemsize * width))
+        buffer = self._buffer("tile", min(step, x.shape[1]) * width, dtype=dtype)
         for first in range(0, x.shape[1], step):
             own = slice(first, min(first + step, x.shape[1]))
             tile = buffer[: (own.stop - first) * width].view(-1, width)
-            torch.mm(x[:, own].T, y, out=tile)
+            multiply(x[:, own].T, y, tile, self._precision)
             at = slice(rows.start + own.start, rows.start + own.stop)
             native.add_product(
                 c[at, columns],
                 tile,
                 (scales[0][at], scales[1][columns]),
-                (deltas[0][at], deltas[1][columns]),
+                (deltas[0][..., at], deltas[1][..., columns]),
                 self._threads,
             )
 
     def _buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory of this shape, kept for the next time."""
         size = torch.Size(shape).numel()
+        name = f"{name} {dtype}"
         if name not in self._buffers or self._buffers[name].numel() < size:
-            self._buffers[name] = torch.empty(size, dtype=dtype)
+            self._buffers[name] = torch.empty(size, dtype=dtype, device=self.device)
         return self._buffers[name][:size].view(shape)
+
+
+def multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
+    """``product = x @ y``, in float32 for tensors of 16 bits, whose products are exact."""
+    if not x.is_cuda:
+        torch.mm(x, y, out=product)
+        return
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
+    settings.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    settings.allow_bf16_reduced_precision_reduction = False
+    try:
+        if x.dtype in _NARROW:
+            torch.mm(x, y, out_dtype=torch.float32, out=product)
+        else:
+            torch.mm(x, y, out=product)
+    finally:
+        settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = before
+
+
+def _all_deltas(
+    deltas: tuple[Tensor, Tensor], shifts: tuple[Tensor | None, Tensor | None], tokens: int
+) -> tuple[Tensor, Tensor]:
+    """What is added to a product: what the means of the chunk and of the state differ by.
+
+    And what the means of the chunk add to the product of two layers that are taken as they are.
+    """
+    rows, columns = shifts
+    if rows is None or columns is None:
+        return deltas
+    return torch.stack([deltas[0], -tokens * rows]), torch.stack([deltas[1], columns])
 
 
 def _add_states(
@@ -346,17 +443,29 @@ def _add_states(
     native.add_product(c, more, ones, (row_delta, column_delta), threads)
 
 
-def _cancels(x: Tensor, unscale: Tensor) -> bool:
-    """Whether a standardised layer ``[tokens, neurons]`` can nearly cancel in a rotated neuron.
+def _multiplied_raw(layer: Tensor, mean: Tensor, m2: Tensor) -> bool:
+    """Whether a device multiplies a layer ``[tokens, neurons]`` as it is (`_LARGEST_MEAN`)."""
+    if layer.dtype not in _NARROW or not devices.on_cuda(layer):
+        return False
+    return bool((len(layer) * mean * mean <= _LARGEST_MEAN**2 * m2).all())
 
-    By Chernoff's bound g^T S g is below a share v of its mean, tr S, for a Gaussian g with a
-    probability of at most e / sqrt(det(1 + 2 S / (v tr S))).
+
+def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:
+    """Whether a layer, ``(x - shift) * weights``, can nearly cancel in a rotated neuron.
+
+    ``x`` is ``[tokens, neurons]``, the others ``[neurons]``. By Chernoff's bound g^T S g is below a
+    share v of its mean, tr S, for a Gaussian g with a probability of at most
+    e / sqrt(det(1 + 2 S / (v tr S))).
     """
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(x.shape[1], _PROBES, generator=generator)
-    seen = x @ (directions * (unscale / unscale.max()).float()[:, None])
+    directions = torch.randn(x.shape[1], _PROBES, generator=generator).to(x.device)
+    directions *= weights.float()[:, None]
+    seen = x.float() @ directions
+    if shift is not None:
+        seen -= shift.float() @ directions
     s = (seen.T @ seen).double()
-    determinant = torch.eye(_PROBES).add(2 / _CANCELLED * s / s.trace()).logdet()
+    one = torch.eye(_PROBES, dtype=torch.float64, device=x.device)
+    determinant = one.add(2 / _CANCELLED * s / s.trace()).logdet()
     return bool(1 - determinant / 2 > -math.log(_ROTATED_NEURONS))
 
 

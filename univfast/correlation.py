@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from univfast.accumulators import Origin, PairedCorrelation, check_device, thread_count
+from univfast.accumulators import Origin, PairedCorrelation, thread_count
 from univfast.all_pairs import (
     ALL_PAIRS,
     AllPairsCorrelation,
@@ -19,7 +19,8 @@ from univfast.all_pairs import (
     state_bytes,
 )
 from univfast.checks import as_number, check_choice
-from univfast.co_moments import CHUNK_TOKENS, Layout
+from univfast.co_moments import PRECISIONS, Layout, chunk_tokens
+from univfast.devices import CPU, as_device, on_cuda, unavailable
 from univfast.errors import InputError
 from univfast.inputs import (
     Activations,
@@ -66,6 +67,7 @@ def correlate(
     reverse: bool = False,
     memory_limit: float | None = None,
     device: str | torch.device | None = None,
+    precision: str = "float32",
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> CorrelationResult:
@@ -92,8 +94,10 @@ def correlate(
         reverse: match B's neurons in A as well, in the same pass; for two models, not by index.
         memory_limit: bytes that the co-moments of all pairs may take; None for most of what is
             available. Where they take more, A's layers are done in several passes over the inputs.
-        device: ``"cpu"`` or None.
-        threads: at most this many; None for torch's number.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the activations are.
+        precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
+            which is several times faster and rounds activations to 11 bits; not by index.
+        threads: of the CPU, at most this many; None for torch's number.
         progress: called after each slice.
 
     Returns:
@@ -105,7 +109,8 @@ def correlate(
     """
     start = time.perf_counter()
     check_choice("match", match, MATCHES)
-    check_device(device)
+    place = as_device(device)
+    check_choice("precision", precision, PRECISIONS)
     threshold = as_number("threshold", threshold)
     options = PairOptions(RotationOptions(rotation, draws, seed), top_k, exclude_self, reverse)
     if match == "index" and (exclude_self or reverse):
@@ -115,7 +120,8 @@ def correlate(
     first, others = _open(a, b)
     if reverse and len(others) > 1:
         raise InputError("reverse: is for two models; correlate each pair by itself")
-    run = _Run(first, mask, layers, thread_count(threads), progress, len(others))
+    place = place or _device_of([first, *others])
+    run = _Run(first, mask, layers, thread_count(threads), progress, len(others), place, precision)
     models = [first.name, *(other.name for other in others)]
     if match == "index":
         found = [run.by_index(other, options.rotation) for other in others]
@@ -136,6 +142,7 @@ def correlate(
         match=match,
         rotation=options.rotation,
         threshold=threshold,
+        device=str(place),
         seconds=time.perf_counter() - start,
     )
 
@@ -152,6 +159,12 @@ def _open(a: object, b: object) -> tuple[Activations, list[Activations]]:
     )
 
 
+def _device_of(models: Sequence[Activations]) -> torch.device:
+    """A CUDA device that activations are on, if it can be used; else the CPU."""
+    found = [layer.device for model in models for layer in model.layers.values()]
+    return next((device for device in found if on_cuda(device) and not unavailable()), CPU)
+
+
 class _Run:
     """One model against others, one after another: what all of them share."""
 
@@ -163,7 +176,10 @@ class _Run:
         threads: int,
         progress: Progress | None,
         models: int,
+        device: torch.device,
+        precision: str,
     ) -> None:
+        self._device, self._precision = device, precision
         self._a, self._mask, self._pattern, self._threads = a, mask, pattern, threads
         self._progress, self._models = progress, models
         self._done = 0  # values
@@ -183,6 +199,7 @@ class _Run:
                 rotation=rotation.kind,
                 seed=rotation.seed,
                 layer=x.name,
+                device=self._device,
                 threads=self._threads,
             )
             row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
@@ -207,8 +224,8 @@ class _Run:
         if options.exclude_self:
             check_same_neurons(a_layout, b_layout)
         keep = self._open_mask(layers_a[0])
-        searches = Searches(a_layout, b_layout, match, options, self._threads)
-        groups = _groups(layers_a, b_layout, match, options, limit)
+        searches = Searches(a_layout, b_layout, match, options, self._threads, self._device)
+        groups = _groups(layers_a, b_layout, match, options, limit, self._device)
         tokens = layers_a[0].tokens
         total = tokens * (a_layout.neurons + len(groups) * b_layout.neurons)
         for group in groups:
@@ -219,10 +236,13 @@ class _Run:
                 rotation=options.rotation.kind,
                 seed=options.rotation.seed,
                 reverse=options.reverse,
+                device=self._device,
+                precision=self._precision,
                 threads=self._threads,
             )
+            chunk = chunk_tokens(self._device)
             row = sum(layer.neurons * layer.dtype.itemsize for layer in (*group, *layers_b))
-            step = max(1, _READ_BYTES // (row * CHUNK_TOKENS)) * CHUNK_TOKENS
+            step = max(1, _READ_BYTES // (row * chunk)) * chunk
             for begin, end in _slices(tokens, step):
                 x, y = ([layer.read(begin, end) for layer in g] for g in (group, layers_b))
                 part = None if keep is None else keep[begin:end]
@@ -258,7 +278,12 @@ def _slices(tokens: int, step: int) -> list[tuple[int, int]]:
 
 
 def _groups(
-    layers: list[Layer], b: Layout, match: str, options: PairOptions, limit: float | None
+    layers: list[Layer],
+    b: Layout,
+    match: str,
+    options: PairOptions,
+    limit: float | None,
+    device: torch.device,
 ) -> list[list[Layer]]:
     """Neighbouring layers of A whose state, with all of B, fits the limit.
 
@@ -266,13 +291,13 @@ def _groups(
         InputError: not even one layer does, or one-to-one, which needs all, does not.
     """
     if limit is None:
-        available = available_memory()
+        available = available_memory(device)
         limit = float("inf") if available is None else _MEMORY_SHARE * available
 
     a = _layout(layers)
 
     def need_of(group: list[Layer]) -> int:
-        return state_bytes(a, b, options, _layout(group))
+        return state_bytes(a, b, options, device, _layout(group))
 
     need = need_of(layers)
     if match == "one-to-one":

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from univfast import native
-from univfast.co_moments import TILE_BYTES, Layout, Side
+from univfast import devices, native
+from univfast.co_moments import Layout, Side, tile_bytes
 from univfast.errors import InputError
 from univfast.native import Best
 from univfast.rotations import RotationOptions, draws_together, make_rotations
@@ -106,6 +106,7 @@ class Search:
         top_k: partners to keep; no more than there are neurons to search.
         exclude_self: leave out the neuron of the same number in the layer of the same name.
         threads: at most this many.
+        device: where the co-moments are.
     """
 
     def __init__(
@@ -116,14 +117,19 @@ class Search:
         top_k: int,
         exclude_self: bool,
         threads: int,
+        device: torch.device = devices.CPU,
     ) -> None:
         self.matched, self.searched = matched, searched
         self._rotation, self._threads = rotation, threads
-        self._skip = _same_neurons(matched, searched) if exclude_self else None
-        self._top = Best.none(matched.neurons, min(top_k, searched.neurons))
-        self._back = Best.none(searched.neurons)  # of each neuron searched, who likes it best
-        self._rotated = torch.full((rotation.draws, matched.neurons), -torch.inf).double()
-        self._alive = torch.zeros(matched.neurons, dtype=torch.bool)
+        self._device = device
+        self._skip = _same_neurons(matched, searched).to(device) if exclude_self else None
+        self._top = Best.none(matched.neurons, min(top_k, searched.neurons), device=device)
+        # Of each neuron searched, who likes it best.
+        self._back = Best.none(searched.neurons, device=device)
+        self._rotated = torch.full(
+            (rotation.draws, matched.neurons), -torch.inf, dtype=torch.float64, device=device
+        )
+        self._alive = torch.zeros(matched.neurons, dtype=torch.bool, device=device)
         self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
 
     def add(self, cross: Tensor, matched: Side, searched: Side) -> None:
@@ -161,7 +167,7 @@ class Search:
         self, block: _Block, searched: Side, number: int, columns: slice, draws: range
     ) -> None:
         layer, width = searched.layout.names[number], columns.stop - columns.start
-        rotations = make_rotations(self._rotation, width, layer, draws)
+        rotations = make_rotations(self._rotation, width, layer, draws).to(self._device)
         key = (layer, draws.start)
         if key not in self._inverses:
             moments = searched.second_moments(number, rotations, draws, self._threads)
@@ -177,27 +183,29 @@ class Search:
 
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
-        found = self._top.place >= 0  # [neurons, top_k]
-        top = torch.where(found, self._top.correlation, torch.nan)
-        rotated = torch.where(self._rotated > -torch.inf, self._rotated, torch.nan)
-        return self._matches(self._top.place[:, 0], top[:, 0], rotated)
+        top = self._top.cpu()
+        correlation = torch.where(top.place >= 0, top.correlation, torch.nan)
+        rotated = self._rotated.cpu()
+        rotated = torch.where(rotated > -torch.inf, rotated, torch.nan)
+        return self._matches(top.place[:, 0], correlation[:, 0], rotated)
 
     def _matches(self, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
         """Matches with a neuron each, -1 for none."""
-        found = self._top.place >= 0
+        top, back = self._top.cpu(), self._back.cpu()
+        found = top.place >= 0  # [neurons, top_k]
         layer, neuron = self.searched.locate(match)
-        top_layer, top_neuron = self.searched.locate(self._top.place)
+        top_layer, top_neuron = self.searched.locate(top.place)
         own = torch.arange(len(match))
-        mutual = (match >= 0) & (self._back.place[match] == own) & (self._top.place[:, 0] == match)
+        mutual = (match >= 0) & (back.place[match] == own) & (top.place[:, 0] == match)
         return Matches(
             layers=self.searched.names,
             correlation=correlation,
             match_layer=layer,
             match_neuron=neuron,
             rotated=rotated,
-            dead=~self._alive,
+            dead=~self._alive.cpu(),
             mutual=mutual,
-            top_correlation=torch.where(found, self._top.correlation, torch.nan),
+            top_correlation=torch.where(found, top.correlation, torch.nan),
             top_layer=top_layer,
             top_neuron=top_neuron,
         )
@@ -211,11 +219,11 @@ class Search:
         none that are constant: as many are left over, so that a draw has no more matches.
         """
         r = cross * matched.inverse_norm[:, None]
-        r *= searched.inverse_norm
+        r = r.mul_(searched.inverse_norm).cpu()  # where SciPy solves
         match = self._assign(r)
         correlation = _taken(r, match)
         block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
-        dead = searched.inverse_norm.isnan()
+        dead = searched.inverse_norm.isnan().cpu()
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
@@ -236,11 +244,11 @@ class Search:
         """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
         draws, columns = range(draw, draw + 1), searched.layout.slices[number]
         name, width = searched.layout.names[number], searched.layout.widths[number]
-        rotations = make_rotations(rotation, width, name, draws)
+        rotations = make_rotations(rotation, width, name, draws).to(self._device)
         moments = searched.second_moments(number, rotations, draws, self._threads)[0]
         for part, _, tile in block.tiles(columns):
             turned = rotations.apply(tile)[0]
-            r[part] = turned * block.inverse[0][part, None] * _inverse_root(moments)
+            r[part] = (turned * block.inverse[0][part, None] * _inverse_root(moments)).cpu()
 
     def _assign(self, r: Tensor) -> Tensor:
         """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
@@ -251,9 +259,10 @@ class Search:
             # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
             # is taken only where no assignment is without.
             forbidden = -2.0 * min(r.shape) - 1
-            own = (self._skip >= 0).nonzero()[:, 0]
-            same = r[own, self._skip[own]]
-            r[own, self._skip[own]] = torch.where(same.isnan(), same, forbidden)
+            skip = self._skip.cpu()
+            own = (skip >= 0).nonzero()[:, 0]
+            same = r[own, skip[own]]
+            r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
         dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
         rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
         match = torch.full((len(r),), -1)
@@ -285,7 +294,7 @@ class _Block:
     def tiles(self, columns: slice) -> Iterator[tuple[slice, slice, Tensor]]:
         """All rows with some of the columns, tile by tile: rows here, among all, co-moments."""
         rows = len(self._cross)
-        step = max(1, TILE_BYTES // (8 * (columns.stop - columns.start)))
+        step = max(1, tile_bytes(self._cross.device) // (8 * (columns.stop - columns.start)))
         for first in range(0, rows, step):
             part = slice(first, min(first + step, rows))
             tile = self._cross[part, columns]

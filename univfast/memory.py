@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["available_memory", "gigabytes", "machine_memory"]
+import torch
+
+__all__ = ["available_memory", "gigabytes", "machine_memory", "where"]
 
 
 class _Names(NamedTuple):
@@ -23,19 +25,25 @@ _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
-def machine_memory() -> int | None:
-    """Bytes of memory of this machine; None where the system does not say."""
+def machine_memory(device: torch.device | None = None) -> int | None:
+    """Bytes of memory of this machine, or of a CUDA device; None where the system does not say."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def available_memory() -> int | None:
+def available_memory(device: torch.device | None = None) -> int | None:
     """Bytes that can be had without swapping; None where the system does not say.
 
     Where this process is in a control group (a container, a batch job) that may have less, that.
+    Of a CUDA device: what is free, or held by torch and unused.
     """
+    if device is not None and device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     found = [size for size in (_available_on_machine(), _left_to_groups()) if size is not None]
     return min(found, default=None)
 
@@ -83,6 +91,11 @@ def _left(group: Path, names: _Names) -> int | None:
         return max(0, limit - used + int(stat[names.cache]))
     except (OSError, ValueError, KeyError):  # v2 has "max" for no limit
         return None
+
+
+def where(device: torch.device) -> str:
+    """Whose memory it is, for a message."""
+    return str(device) if device.type == "cuda" else "this machine"
 
 
 def gigabytes(size: float) -> str:

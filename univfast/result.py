@@ -212,6 +212,7 @@ def make_result(
     match: str,
     rotation: RotationOptions,
     threshold: float,
+    device: str = "cpu",
     seconds: float | None = None,
 ) -> CorrelationResult:
     """Puts matches together and adds the statistics.
@@ -224,6 +225,7 @@ def make_result(
         match: how they were matched.
         rotation: of the others.
         threshold: of the excess, above which a neuron is universal.
+        device: that the moments were accumulated on, for the summary.
         seconds: that the computation took, for the summary.
 
     Raises:
@@ -275,6 +277,7 @@ def make_result(
                 match=match,
                 rotation=rotation,
                 threshold=threshold,
+                device=device,
             )
             for one, name in zip(matches, models[1:], strict=True)
         ]
@@ -286,7 +289,7 @@ def make_result(
         )
     result.summary.update(_counts(result, stats))
     result.summary.update(_match_counts(result, layers, matches))
-    result.summary.update(device="cpu", seconds=seconds, layers=_layer_rows(result, layers))
+    result.summary.update(device=device, seconds=seconds, layers=_layer_rows(result, layers))
     return result
 
 

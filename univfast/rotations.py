@@ -7,6 +7,7 @@ co-moments what rotating the activations themselves would. The matrices are thos
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ class Rotations(Protocol):
 
     @property
     def draws(self) -> int: ...
+
+    def to(self, device: torch.device) -> Rotations:
+        """The same for tensors on a device."""
+        ...
 
     def apply(self, x: Tensor) -> Tensor:
         """``[rows, neurons]``, float32 or float64 -> ``[draws, rows, neurons]`` of that dtype."""
@@ -83,6 +88,11 @@ class HadamardRotations:
     def draws(self) -> int:
         return len(self.signs) - native.COMMON_ROUNDS
 
+    def to(self, device: torch.device) -> HadamardRotations:
+        moved = copy(self)
+        moved.signs = self.signs.to(device)
+        return moved
+
     def apply(self, x: Tensor) -> Tensor:
         return native.rotate(x.contiguous(), self.signs)
 
@@ -119,11 +129,16 @@ class DenseRotations:
     def draws(self) -> int:
         return len(self._matrices)
 
+    def to(self, device: torch.device) -> DenseRotations:
+        moved = copy(self)
+        moved._matrices = [matrix.to(device) for matrix in self._matrices]
+        return moved
+
     def apply(self, x: Tensor) -> Tensor:
         return torch.stack([x @ matrix.T.to(x.dtype) for matrix in self._matrices])
 
     def second_moments(self, within: Tensor, threads: int) -> Tensor:
-        moments = torch.empty(self.draws, len(within), dtype=within.dtype)
+        moments = torch.empty(self.draws, len(within), dtype=within.dtype, device=within.device)
         for matrix, draw in zip(self._matrices, moments, strict=True):
             for first in range(0, len(within), _PRODUCT_ROWS):
                 part = slice(first, first + _PRODUCT_ROWS)
@@ -140,7 +155,8 @@ class DenseRotations:
         threads: int,
     ) -> None:
         for draw, matrix in enumerate(self._matrices):
-            found = Best(best[draw, :, None], torch.empty(len(cross), 1, dtype=torch.int64))
+            place = torch.empty(len(cross), 1, dtype=torch.int64, device=cross.device)
+            found = Best(best[draw, :, None], place)
             inverses = inverse[0], inverse[1][draw]
             native.best_pairs(cross @ matrix.T, inverses, (0, 0), found, None, skip, threads)
 

@@ -90,12 +90,21 @@ Examples:
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where to compute. This build has the CPU only.",
+    help="Where to compute. 'auto': on a CUDA device where one can be used, else on the CPU.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32"]),
+    default="float32",
+    show_default=True,
+    help="Of matrix products of float32 activations on a CUDA device. 'tf32' is several times"
+    " faster and rounds activations to 11 bits; not with --match index.",
 )
 @click.option(
     "--threads",
     type=int,
-    help="Use at most this many threads for sums and structured rotations.  [default: torch's]",
+    help="Use at most this many threads of the CPU for sums and structured rotations."
+    "  [default: torch's]",
 )
 @click.option(
     "--memory-limit",
@@ -139,6 +148,7 @@ def correlate(
     models, A is compared with each of the others, and the numbers are means over them.
     """
     import univfast
+    from univfast.devices import auto_device
     from univfast.files import check_directory
 
     if out is not None:
@@ -149,7 +159,7 @@ def correlate(
         result = univfast.correlate(
             a,
             b[0] if len(b) == 1 else b,
-            device=None if device == "auto" else device,
+            device=auto_device() if device == "auto" else device,
             memory_limit=None if memory_limit is None else memory_limit * 1e9,
             progress=progress,
             **options,

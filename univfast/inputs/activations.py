@@ -41,6 +41,11 @@ class Layer:
         self._stored = stored
         self._data = _flat(stored.data)  # [tokens, neurons] where the strides allow it
 
+    @property
+    def device(self) -> torch.device:
+        """Where the activations are."""
+        return self._data.device if isinstance(self._data, torch.Tensor) else torch.device("cpu")
+
     def read(self, start: int, stop: int) -> torch.Tensor:
         """Tokens ``start`` to ``stop``, ``[stop - start, neurons]``, neurons with stride 1.
 

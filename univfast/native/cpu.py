@@ -1,114 +1,33 @@
-"""The border to the compiled core: torch tensors in, torch tensors out.
-
-The core knows neither Python objects nor torch. All memory that it reads or writes, its workspace
-included, is a tensor that these functions hold while the core runs. The contracts of the operations
-stand in ``csrc/univfast.h``.
-"""
+"""The operations of the core on the CPU. Their contracts stand in ``csrc/univfast.h``."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-try:
-    from univfast import _native
-except ImportError as error:  # pragma: no cover - needs a broken installation
-    raise ImportError(
-        "univfast's compiled core could not be imported. Was the package installed "
-        "(pip install .), or is this a source folder that was not built?"
-    ) from error
+from univfast.extension import _native
+from univfast.native.views import (
+    COMMON_ROUNDS,
+    BadValue,
+    Best,
+    co_moments,
+    dtype_code,
+    matrix,
+    signs_view,
+    tile_view,
+    workspace,
+)
 
 __all__ = [
-    "COMMON_ROUNDS",
-    "SIGN_STAGES",
-    "BadValue",
-    "Best",
-    "CudaDevice",
     "add_product",
     "best_pairs",
-    "compiler",
-    "cuda_built_with",
-    "cuda_devices",
-    "cuda_unavailable",
     "neuron_moments",
     "paired_moments",
     "rotate",
     "rotated_best",
     "rotated_variance",
-    "rotation_signs",
-    "simd_level",
-    "simd_levels",
     "standardise",
 ]
-
-_DTYPES = {
-    torch.float64: _native.DType.float64,
-    torch.float32: _native.DType.float32,
-    torch.float16: _native.DType.float16,
-    torch.bfloat16: _native.DType.bfloat16,
-}
-_ALIGNMENT = 64  # bytes, as workspace.h asks
-
-SIGN_STAGES = _native.SIGN_STAGES
-COMMON_ROUNDS = _native.COMMON_ROUNDS
-compiler = _native.COMPILER
-simd_level = _native.simd_level
-simd_levels = _native.simd_levels
-cuda_built_with = _native.cuda.built_with
-cuda_unavailable = _native.cuda.unavailable
-
-
-class BadValue(NamedTuple):
-    """The first value, by token, that no finite statistic can include."""
-
-    in_b: bool
-    token: int
-    neuron: int
-    value: float
-
-
-def _matrix(x: Tensor) -> _native.Matrix:
-    """Describes a CPU tensor ``[rows, columns]`` whose columns are contiguous."""
-    if x.device.type != "cpu" or x.dim() != 2 or (x.shape[1] > 1 and x.stride(1) != 1):
-        raise ValueError(f"native matrix: got {x.device} {tuple(x.shape)} strides {x.stride()}")
-    return _native.Matrix(
-        data=x.data_ptr(),
-        dtype=_DTYPES[x.dtype],
-        rows=x.shape[0],
-        columns=x.shape[1],
-        row_stride=x.stride(0),
-    )
-
-
-def _co_moments(c: Tensor) -> _native.CoMoments:
-    """Describes float64 co-moments ``[rows, columns]`` whose columns are contiguous."""
-    _matrix(c)  # refuses what is no such matrix
-    return _native.CoMoments(
-        data=c.data_ptr(), rows=c.shape[0], columns=c.shape[1], row_stride=c.stride(0)
-    )
-
-
-def _signs(signs: Tensor) -> _native.Signs:
-    """Describes what `rotation_signs` returns."""
-    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - COMMON_ROUNDS)
-
-
-def _workspace(size: int) -> tuple[Tensor, tuple[int, int]]:
-    """The tensor that owns at least ``size`` aligned bytes, and their address and size."""
-    owner = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
-    return owner, (owner.data_ptr() + -owner.data_ptr() % _ALIGNMENT, size)
-
-
-def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
-    """Signs of the structured rotation, ``[rounds + draws, stages, neurons]``, from a 64-bit seed.
-
-    Those of the `COMMON_ROUNDS`, which all draws share, then those of each draw's own round.
-    """
-    signs = torch.empty(COMMON_ROUNDS + draws, SIGN_STAGES, neurons)
-    _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
-    return signs
 
 
 def rotate(x: Tensor, signs: Tensor) -> Tensor:
@@ -117,14 +36,14 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
     ``x`` is float32 or float64; the result has its dtype.
     """
     threads = torch.get_num_threads()
-    matrix = _matrix(x)
+    view = matrix(x)
     output = torch.empty(len(signs) - COMMON_ROUNDS, *x.shape, dtype=x.dtype)
-    owner, workspace = _workspace(_native.rotate_workspace(matrix, threads))
+    owner, room = workspace(_native.rotate_workspace(view, threads))
     _native.rotate(
-        x=matrix,
-        signs=_signs(signs),
+        x=view,
+        signs=signs_view(signs),
         output=output.data_ptr(),
-        workspace=workspace,
+        workspace=room,
         threads=threads,
     )
     del owner  # alive until here
@@ -150,14 +69,14 @@ def paired_moments(
     tokens = a.shape[0] if rows is None else rows.shape[0]
     neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS
     moments = torch.empty(5 + 2 * draws, neurons, dtype=torch.float64)
-    owner, workspace = _workspace(_native.paired_workspace(tokens, neurons, draws, threads))
+    owner, room = workspace(_native.paired_workspace(tokens, neurons, draws, threads))
     bad = _native.paired_moments(
-        a=_matrix(a),
-        b=_matrix(b),
+        a=matrix(a),
+        b=matrix(b),
         rows=(0 if rows is None else rows.data_ptr(), tokens),
-        signs=_signs(signs),
+        signs=signs_view(signs),
         moments=moments.data_ptr(),
-        workspace=workspace,
+        workspace=room,
         threads=threads,
     )
     del owner  # alive until here
@@ -175,7 +94,7 @@ def neuron_moments(x: Tensor, threads: int) -> Tensor | BadValue:
     """
     moments = torch.empty(2, x.shape[1], dtype=torch.float64)
     bad = _native.neuron_moments(
-        x=_matrix(x), mean=moments[0].data_ptr(), m2=moments[1].data_ptr(), threads=threads
+        x=matrix(x), mean=moments[0].data_ptr(), m2=moments[1].data_ptr(), threads=threads
     )
     return moments if bad is None else BadValue(*bad)
 
@@ -187,11 +106,11 @@ def standardise(x: Tensor, mean: Tensor, scale: Tensor, output: Tensor, threads:
     is not float64, with neuron stride 1.
     """
     _native.standardise(
-        x=_matrix(x),
+        x=matrix(x),
         mean=mean.data_ptr(),
         scale=scale.data_ptr(),
         output=output.data_ptr(),
-        output_dtype=_DTYPES[output.dtype],
+        output_dtype=dtype_code(output.dtype),
         output_stride=output.stride(0),
         threads=threads,
     )
@@ -210,36 +129,10 @@ def add_product(
     deltas are float64, of the rows and of the columns.
     """
     _native.add_product(
-        c=_co_moments(c),
-        product=_matrix(product),
+        c=co_moments(c),
+        product=matrix(product),
         scales=(scales[0].data_ptr(), scales[1].data_ptr()),
         deltas=(deltas[0].data_ptr(), deltas[1].data_ptr()),
-        threads=threads,
-    )
-
-
-class Best(NamedTuple):
-    """Highest correlations and where they are, -infinity and -1 to begin with."""
-
-    correlation: Tensor  # float64
-    place: Tensor  # int64
-
-    @staticmethod
-    def none(*shape: int) -> Best:
-        return Best(
-            torch.full(shape, -torch.inf, dtype=torch.float64),
-            torch.full(shape, -1, dtype=torch.int64),
-        )
-
-    def pointers(self) -> tuple[int, int]:
-        return self.correlation.data_ptr(), self.place.data_ptr()
-
-
-def _tile(c: Tensor, row_inverse: Tensor, skip: Tensor | None, threads: int) -> _native.Tile:
-    return _native.Tile(
-        c=_co_moments(c),
-        row_inverse=row_inverse.data_ptr(),
-        skip=0 if skip is None else skip.data_ptr(),
         threads=threads,
     )
 
@@ -264,16 +157,16 @@ def best_pairs(
         skip: int64 ``[rows]``, the column of the tile that a row leaves out.
         threads: at most this many; the result does not depend on it.
     """
-    matrix = _co_moments(c)
-    owner, workspace = _workspace(_native.best_pairs_workspace(matrix, threads))
+    view = co_moments(c)
+    owner, room = workspace(_native.best_pairs_workspace(view, threads))
     _native.best_pairs(
-        tile=_tile(c, inverse[0], skip, threads),
+        tile=tile_view(c, inverse[0], skip, threads),
         column_inverse=inverse[1].data_ptr(),
         first=first,
         count=rows.place.shape[1],
         best=rows.pointers(),
         column_best=(0, 0) if columns is None else columns.pointers(),
-        workspace=workspace,
+        workspace=room,
     )
     del owner  # alive until here
 
@@ -296,14 +189,14 @@ def rotated_best(
         skip: int64 ``[rows]``, the rotated neuron that a row leaves out.
         threads: at most this many; the result does not depend on it.
     """
-    matrix = _co_moments(c)
-    owner, workspace = _workspace(_native.rotated_best_workspace(matrix, threads))
+    view = co_moments(c)
+    owner, room = workspace(_native.rotated_best_workspace(view, threads))
     _native.rotated_best(
-        tile=_tile(c, inverse[0], skip, threads),
-        signs=_signs(signs),
+        tile=tile_view(c, inverse[0], skip, threads),
+        signs=signs_view(signs),
         column_inverse=inverse[1].data_ptr(),
         best=(best.data_ptr(), best.stride(0)),
-        workspace=workspace,
+        workspace=room,
     )
     del owner  # alive until here
 
@@ -315,14 +208,14 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
     """
     draws = len(signs) - COMMON_ROUNDS
     variance = torch.empty(draws, c.shape[1], dtype=torch.float64)
-    matrix = _co_moments(c)
-    size = _native.rotated_variance_workspace(matrix, draws, threads)
-    owner, workspace = _workspace(size)
+    view = co_moments(c)
+    size = _native.rotated_variance_workspace(view, draws, threads)
+    owner, room = workspace(size)
     _native.rotated_variance(
-        c=matrix,
-        signs=_signs(signs),
+        c=view,
+        signs=signs_view(signs),
         variance=variance.data_ptr(),
-        workspace=workspace,
+        workspace=room,
         threads=threads,
     )
     del owner  # alive until here
@@ -330,17 +223,3 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
 
 
 # ---- CUDA ---------------------------------------------------------------------------------------
-
-
-class CudaDevice(NamedTuple):
-    """A device that the driver shows, whether or not this build has code for it."""
-
-    name: str
-    major: int  # of its compute capability
-    minor: int
-    memory: int  # bytes
-
-
-def cuda_devices() -> list[CudaDevice]:
-    """The devices of this machine, by their CUDA number."""
-    return [CudaDevice(*device) for device in _native.cuda.devices()]

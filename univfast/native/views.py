@@ -1,0 +1,118 @@
+"""What the compiled core is told of tensors, and what it answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from univfast.extension import _native
+
+__all__ = [
+    "COMMON_ROUNDS",
+    "SIGN_STAGES",
+    "BadValue",
+    "Best",
+    "co_moments",
+    "dtype_code",
+    "matrix",
+    "rotation_signs",
+    "signs_view",
+    "tile_view",
+    "workspace",
+]
+
+_ALIGNMENT = 64  # bytes, as workspace.h asks
+
+SIGN_STAGES = _native.SIGN_STAGES
+COMMON_ROUNDS = _native.COMMON_ROUNDS
+
+
+class BadValue(NamedTuple):
+    """The first value, by token, that no finite statistic can include."""
+
+    in_b: bool
+    token: int
+    neuron: int
+    value: float
+
+
+class Best(NamedTuple):
+    """Highest correlations and where they are, -infinity and -1 to begin with."""
+
+    correlation: Tensor  # float64
+    place: Tensor  # int64
+
+    @staticmethod
+    def none(*shape: int, device: torch.device | None = None) -> Best:
+        return Best(
+            torch.full(shape, -torch.inf, dtype=torch.float64, device=device),
+            torch.full(shape, -1, dtype=torch.int64, device=device),
+        )
+
+    def cpu(self) -> Best:
+        return Best(self.correlation.cpu(), self.place.cpu())
+
+    def pointers(self) -> tuple[int, int]:
+        return self.correlation.data_ptr(), self.place.data_ptr()
+
+
+def dtype_code(dtype: torch.dtype) -> _native.DType:
+    return {
+        torch.float64: _native.DType.float64,
+        torch.float32: _native.DType.float32,
+        torch.float16: _native.DType.float16,
+        torch.bfloat16: _native.DType.bfloat16,
+    }[dtype]
+
+
+def matrix(x: Tensor) -> _native.Matrix:
+    """Describes a tensor ``[rows, columns]`` whose columns are contiguous."""
+    if x.dim() != 2 or (x.shape[1] > 1 and x.stride(1) != 1):
+        raise ValueError(f"native matrix: got {x.device} {tuple(x.shape)} strides {x.stride()}")
+    return _native.Matrix(
+        data=x.data_ptr(),
+        dtype=dtype_code(x.dtype),
+        rows=x.shape[0],
+        columns=x.shape[1],
+        row_stride=x.stride(0),
+    )
+
+
+def co_moments(c: Tensor) -> _native.CoMoments:
+    """Describes float64 co-moments ``[rows, columns]`` whose columns are contiguous."""
+    matrix(c)  # refuses what is no such matrix
+    return _native.CoMoments(
+        data=c.data_ptr(), rows=c.shape[0], columns=c.shape[1], row_stride=c.stride(0)
+    )
+
+
+def signs_view(signs: Tensor) -> _native.Signs:
+    """Describes what `rotation_signs` returns."""
+    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - COMMON_ROUNDS)
+
+
+def workspace(size: int, device: torch.device | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """The tensor that owns at least ``size`` aligned bytes, and their address and size."""
+    owner = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=device)
+    return owner, (owner.data_ptr() + -owner.data_ptr() % _ALIGNMENT, size)
+
+
+def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
+    """Signs of the structured rotation, ``[rounds + draws, stages, neurons]``, from a 64-bit seed.
+
+    Those of the `COMMON_ROUNDS`, which all draws share, then those of each draw's own round.
+    """
+    signs = torch.empty(COMMON_ROUNDS + draws, SIGN_STAGES, neurons)
+    _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
+    return signs
+
+
+def tile_view(c: Tensor, row_inverse: Tensor, skip: Tensor | None, threads: int) -> _native.Tile:
+    return _native.Tile(
+        c=co_moments(c),
+        row_inverse=row_inverse.data_ptr(),
+        skip=0 if skip is None else skip.data_ptr(),
+        threads=threads,
+    )
