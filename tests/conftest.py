@@ -1,7 +1,48 @@
-"""Settings of the test run."""
+"""Settings of the test run, and what several tests share."""
 
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from types import ModuleType
+
+import pytest
+import torch
+from cuda_on_cpu.build import build_module, compiler
 from hypothesis import settings
+from torch import Tensor
+
+from univfast import co_moments, devices
+from univfast.native import cpu, cuda, views
 
 # The same examples every time, and no deadline: machines are noisy.
 settings.register_profile("univfast", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("univfast")
+
+
+@pytest.fixture(scope="session")
+def core_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The extension whose CUDA kernels run on the CPU."""
+    if shutil.which(compiler()) is None:
+        pytest.skip(f"there is no C++ compiler {compiler()!r}")
+    path = build_module(tmp_path_factory.mktemp("cuda_on_cpu"))
+    spec = importlib.util.spec_from_file_location("_native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
+    torch.mm(x.to(product.dtype), y.to(product.dtype), out=product)
+
+
+@pytest.fixture
+def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the CPU for a CUDA device, and runs the kernels on it."""
+    for module in (views, cpu, cuda, devices):
+        monkeypatch.setattr(module, "_native", core_on_cpu)
+    monkeypatch.setattr(devices, "on_cuda", lambda where: True)
+    monkeypatch.setattr(devices, "stream", lambda device: (0, 0))
+    monkeypatch.setattr(co_moments, "multiply", _multiply)

@@ -328,10 +328,11 @@ class PairedCorrelation:
             InputError: no tokens were given, the threshold is not a number, or a CUDA device found
                 a NaN or infinity.
         """
+        found = self.correlations()
         return make_result(
             Layout((self._layer,), (self.neurons,)),
-            self._tokens,
-            [matches_by_index([self.correlations()])],
+            found.tokens,
+            [matches_by_index([found])],
             models=("a", "b"),
             match="index",
             rotation=self.rotation,
