@@ -20,13 +20,14 @@ __global__ void add_product_kernel(const AddProductsParams p) {
     const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
     if (column >= p.c.columns) return;
     const double scale = p.column_scale[column];
-    double deltas[2] = {0, 0};
-    for (int k = 0; k < p.deltas; ++k) deltas[k] = p.column_delta[k * p.c.columns + column];
+    const double delta = p.deltas > 0 ? p.column_delta[column] : 0.0;
+    const double other_delta = p.deltas > 1 ? p.column_delta[p.c.columns + column] : 0.0;
     for (int64_t row = blockIdx.y; row < p.c.rows; row += gridDim.y) {
         const double product =
             static_cast<double>(static_cast<const T*>(p.product.data)[row * p.product.row_stride + column]);
         double sum = product * p.row_scale[row] * scale;
-        for (int k = 0; k < p.deltas; ++k) sum += p.row_delta[k * p.c.rows + row] * deltas[k];
+        if (p.deltas > 0) sum += p.row_delta[row] * delta;
+        if (p.deltas > 1) sum += p.row_delta[p.c.rows + row] * other_delta;
         p.c.data[row * p.c.row_stride + column] += sum;
     }
 }
@@ -94,8 +95,9 @@ __global__ void best_of_columns_kernel(const BestPairsParams p) {
 // ---- the best of rotations ------------------------------------------------------------------------------
 
 // A block takes rows in turn, and rotates each by all draws.
-__global__ void __launch_bounds__(kMostRowThreads)
-    rotated_best_kernel(const RotatedBestParams p, const RowRoom<double> room, const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(kMostRowThreads, 1)
+    rotated_best_kernel(const __grid_constant__ RotatedBestParams p, const __grid_constant__ RowRoom<double> room,
+                        const __grid_constant__ Plan plan) {
     __shared__ double highest[kMostRowThreads];
     const CoMoments& c = p.tile.c;
     const BlockRow<double> own(plan, p.signs, room);

@@ -15,8 +15,8 @@ struct Rotation {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kMostRowThreads)
-    rotate_kernel(const Rotation<T> p, const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(kMostRowThreads, 1)
+    rotate_kernel(const __grid_constant__ Rotation<T> p, const __grid_constant__ Plan plan) {
     const BlockRow<T> row(plan, p.signs, p.room);
     for (int64_t r = blockIdx.x; r < p.rows; r += gridDim.x) {
         row.first([&](int i) { return p.x[r * p.row_stride + i]; });

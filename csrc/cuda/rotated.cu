@@ -24,9 +24,9 @@ constexpr int kMostTurners = 448;
 constexpr int kTurners = 256, kAdders = 384;     // where an adder holds the sums of one octet
 constexpr int kHeldRows = 3;                     // of a team, there
 constexpr int64_t kMostHeld = kAdders * kOctet;  // neurons
-// Tokens of a team that are summed in float32 before they are added to float64 sums. More than on the CPU, because
-// those lie in global memory: 30 cost 4 bytes of its cache a neuron and token.
-constexpr int kHeldTokens = 30;
+// Steps of a team, of kHeldRows tokens each, that are summed in float32 before they are added to float64 sums. More
+// than on the CPU, because those lie in global memory: 32 tokens cost 4 bytes of its cache a neuron and token.
+constexpr int kHeldSteps = 16;
 constexpr int kSquareParts = 8;
 constexpr int kTurnersBarrier = 1, kBlockBarrier = 2;
 
@@ -55,45 +55,54 @@ struct OctetSums {
     }
 };
 
-// `count` values from p; where kWhole, that is an octet, aligned.
-template <bool kWhole, class T>
-__device__ Values<T, kOctet> load_octet(const T* p, int count) {
-    if constexpr (kWhole) return Values<T, kOctet>::load(p);
-    Values<T, kOctet> octet = {};
+// kCount values from p of which `count` are there; where kWhole, all are, and aligned.
+template <bool kWhole, int kCount, class T>
+__device__ Values<T, kCount> load_values(const T* p, int count) {
+    if constexpr (kWhole) return Values<T, kCount>::load(p);
+    Values<T, kCount> loaded = {};
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-        if (i < count) octet.values[i] = p[i];
+    for (int i = 0; i < kCount; ++i) {
+        if (i < count) loaded.values[i] = p[i];
     }
-    return octet;
+    return loaded;
 }
 
-// Adds neurons first .. first + count of a token.
+// Adds neurons first .. first + count of a token, as many at a time as a load gives, which keeps registers free.
 template <bool kWhole, class T, class Acc, bool kPairs>
 __device__ void add_token(OctetSums<T, Acc, kPairs>& sums, const SumParams& p, int64_t token, const Acc* z, int first,
                           int count) {
+    constexpr int kCount = kPerLoad<T>;
+    static_assert(kOctet % kCount == 0);
     const Batch& batch = p.batch;
-    const Acc* pivots = static_cast<const Acc*>(p.pivots) + first;
-    const auto a = load_octet<kWhole>(static_cast<const T*>(batch.a) + token * batch.stride_a + first, count);
-    const auto pivot_a = load_octet<kWhole>(pivots, count);
-    Acc x[kOctet];
+    const T* a = static_cast<const T*>(batch.a) + token * batch.stride_a;
+    const T* b = static_cast<const T*>(batch.b) + token * batch.stride_b;
+    const Acc* pivots_a = static_cast<const Acc*>(p.pivots);
+    const Acc* pivots_b = pivots_a + batch.neurons;
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-        const Acc turned = kWhole || i < count ? z[place(first + i)] : Acc(0);
-        x[i] = static_cast<Acc>(a[i]) - pivot_a[i];
-        sums.zz[i] += turned * turned;
-        sums.xz[i] += x[i] * turned;
-    }
-    if constexpr (kPairs) {
-        const auto b = load_octet<kWhole>(static_cast<const T*>(batch.b) + token * batch.stride_b + first, count);
-        const auto pivot_b = load_octet<kWhole>(pivots + batch.neurons, count);
+    for (int done = 0; done < kOctet; done += kCount) {
+        const int at = first + done, left = count - done;
+        const auto va = load_values<kWhole, kCount>(a + at, left);
+        const auto pivot_a = load_values<kWhole, kCount>(pivots_a + at, left);
+        Acc x[kCount];
 #pragma unroll
-        for (int i = 0; i < kOctet; ++i) {
-            const Acc y = static_cast<Acc>(b[i]) - pivot_b[i];
-            sums.pairs[kSumX][i] += x[i];
-            sums.pairs[kSumY][i] += y;
-            sums.pairs[kSumXX][i] += x[i] * x[i];
-            sums.pairs[kSumYY][i] += y * y;
-            sums.pairs[kSumXY][i] += x[i] * y;
+        for (int i = 0; i < kCount; ++i) {
+            const Acc turned = kWhole || i < left ? z[place(at + i)] : Acc(0);
+            x[i] = static_cast<Acc>(va[i]) - pivot_a[i];
+            sums.zz[done + i] += turned * turned;
+            sums.xz[done + i] += x[i] * turned;
+        }
+        if constexpr (kPairs) {
+            const auto vb = load_values<kWhole, kCount>(b + at, left);
+            const auto pivot_b = load_values<kWhole, kCount>(pivots_b + at, left);
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+                const Acc y = static_cast<Acc>(vb[i]) - pivot_b[i];
+                sums.pairs[kSumX][done + i] += x[i];
+                sums.pairs[kSumY][done + i] += y;
+                sums.pairs[kSumXX][done + i] += x[i] * x[i];
+                sums.pairs[kSumYY][done + i] += y * y;
+                sums.pairs[kSumXY][done + i] += x[i] * y;
+            }
         }
     }
 }
@@ -214,7 +223,7 @@ __device__ void turn(const RotatedParams& p, const Plan& plan, const Room<Acc>& 
     if (lanes.lane == 0) atomicMax(&p.sums.findings->largest_token, __float_as_uint(largest));
 }
 
-// Adds what was rotated. kHeld: a thread has one octet, whose sums it holds for kHeldTokens; otherwise it has any
+// Adds what was rotated. kHeld: a thread has one octet, whose sums it holds for kHeldSteps; otherwise it has any
 // number, and adds each to the totals at once. kPairs: the pair sums too; all octets are whole and aligned, as the
 // registers do not suffice for others.
 template <class T, class Acc, bool kPairs, bool kHeld>
@@ -236,30 +245,28 @@ __device__ void add(const RotatedParams& p, const Plan& plan, const Room<Acc>& r
     const Tokens tokens = tokens_of_block(batch);
     OctetSums<T, Acc, kPairs> sums;
     sums.clear();
-    int turn = 0, held = 0;
-    for (int64_t first = tokens.begin; first < tokens.end; first += rows, turn ^= 1) {
+    int step = 0;
+    for (int64_t first = tokens.begin; first < tokens.end; first += rows, ++step) {
         barrier(kBlockBarrier, layout.turners + layout.adders);
-        const bool last = first + rows >= tokens.end;
-        held += layout.rows;
+        const bool done = first + rows >= tokens.end || step % kHeldSteps == kHeldSteps - 1;
 #pragma unroll 1
         for (int octet = first_octet; octet < octets; octet += threads) {
             const int neuron = octet * kOctet, count = kPairs ? kOctet : min(kOctet, neurons - neuron);
 #pragma unroll 1
             for (int row = team * layout.rows; row < (team + 1) * layout.rows; ++row) {
                 if (first + row >= tokens.end || !batch.uses(first + row)) continue;
-                const Acc* z = room.turned + (int64_t{turn} * rows + row) * row_size;
+                const Acc* z = room.turned + (int64_t{step % 2} * rows + row) * row_size;
                 if (kPairs || whole) {
                     add_token<true, T>(sums, p.sums, first + row, z, neuron, kOctet);
                 } else {
                     add_token<false, T>(sums, p.sums, first + row, z, neuron, count);
                 }
             }
-            if (!kHeld || last || held >= kHeldTokens) {
+            if (!kHeld || done) {
                 totals.add(sums, neuron, count);
                 sums.clear();
             }
         }
-        if (held >= kHeldTokens) held = 0;
     }
 }
 
