@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.build import build_module, compiler
+from cuda_on_cpu.build import build_module, unavailable
 from hypothesis import settings
 from torch import Tensor
 
@@ -23,8 +22,8 @@ settings.load_profile("univfast")
 @pytest.fixture(scope="session")
 def core_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The extension whose CUDA kernels run on the CPU."""
-    if shutil.which(compiler()) is None:
-        pytest.skip(f"there is no C++ compiler {compiler()!r}")
+    if reason := unavailable():
+        pytest.skip(reason)
     path = build_module(tmp_path_factory.mktemp("cuda_on_cpu"))
     spec = importlib.util.spec_from_file_location("_native", path)
     assert spec is not None

@@ -147,7 +147,8 @@ __device__ bool lift_rotated(const LiftParams& p, int64_t neurons, int64_t draw,
     return well;
 }
 
-__global__ void lift_rotated_kernel(const LiftParams p, const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(kMostRowThreads, 1)
+    lift_rotated_kernel(const LiftParams p, const __grid_constant__ Plan plan) {
     if (p.only_redo && p.findings->redo == 0) return;
     __shared__ double smallest[kMostRowThreads];
     const int64_t neurons = plan.neurons;
@@ -229,7 +230,8 @@ struct MergeParams {
     }
 };
 
-__global__ void merge_rotated_kernel(const MergeParams p, const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(kMostRowThreads, 1)
+    merge_rotated_kernel(const MergeParams p, const __grid_constant__ Plan plan) {
     const double n_1 = p.old_tokens(), n_2 = p.new_tokens();
     const BlockRow<double> row(plan, p.signs, p.room);
     row.first([&](int i) { return p.delta(kMeanB, i); });

@@ -80,6 +80,9 @@ struct RotatedParams {
     std::byte* buffers;
 };
 
+// Threads of a block, so that each may have 96 registers.
+constexpr int kMostRotatedThreads = 640;
+
 // For so many draws at a time.
 RotatedLayout rotated_layout(const Batch& batch, bool in_float64, int64_t draws, int device);
 void sum_rotated(const RotatedParams& params, int64_t draws, bool in_float64, const Stream& stream);

@@ -18,11 +18,10 @@ namespace {
 
 constexpr int kOctet = 8;            // neurons that a thread sums side by side
 constexpr int kNeuronsOfALane = 32;  // as many values as a pass holds
-// Threads of a block, so that each may have 96 registers: those that rotate, and those that add.
-constexpr int kMostThreads = 640;
+// Threads of a block: those that rotate, and those that add.
 constexpr int kMostTurners = 448;
 constexpr int kTurners = 256, kAdders = 384;     // where an adder holds the sums of one octet
-constexpr int kHeldRows = 3;                     // of a team, there
+constexpr int kHeldRows = 2;                     // of a team, there
 constexpr int64_t kMostHeld = kAdders * kOctet;  // neurons
 // Steps of a team, of kHeldRows tokens each, that are summed in float32 before they are added to float64 sums. More
 // than on the CPU, because those lie in global memory: 32 tokens cost 4 bytes of its cache a neuron and token.
@@ -271,7 +270,7 @@ __device__ void add(const RotatedParams& p, const Plan& plan, const Room<Acc>& r
 }
 
 template <class T, class Acc, bool kPairs, bool kHeld>
-__global__ void __launch_bounds__(kMostThreads, 1)
+__global__ void __launch_bounds__(kMostRotatedThreads, 1)
     sum_rotated_kernel(const __grid_constant__ RotatedParams p, const __grid_constant__ Plan plan) {
     if (p.sums.only_redo && p.sums.findings->redo == 0) return;
     const Room<Acc> room(p, plan);
@@ -331,12 +330,13 @@ RotatedLayout rotated_layout(const Batch& batch, bool in_float64, int64_t draws,
     for (;;) {
         const int rows = layout.teams * layout.rows;
         layout.turners = whole_warps(layout.lanes * rows);
-        layout.adders =
-            held ? whole_warps(octets * layout.teams) : std::min(kMostThreads - layout.turners, whole_warps(octets));
+        layout.adders = held ? whole_warps(octets * layout.teams)
+                             : std::min(kMostRotatedThreads - layout.turners, whole_warps(octets));
         layout.buffers = 3 * rows * row;
         const int64_t words = layout.turners + rows * kSquareParts + plan.sign_words * layout.lanes;
         layout.shared = (words + 1) / 2 * 2 * int64_t{sizeof(float)} + layout.buffers;
-        if (rows == 1 || layout.shared <= most) break;
+        const bool fits = layout.shared <= most && layout.turners + layout.adders <= kMostRotatedThreads;
+        if (rows == 1 || fits) break;
         --(layout.teams > 1 ? layout.teams : layout.rows);
     }
     if (layout.shared > most) {

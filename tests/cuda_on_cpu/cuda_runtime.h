@@ -1,11 +1,10 @@
-// CUDA as far as the kernels use it, on the CPU: a block's threads are threads, blocks run one after another, and all
+// CUDA as far as the kernels use it, on the CPU: a block's threads are fibers, blocks run one after another, and all
 // is done when a launch returns. For tests, under sanitizers: a missing barrier is a race here too, and memory that
 // is not the caller's is an error.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -14,10 +13,12 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <thread>
+#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "fibers.h"
 
 #define __host__
 #define __device__
@@ -37,7 +38,7 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 
-inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 // ---- the device -----------------------------------------------------------------------------------------
 
@@ -54,66 +55,102 @@ struct cudaLaunchConfig_t {
 
 namespace on_cpu {
 
+// Of the environment.
 inline int setting(const char* name, int otherwise) {
     const char* value = std::getenv(name);
     return value ? std::atoi(value) : otherwise;
 }
 
-// A block that runs.
-class Block {
-    struct Piece {
-        unsigned long long low, high;
-    };
+// Few, so that each block has several tokens.
+inline int multiprocessors() { return setting("ON_CPU_MULTIPROCESSORS", 2); }
 
+// Of a block; otherwise as much as Hopper has.
+inline int shared_bytes() { return setting("ON_CPU_SHARED_BYTES", 232448); }
+
+// Whether the last block and the last thread begin: what is computed must not depend on it.
+inline bool backwards() { return setting("ON_CPU_BACKWARDS", 0) != 0; }
+
+// The number of a barrier that puts nothing in order, for tests of the tests; -1: none.
+inline int barrier_left_out() { return setting("ON_CPU_WITHOUT_BARRIER", -1); }
+
+inline Fibers fibers;
+
+// What the threads of a block share.
+class Block {
  public:
     Block(int threads, size_t shared_bytes)
-        : shared_((shared_bytes + sizeof(Piece) - 1) / sizeof(Piece)), all_(threads), warps_((threads + 31) / 32) {
-        for (size_t warp = 0; warp < warps_.size(); ++warp) {
-            warps_[warp] = std::make_unique<Warp>(std::min(32, threads - 32 * static_cast<int>(warp)));
-        }
-    }
+        : threads_(threads),
+          shared_bytes_(shared_bytes),
+          shared_(static_cast<unsigned char*>(::operator new(shared_bytes, kAligned))),
+          warps_(static_cast<size_t>((threads + 31) / 32)),
+          left_out_(barrier_left_out()) {}
 
     // As a device leaves it: with anything in it.
-    void clear() { std::fill(shared_.begin(), shared_.end(), Piece{~0ull, ~0ull}); }
-    unsigned char* shared() { return reinterpret_cast<unsigned char*>(shared_.data()); }
-    void wait() { all_.arrive_and_wait(); }
-    void wait(int id, int threads) {
-        {
-            const std::lock_guard lock(mutex_);
-            if (!some_[id]) some_[id] = std::make_unique<std::barrier<>>(threads);
-        }
-        some_[id]->arrive_and_wait();
-    }
+    void clear() { std::memset(shared(), 0xff, shared_bytes_); }
+    unsigned char* shared() { return shared_.get(); }
 
-    // What a lane of the thread's warp has given.
-    template <class T>
-    T exchange(T value, int lane) {
-        Warp& warp = *warps_[threadIdx.x / 32];
-        std::memcpy(&warp.values[threadIdx.x % 32], &value, sizeof value);
-        warp.barrier.arrive_and_wait();
-        T other;
-        std::memcpy(&other, &warp.values[lane], sizeof other);
-        warp.barrier.arrive_and_wait();
-        return other;
+    // A barrier of some of the threads; all of them have number 0.
+    void wait(int id, int threads) {
+        if (id != left_out_) wait(barriers_[id], threads);
     }
-    int lanes() const { return warps_[threadIdx.x / 32]->lanes; }
+    void wait() { wait(0, threads_); }
+
+    // The lanes of the thread's warp each give a value, and read what they want of all.
+    template <class T, class Read>
+    auto exchange(T value, const Read& read) {
+        Warp& warp = warps_[threadIdx.x / 32];
+        std::memcpy(&warp.values[threadIdx.x % 32], &value, sizeof value);
+        wait(warp.barrier, lanes());
+        const auto result = read([&](int lane) {
+            T other;
+            std::memcpy(&other, &warp.values[lane], sizeof other);
+            return other;
+        });
+        wait(warp.barrier, lanes());
+        return result;
+    }
+    int lanes() const { return std::min(32, threads_ - static_cast<int>(threadIdx.x) / 32 * 32); }
 
  private:
+    static constexpr std::align_val_t kAligned{16};
+
+    struct Delete {
+        void operator()(unsigned char* data) const { ::operator delete(data, kAligned); }
+    };
+
+    struct Barrier {
+        int arrived = 0;
+        unsigned passed = 0;  // how often
+        char order[2] = {};   // in turn, as some come to the next one before all have left this one
+    };
+
     struct Warp {
-        explicit Warp(int threads) : lanes(threads), barrier(threads) {}
-        int lanes;
-        std::barrier<> barrier;
+        Barrier barrier;
         uint64_t values[32] = {};
     };
 
-    std::vector<Piece> shared_;
-    std::barrier<> all_;
-    std::vector<std::unique_ptr<Warp>> warps_;
-    std::mutex mutex_;
-    std::unique_ptr<std::barrier<>> some_[16];
+    ON_CPU_UNSEEN static void wait(Barrier& barrier, int threads) {
+        const unsigned passed = barrier.passed;
+        release(&barrier.order[passed % 2]);
+        if (++barrier.arrived == threads) {
+            barrier.arrived = 0;
+            ++barrier.passed;
+        } else {
+            fibers.wait_while(barrier.passed, passed);
+        }
+        acquire(&barrier.order[passed % 2]);
+    }
+
+    int threads_;
+    size_t shared_bytes_;
+    std::unique_ptr<unsigned char, Delete> shared_;
+    std::vector<Warp> warps_;
+    Barrier barriers_[16];
+    int left_out_;
 };
 
-inline thread_local Block* block = nullptr;
+inline Block* block = nullptr;
+inline std::mutex one_launch;
 
 }  // namespace on_cpu
 
@@ -126,10 +163,8 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 
-// Few multiprocessors, so that each block has several tokens; as much shared memory as Hopper has.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-    *value = which == cudaDevAttrMultiProcessorCount ? on_cpu::setting("ON_CPU_MULTIPROCESSORS", 2)
-                                                     : on_cpu::setting("ON_CPU_SHARED_BYTES", 232448);
+    *value = which == cudaDevAttrMultiProcessorCount ? on_cpu::multiprocessors() : on_cpu::shared_bytes();
     return cudaSuccess;
 }
 
@@ -144,28 +179,20 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     const dim3 grid = config->gridDim;
     const int threads = static_cast<int>(config->blockDim.x);
     if (threads < 1 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.y > 65535) return cudaErrorInvalidValue;
-    if (config->dynamicSmemBytes > static_cast<size_t>(on_cpu::setting("ON_CPU_SHARED_BYTES", 232448))) {
-        return cudaErrorInvalidValue;
-    }
+    if (config->dynamicSmemBytes > static_cast<size_t>(on_cpu::shared_bytes())) return cudaErrorInvalidValue;
+    const std::lock_guard lock(on_cpu::one_launch);
     on_cpu::Block block(threads, config->dynamicSmemBytes);
-    std::barrier between(threads, [&]() noexcept { block.clear(); });
-    std::vector<std::thread> running;
-    for (int thread = 0; thread < threads; ++thread) {
-        running.emplace_back([&, thread] {
-            on_cpu::block = &block;
-            threadIdx = dim3(static_cast<unsigned>(thread), 0, 0);
-            blockDim = config->blockDim;
-            gridDim = grid;
-            for (unsigned y = 0; y < grid.y; ++y) {
-                for (unsigned x = 0; x < grid.x; ++x) {
-                    blockIdx = dim3(x, y, 0);
-                    between.arrive_and_wait();
-                    kernel(static_cast<Params>(arguments)...);
-                }
-            }
-        });
+    on_cpu::block = &block;
+    blockDim = config->blockDim;
+    gridDim = grid;
+    const bool backwards = on_cpu::backwards();
+    const uint64_t blocks = uint64_t{grid.x} * grid.y;
+    for (uint64_t i = 0; i < blocks; ++i) {
+        const uint64_t number = backwards ? blocks - 1 - i : i;
+        blockIdx = dim3(static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x));
+        block.clear();
+        on_cpu::fibers.run(threads, backwards, threadIdx.x, [&] { kernel(static_cast<Params>(arguments)...); });
     }
-    for (std::thread& one : running) one.join();
     return cudaSuccess;
 }
 
@@ -175,15 +202,15 @@ inline void __syncthreads() { on_cpu::block->wait(); }
 
 template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
-    return on_cpu::block->exchange(value, lane);
+    return on_cpu::block->exchange(value, [&](const auto& of_lane) { return of_lane(lane); });
 }
 
 inline unsigned __ballot_sync(unsigned, bool condition) {
-    unsigned all = 0;
-    for (int lane = 0; lane < on_cpu::block->lanes(); ++lane) {
-        all |= static_cast<unsigned>(on_cpu::block->exchange(static_cast<int>(condition), lane)) << lane;
-    }
-    return all;
+    return on_cpu::block->exchange(condition, [](const auto& of_lane) {
+        unsigned all = 0;
+        for (int lane = 0; lane < on_cpu::block->lanes(); ++lane) all |= static_cast<unsigned>(of_lane(lane)) << lane;
+        return all;
+    });
 }
 
 inline int __ffs(int value) { return __builtin_ffs(value); }
@@ -193,8 +220,8 @@ inline float __uint_as_float(unsigned value) { return std::bit_cast<float>(value
 template <class T, class Better>
 void on_cpu_raise(T* address, T value, const Better& better) {
     std::atomic_ref<T> shared(*address);
-    T now = shared.load();
-    while (better(value, now) && !shared.compare_exchange_weak(now, value)) {
+    T now = shared.load(std::memory_order_relaxed);
+    while (better(value, now) && !shared.compare_exchange_weak(now, value, std::memory_order_relaxed)) {
     }
 }
 
@@ -206,7 +233,9 @@ template <class T>
 void atomicMax(T* address, T value) {
     on_cpu_raise(address, value, [](T a, T b) { return a > b; });
 }
-inline void atomicOr(int* address, int value) { std::atomic_ref<int>(*address).fetch_or(value); }
+inline void atomicOr(int* address, int value) {
+    std::atomic_ref<int>(*address).fetch_or(value, std::memory_order_relaxed);
+}
 
 template <class T, class U>
 auto min(T a, U b) {
