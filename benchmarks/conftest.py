@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from device import DeviceMeasure, Size, describe
+from device_table import markdown as device_markdown
 from harness import Activations, Array, Layers, Measure
 from pytest_benchmark.fixture import BenchmarkFixture
 from table import markdown
 
 from univfast import native, reference
 from univfast.bench.data import correlated
+from univfast.devices import unavailable
 
 _records = pytest.StashKey[list[dict[str, Any]]]()
+_device_records = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_records] = []
+    config.stash[_device_records] = []
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -39,6 +44,8 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
+    if not unavailable():
+        machine_info["device"] = describe()
 
 
 # After pytest-benchmark's own table, so that the ratios are what the run ends with.
@@ -46,13 +53,14 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    records = config.stash[_records]
-    if not records:
-        return
-    machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
-    config.hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine)
-    terminalreporter.section("univfast: ratios")
-    terminalreporter.write_line(markdown(records, machine))
+    if records := config.stash[_records]:
+        machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
+        config.hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine)
+        terminalreporter.section("univfast: ratios")
+        terminalreporter.write_line(markdown(records, machine))
+    if records := config.stash[_device_records]:
+        terminalreporter.section("univfast: on the device")
+        terminalreporter.write_line(device_markdown(records))
 
 
 def pairs(config: pytest.Config, layers: int, width: int) -> Layers:
@@ -91,3 +99,22 @@ def haar(float32: Activations) -> Array:
 @pytest.fixture
 def measure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Measure:
     return Measure(benchmark, request.config.stash[_records])
+
+
+@pytest.fixture(scope="session")
+def device() -> None:
+    """Skips, before anything else is made, where no device can be used."""
+    if reason := unavailable():
+        pytest.skip(f"no CUDA device can be used: {reason}")
+
+
+@pytest.fixture
+def measure_on_device(
+    device: None, benchmark: BenchmarkFixture, request: pytest.FixtureRequest
+) -> DeviceMeasure:
+    return DeviceMeasure(benchmark, request.config.stash[_device_records])
+
+
+@pytest.fixture(scope="session")
+def size(request: pytest.FixtureRequest) -> Size:
+    return Size(request.config.getoption("tokens"), request.config.getoption("neurons"))

@@ -86,7 +86,7 @@ class Layers:
         if kind not in self._exact:
             a = torch.cat(list(self.a.values()), dim=1)[:, self.checked].double()
             a -= a.mean(dim=0)
-            best = torch.full((len(self.checked),), -torch.inf).double()
+            best = a.new_full((len(self.checked),), -torch.inf)
             for name, layer in self.b.items():
                 if kind == "none":
                     turn = torch.eye(layer.shape[1]).double()
@@ -94,16 +94,17 @@ class Layers:
                     turn = torch.from_numpy(
                         reference.rotation_matrix(kind, layer.shape[1], 0, 0, name)
                     )
+                turn = turn.to(a.device)
                 centre = layer.double().mean(dim=0)
-                cross = torch.zeros(len(self.checked), layer.shape[1]).double()
-                norm = torch.zeros(layer.shape[1]).double()
+                cross = a.new_zeros(len(self.checked), layer.shape[1])
+                norm = a.new_zeros(layer.shape[1])
                 for x, y in zip(a.split(_TOKENS), layer.split(_TOKENS), strict=True):
                     rotated = (y.double() - centre) @ turn.T
                     cross += x.T @ rotated
                     norm += rotated.square().sum(dim=0)
                 r = cross / (a.norm(dim=0)[:, None] * norm.sqrt())
                 best = best.maximum(r.max(dim=1).values)
-            self._exact[kind] = best.numpy()
+            self._exact[kind] = best.cpu().numpy()
         return self._exact[kind]
 
 

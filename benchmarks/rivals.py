@@ -42,12 +42,12 @@ __all__ = [
 BATCH = 1024
 
 
-def torchmetrics_streaming(a: Tensor, b: Tensor) -> Tensor:
-    """``torchmetrics.PearsonCorrCoef``, in batches of `BATCH` tokens."""
+def torchmetrics_streaming(a: Tensor, b: Tensor, batch: int = BATCH) -> Tensor:
+    """``torchmetrics.PearsonCorrCoef``, in batches of so many tokens."""
     from torchmetrics import PearsonCorrCoef
 
-    metric = PearsonCorrCoef(num_outputs=a.shape[1])
-    for x, y in zip(a.split(BATCH), b.split(BATCH), strict=True):
+    metric = PearsonCorrCoef(num_outputs=a.shape[1]).to(a.device)
+    for x, y in zip(a.split(batch), b.split(batch), strict=True):
         metric.update(x, y)
     r: Tensor = metric.compute()
     return r

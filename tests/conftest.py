@@ -19,6 +19,14 @@ settings.register_profile("univfast", derandomize=True, deadline=None, max_examp
 settings.load_profile("univfast")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a CUDA device where none can be used, and says why."""
+    if reason := devices.unavailable():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=f"no CUDA device can be used: {reason}"))
+
+
 @pytest.fixture(scope="session")
 def core_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The extension whose CUDA kernels run on the CPU."""

@@ -25,19 +25,22 @@ _CHECKED = 16
 _TOKENS = 4096
 
 
-def correlated(tokens: int, neurons: int) -> tuple[Tensor, Tensor]:
+def correlated(
+    tokens: int, neurons: int, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Two models; means of 0 to 2 sd; r of neuron i with neuron i runs from -1 to 1.
 
-    A factor that all neurons share makes rotations of B correlate with A too. Means of one sign
-    keep the dot product of A and B, a read floor, far from 0, so that it can be checked.
+    The values depend on the kind of device that makes them. A factor that all neurons share makes
+    rotations of B correlate with A too. Means of one sign keep the dot product of A and B, a read
+    floor, far from 0, so that it can be checked.
     """
-    g = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(tokens, neurons, generator=g) for _ in range(2))
-    rho = torch.linspace(-1, 1, neurons)
+    g = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(tokens, neurons, generator=g, device=device) for _ in range(2))
+    rho = torch.linspace(-1, 1, neurons, device=device)
     b.mul_((1 - rho**2).sqrt()).addcmul_(a, rho)
-    factor = torch.randn(tokens, 1, generator=g)
+    factor = torch.randn(tokens, 1, generator=g, device=device)
     for x in (a, b):
-        loadings, means = torch.rand(2, 1, neurons, generator=g) * 2
+        loadings, means = torch.rand(2, 1, neurons, generator=g, device=device) * 2
         x.addcmul_(factor, loadings - 1).add_(means)
     return a, b
 
@@ -78,7 +81,7 @@ class Activations:
         return np.stack([self.exact[0], *(reference.pearson(a, d.numpy()) for d in draws)])
 
     def _columns(self, x: Tensor) -> Array:
-        return x[:, self.checked].double().numpy()
+        return x[:, self.checked].double().cpu().numpy()
 
 
 def spread(neurons: int) -> Tensor:

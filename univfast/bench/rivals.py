@@ -8,6 +8,7 @@ layer after layer, and return the highest r of A's neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -129,8 +130,9 @@ def published(
 
 def _published_best(a: Sequence[Tensor], b: Sequence[Tensor], turn: Sequence[Tensor]) -> Tensor:
     tokens, width = a[0].shape
-    cross = torch.zeros(len(a), width, len(b), b[0].shape[1], dtype=torch.float64)
-    sums = [torch.zeros(2, len(s), s[0].shape[1], dtype=torch.float64) for s in (a, b)]
+    zeros = partial(torch.zeros, dtype=torch.float64, device=a[0].device)
+    cross = zeros(len(a), width, len(b), b[0].shape[1])
+    sums = [zeros(2, len(s), s[0].shape[1]) for s in (a, b)]
     for first in range(0, tokens, PUBLISHED_BATCH):
         batch = slice(first, first + PUBLISHED_BATCH)
         x, y = ([layer[batch].float() for layer in layers] for layers in (a, b))

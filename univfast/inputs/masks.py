@@ -56,6 +56,8 @@ def _flags(mask: torch.Tensor, name: str) -> torch.Tensor:
             f"{name}: a mask has dtype bool or integer, found "
             f"{str(mask.dtype).removeprefix('torch.')}; convert it to bool"
         )
+    if mask.dtype == torch.bool:  # left on its device, which need not be waited for
+        return mask.flatten().contiguous()
     flags = mask.cpu().flatten()
     kept = flags == 1
     if not bool((kept | (flags == 0)).all()):
