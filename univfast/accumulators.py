@@ -79,8 +79,9 @@ class PairedCorrelation:
         threads: of the CPU, at most this many; None for torch's number. The result does not depend
             on it.
 
-    On a CUDA device `update` queues its work on the current stream and, with ``hadamard`` or no
-    rotation, waits for nothing: a NaN or infinity is then raised by what reads the state.
+    On a CUDA device `update` queues its work on the current stream and, with structured rotations
+    (``hadamard`` of at least 16 neurons) or none, waits for nothing: a NaN or infinity is then
+    raised by what reads the state.
 
     Raises:
         InputError: a width, number of draws, rotation or device that cannot be.
