@@ -232,12 +232,15 @@ __device__ void add(const RotatedParams& p, const Plan& plan, const Room<Acc>& r
     const int neurons = plan.neurons, row_size = padded(neurons), rows = layout.teams * layout.rows;
     const int octets = (neurons + kOctet - 1) / kOctet, threads = kHeld ? octets : layout.adders / layout.teams;
     const int adder = threadIdx.x - layout.turners, team = adder / threads, thread = adder % threads;
-    const int64_t part = blockIdx.x * int64_t{layout.teams} + team;
-    const Totals totals = {p.sums.sums + (blockIdx.y * layout.parts + part) * kRotatedRows * neurons,
-                           kPairs ? p.pair_sums + part * kPairRows * neurons : nullptr, neurons};
+    const int part = static_cast<int>(blockIdx.x) * layout.teams + team;
+    // Made anew where it is needed, which keeps registers free.
+    const auto totals = [&] {
+        return Totals{p.sums.sums + (blockIdx.y * layout.parts + part) * kRotatedRows * neurons,
+                      kPairs ? p.pair_sums + part * kPairRows * neurons : nullptr, neurons};
+    };
     const int first_octet = team < layout.teams ? thread : octets;
     for (int octet = first_octet; octet < octets; octet += threads) {
-        totals.clear(octet * kOctet, min(kOctet, neurons - octet * kOctet), kPairs);
+        totals().clear(octet * kOctet, min(kOctet, neurons - octet * kOctet), kPairs);
     }
 
     const bool whole = loads_whole<T>(batch.a, batch.stride_a, neurons, kOctet);
@@ -262,7 +265,7 @@ __device__ void add(const RotatedParams& p, const Plan& plan, const Room<Acc>& r
                 }
             }
             if (!kHeld || done) {
-                totals.add(sums, neuron, count);
+                totals().add(sums, neuron, count);
                 sums.clear();
             }
         }
