@@ -138,7 +138,7 @@ void cuda_paired_update(const Matrix& a, const Matrix& b, Address keep, int64_t 
 }
 
 void cuda_rotate(const Matrix& x, const Signs& signs, Address output, const Piece& workspace, const StreamOf& stream) {
-    cuda::rotate({x, signs, pointer<void>(output), pointer<std::byte>(workspace.first), workspace.second},
+    cuda::rotate({x, signs, pointer<void>(output), pointer<std::byte>(workspace.first), workspace.second, 1},
                  make_stream(stream));
 }
 

@@ -28,9 +28,10 @@ from parity import (
 from torch import Tensor
 
 import univfast as uf
-from univfast import all_pairs, co_moments, correlation, devices, native, reference
+from univfast import chunks, co_moments, correlation, devices, native, reference
 from univfast.cli import main
 from univfast.matching import Matches
+from univfast.searches import Searches, state_bytes
 
 Layers = dict[str, Tensor]
 
@@ -141,9 +142,7 @@ def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
 def matches_of(accumulator: uf.AllPairsCorrelation, match: str = "best") -> list[Matches]:
     state = accumulator.co_moments()
     layouts = accumulator._a, accumulator._b
-    searches = all_pairs.Searches(
-        *layouts, match, accumulator.options, accumulator._threads, state.device
-    )
+    searches = Searches(*layouts, match, accumulator.options, accumulator._threads, state.device)
     searches.add(state)
     return searches.matches()
 
@@ -273,7 +272,7 @@ def test_low_rank_with_many_draws(rank: int, seed: int) -> None:
 
 
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(co_moments, "_cancels", lambda *_: False)
+    monkeypatch.setattr(chunks, "_cancels", lambda *_: False)
     with pytest.raises(AssertionError, match="rotated r: off by"):
         test_layers_of_low_rank(1, "hadamard", "")
     with pytest.raises(AssertionError, match="rotated r: off by"):
@@ -287,9 +286,9 @@ def test_layers_of_low_rank_are_multiplied_in_float64(neurons: int, seed: int) -
     ones = torch.ones(neurons).double()
     for rank in range(1, 7):
         layer = torch.randn(700, rank, generator=g) @ torch.randn(rank, neurons, generator=g)
-        assert co_moments._cancels(layer - layer.mean(dim=0), ones), rank
+        assert chunks._cancels(layer - layer.mean(dim=0), ones), rank
     layer = torch.randn(700, neurons, generator=g)
-    assert co_moments._cancels(layer, torch.where(torch.arange(neurons) == 7, 1e3, ones))
+    assert chunks._cancels(layer, torch.where(torch.arange(neurons) == 7, 1e3, ones))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -310,8 +309,8 @@ def test_ordinary_layers_are_multiplied_in_float32(tokens: int, neurons: int, se
     }
     for name, layer in kinds.items():
         ones = torch.ones(neurons).double()
-        assert not co_moments._cancels(layer - layer.mean(dim=0), ones), name
-    assert not co_moments._cancels(torch.zeros(tokens, neurons), ones), "constant"
+        assert not chunks._cancels(layer - layer.mean(dim=0), ones), name
+    assert not chunks._cancels(torch.zeros(tokens, neurons), ones), "constant"
 
 
 # ---- what a match is ----------------------------------------------------------------------------
@@ -603,7 +602,7 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
         co_moments.Layout(names, widths)
         for names, widths in ((tuple(a), (40, 30, 50, 5)), (("x", "y"), (50, 5)))
     )
-    enough = all_pairs.state_bytes(layers_a, layers_b, options, devices.CPU, group)
+    enough = state_bytes(layers_a, layers_b, options, devices.CPU, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -645,7 +644,7 @@ def test_several_passes_of_other_searches_are_one(case: str) -> None:
         for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
     )
     options = correlation.PairOptions(correlation.RotationOptions("hadamard", 3, 0), 10, itself)
-    enough = all_pairs.state_bytes(layers_a, layers_b, options, devices.CPU, group)
+    enough = state_bytes(layers_a, layers_b, options, devices.CPU, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
         uf.correlate(
@@ -683,16 +682,14 @@ def test_what_fits_no_memory_is_refused() -> None:
     layers = co_moments.Layout(("x",), (20000,))
     options = correlation.PairOptions(correlation.RotationOptions("none", 0, 0))
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
-        all_pairs.Searches(layers, layers, "one-to-one", options, 1, devices.CPU)
+        Searches(layers, layers, "one-to-one", options, 1, devices.CPU)
 
 
 def test_partners_are_counted_as_memory() -> None:
     layers = co_moments.Layout(("x",), (1000,))
     none = correlation.RotationOptions("none", 0, 0)
     few, many, all_there_are, both = (
-        all_pairs.state_bytes(
-            layers, layers, correlation.PairOptions(none, k, reverse=reverse), devices.CPU
-        )
+        state_bytes(layers, layers, correlation.PairOptions(none, k, reverse=reverse), devices.CPU)
         for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
     )
     assert many - few >= 16 * 1000 * 500
@@ -704,7 +701,8 @@ MEMORY = """
 import sys
 import torch
 import univfast as uf
-from univfast import all_pairs, co_moments, devices
+from univfast import co_moments, devices
+from univfast.searches import state_bytes
 
 torch.set_num_threads(1)
 # Chunks and products are small here, so that matrices are what is seen. Those of B are over 32 MB,
@@ -722,7 +720,7 @@ def correlate(width_a, width_b):
     )
     accumulator.update(torch.randn(64, width_a), torch.randn(64, width_b))
     accumulator.compute(sys.argv[2])
-    return all_pairs.state_bytes(
+    return state_bytes(
         accumulator._a, accumulator._b, accumulator.options, devices.CPU
     )
 

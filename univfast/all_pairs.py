@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,30 +12,18 @@ from torch import Tensor
 from univfast import devices, native
 from univfast.accumulators import bad_value, check_options, readable, thread_count
 from univfast.checks import as_integer, check_choice
-from univfast.co_moments import (
-    PRECISIONS,
-    CoMoments,
-    Layout,
-    chunk_tokens,
-    streams,
-    tile_bytes,
-)
+from univfast.chunks import PRECISIONS, Pending
+from univfast.co_moments import CoMoments, Layout, chunk_tokens
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
-from univfast.matching import Matches, Search, check_assignment
 from univfast.memory import gigabytes, machine_memory, where
-from univfast.result import CorrelationResult, make_result
-from univfast.rotations import RotationOptions, draw_bytes
+from univfast.result import CorrelationResult
+from univfast.rotations import RotationOptions
+from univfast.searches import PairOptions, Searches, check_same_neurons, state_bytes
 from univfast.transfer import Uploads
 
-__all__ = ["ALL_PAIRS", "AllPairsCorrelation", "PairOptions", "PairOrigin", "Searches"]
-
-ALL_PAIRS = ("best", "one-to-one")
-
-# Of each partner, from the search to the result: r and number while searching; then r, number in
-# its layer, that layer and whether there is one; and r once more on the way.
-_PARTNER_BYTES = 48
+__all__ = ["AllPairsCorrelation", "PairOrigin"]
 
 _FORMAT = "univfast-all-pairs"
 _STATE_VERSION = 2
@@ -48,19 +36,6 @@ class PairOrigin:
     a: str = "a"
     b: str = "b"
     first_token: int = 0
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How two models are searched for partners; `AllPairsCorrelation` says what each means."""
-
-    rotation: RotationOptions
-    top_k: int = 10
-    exclude_self: bool = False
-    reverse: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "top_k", as_integer("top_k", self.top_k, 1))
 
 
 class AllPairsCorrelation:
@@ -95,7 +70,7 @@ class AllPairsCorrelation:
         device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
             first batch is. Tensors on other devices are copied, from the CPU through pinned memory.
         precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
-            which is several times faster and rounds activations to 11 bits.
+            for its matrix units, which round activations to 11 bits.
         threads: of the CPU, at most this many, but for matrix products, which are torch's; None
             for torch's number.
 
@@ -130,7 +105,7 @@ class AllPairsCorrelation:
             check_same_neurons(self._a, self._b)
         self._threads = thread_count(threads)
         self._placed: CoMoments | None = None
-        self._pending = _Pending(0)
+        self._pending = Pending(0)
         if self._device is None:
             self._check_memory(devices.CPU)
         else:
@@ -168,7 +143,7 @@ class AllPairsCorrelation:
         self._placed = CoMoments(
             self._a, self._b, rotated_a, rotated, self._threads, device, self._precision
         )
-        self._pending = _Pending(chunk_tokens(device))
+        self._pending = Pending(chunk_tokens(device))
         self._uploads = Uploads(device)
 
     def update(
@@ -382,162 +357,6 @@ class AllPairsCorrelation:
                 f" neurons take {gigabytes(need)}, {where(device)} has {gigabytes(memory)};"
                 " accumulate some layers of A at a time"
             )
-
-
-class Searches:
-    """Both directions of a search, from the states of all layers of A, or of some after others.
-
-    Args:
-        a: all layers of A.
-        b: all layers of B.
-        match: ``"best"`` or ``"one-to-one"``, which needs all layers of A at once.
-        options: of the search.
-        threads: at most this many.
-        device: where the states are.
-
-    Raises:
-        InputError: another match, or too many neurons for one-to-one.
-    """
-
-    def __init__(
-        self,
-        a: Layout,
-        b: Layout,
-        match: str,
-        options: PairOptions,
-        threads: int,
-        device: torch.device,
-    ) -> None:
-        check_choice("match", match, ALL_PAIRS)
-        if match == "one-to-one":
-            check_assignment(a, b)
-        self._match, self._options, self._device = match, options, device
-        self._tokens = 0
-        self._layouts = (a, b)
-        # An assignment of the rotated models takes the place of the search in them.
-        none = RotationOptions("none", 0, options.rotation.seed)
-        self._rotation = options.rotation
-        searched = options.rotation if match == "best" else none
-        names = ((a, b), (b, a)) if options.reverse else ((a, b),)
-        self._searches = [
-            Search(one, other, searched, options.top_k, options.exclude_self, threads, device)
-            for one, other in names
-        ]
-        self._assigned: list[Matches] = []
-
-    def add(self, state: CoMoments) -> None:
-        """Takes in the state of some layers of A with all of B; layers in increasing order.
-
-        Raises:
-            InputError: it holds no tokens.
-        """
-        if state.tokens == 0:
-            raise InputError("compute: no tokens were accumulated; call update first")
-        self._tokens = state.tokens
-        directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
-        for search, direction in zip(self._searches, directions, strict=False):
-            search.add(*direction)
-            if self._match == "one-to-one":
-                self._assigned.append(search.one_to_one(*direction, self._rotation))
-
-    @property
-    def measured(self) -> tuple[Layout, int]:
-        """The layers of A, and the number of tokens."""
-        return self._layouts[0], self._tokens
-
-    def matches(self) -> list[Matches]:
-        """Of A in B and, where that was asked for, of B in A."""
-        return self._assigned or [search.best() for search in self._searches]
-
-    def result(
-        self, models: tuple[str, str], threshold: float, seconds: float | None = None
-    ) -> CorrelationResult:
-        """The result of these two models alone."""
-        results = [
-            make_result(
-                layout,
-                self._tokens,
-                [found],
-                models=names,
-                match=self._match,
-                rotation=self._rotation,
-                threshold=threshold,
-                device=str(self._device),
-                seconds=seconds,
-            )
-            for found, layout, names in zip(
-                self.matches(), self._layouts, (models, models[::-1]), strict=False
-            )
-        ]
-        return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
-
-
-class _Pending:
-    """Tokens of all layers that wait until there are enough for a chunk."""
-
-    def __init__(self, chunk: int) -> None:
-        self.chunk = chunk
-        self.tokens = 0
-        self._buffers: list[Tensor] = []
-
-    @property
-    def dtypes(self) -> list[torch.dtype]:
-        return [buffer.dtype for buffer in self._buffers]
-
-    def take(self, layers: Sequence[Tensor]) -> int:
-        """Copies tokens ``[tokens, width]`` of each layer; returns how many wait now."""
-        if self.dtypes != [layer.dtype for layer in layers]:
-            self._buffers = [layer.new_empty(self.chunk, layer.shape[1]) for layer in layers]
-        stop = self.tokens + len(layers[0])
-        for buffer, layer in zip(self._buffers, layers, strict=True):
-            buffer[self.tokens : stop] = layer
-        self.tokens = stop
-        return stop
-
-    def layers(self) -> list[Tensor]:
-        return [buffer[: self.tokens] for buffer in self._buffers]
-
-
-def state_bytes(
-    a: Layout,
-    b: Layout,
-    options: PairOptions,
-    device: torch.device,
-    group: Layout | None = None,
-) -> int:
-    """Of the state, of a chunk and a product beside it, of a rotation and of the partners found.
-
-    Args:
-        a: all layers of A.
-        b: all layers of B.
-        options: of the search.
-        device: where the state is.
-        group: the layers of A whose state is held at once; None for all.
-    """
-    held = a if group is None else group
-    values = held.neurons * b.neurons
-    rotation = options.rotation
-    rotated = (*b.widths, *(held.widths if options.reverse else ())) if rotation.draws else ()
-    for width in rotated:
-        values += width * (5 + 2 * rotation.draws if streams(rotation, width) else width)
-    partners = a.neurons * min(options.top_k, b.neurons)
-    if options.reverse:
-        partners += b.neurons * min(options.top_k, a.neurons)
-    chunk = chunk_tokens(device) * (held.neurons + b.neurons)
-    matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
-    return 8 * (values + chunk) + tile_bytes(device) + matrices + _PARTNER_BYTES * partners
-
-
-def check_same_neurons(a: Layout, b: Layout) -> None:
-    """Refuses to leave out a neuron itself where there is none of its name.
-
-    Raises:
-        InputError: A and B have not the same layers of the same widths.
-    """
-    if a != b:
-        raise InputError(
-            "exclude_self: A and B have other layers or widths; it is for a model with itself"
-        )
 
 
 def _layout(name: str, layers: Mapping[str, int]) -> Layout:

@@ -8,20 +8,20 @@ matrix product, in float32 unless the input is float64, sees neither offsets nor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from univfast import devices, native
 from univfast import moments as m
+from univfast.chunks import Chunk, multiply
 from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
 
-__all__ = ["PRECISIONS", "CoMoments", "Layout", "Side", "chunk_tokens", "multiply", "tile_bytes"]
+__all__ = ["CoMoments", "Layout", "Side", "chunk_tokens", "tile_bytes"]
 
 # Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
 # few percent of it; few enough that a chunk stays small beside the state. A CUDA device multiplies
@@ -33,14 +33,6 @@ _CUDA_CHUNK_TOKENS = 16_384
 _TILE_BYTES = 32 << 20
 _CUDA_TILE_BYTES = 1 << 30
 
-PRECISIONS = ("float32", "tf32")
-"""Of matrix products of float32 on a CUDA device."""
-
-# A layer whose neurons have no mean beyond so many standard deviations is multiplied as it is, if
-# it is of 16 bits: its products are exact in float32, and only what the mean adds to their sums
-# costs accuracy (matrix units cut off the last bits of a sum, always downwards).
-_LARGEST_MEAN = 2.0
-_NARROW = (torch.float16, torch.bfloat16)
 # Neurons of the blocks that co-moments within a layer are cut into, to leave out the lower triangle
 # but for the blocks on the diagonal.
 _BLOCK = 512
@@ -50,18 +42,6 @@ _BLOCK = 512
 # the layer, which serve any number and kind. Measured on two cores with AVX-512: equal at one draw
 # for 22 (of 512) to 35 neurons (of 2,048).
 _WIDTH_OF_A_DRAW = 32
-
-# A rotated neuron's variance is g^T S g for a random direction g. Float32 products leave an error
-# of about 1e-8 to 1e-7 of the usual variance, so where the layer nearly cancels in a rotated neuron
-# they would give it a wrong, even an impossible r, and of the highest r over many neurons the wrong
-# ones win. Above this share of the usual variance the error of r stays well below 1e-5.
-_CANCELLED = 0.005
-# A layer is multiplied in float64 where so small a variance may come up once in this many rotated
-# neurons, more than most uses have: those of rank 9 and below, and those where one factor leaves
-# less than an eighth of the variance to all others.
-_ROTATED_NEURONS = 1e7
-# Directions that a layer's spectrum is seen in: a few times the ranks that are to be told apart.
-_PROBES = 32
 
 
 def chunk_tokens(device: torch.device) -> int:
@@ -184,69 +164,6 @@ def streams(rotation: RotationOptions, width: int) -> bool:
     return structured and rotation.draws * _WIDTH_OF_A_DRAW <= width
 
 
-class _Chunk:
-    """A chunk of one model's tokens as it is multiplied.
-
-    Layers are standardised; those of 16 bits are taken as they are where the device multiplies them
-    so, and ``shift`` has their means, which are to be taken off the product.
-    """
-
-    def __init__(
-        self,
-        side: Side,
-        layers: Sequence[Tensor],
-        moments: Tensor,
-        buffer: Callable[[torch.dtype], Tensor],
-        threads: int,
-    ) -> None:
-        tokens = len(layers[0])
-        self.mean, self.m2 = moments
-        # A power of two, so that scaling rounds nothing.
-        _, exponent = torch.frexp((self.m2 / tokens).sqrt())
-        exponent = torch.where(self.m2 > 0, exponent, 0)
-        one = torch.ones_like(self.mean)
-        scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
-        self.shift: Tensor | None = None
-        slices = side.layout.slices
-
-        def place(i: int, dtype: torch.dtype) -> Tensor:
-            if dtype == torch.float64:
-                return torch.empty(layers[i].shape, dtype=dtype, device=layers[i].device)
-            return buffer(dtype)[:tokens, slices[i]]
-
-        def standardised(i: int, dtype: torch.dtype) -> Tensor:
-            part, output = slices[i], place(i, dtype)
-            native.standardise(layers[i], self.mean[part], scale[part], output, threads)
-            return output
-
-        self.layers: list[Tensor] = []
-        for i, (layer, part) in enumerate(zip(layers, slices, strict=True)):
-            raw = _multiplied_raw(layer, self.mean[part], self.m2[part])
-            if raw:
-                x = place(i, layer.dtype).copy_(layer)
-            else:
-                x = standardised(i, torch.promote_types(layer.dtype, torch.float32))
-            if side.rotation is not None and x.dtype != torch.float64:
-                unscale, shift = self.unscale[part], self.mean[part] if raw else None
-                weights = (torch.ones_like(unscale) if raw else unscale) / unscale.max()
-                if _cancels(x, weights, shift):
-                    x, raw = standardised(i, torch.float64), False
-            if raw:
-                self.shift = torch.zeros_like(self.mean) if self.shift is None else self.shift
-                self.shift[part], self.unscale[part] = self.mean[part], 1.0
-            self.layers.append(x)
-
-        # Neighbours of one dtype, together: few large products are faster than many small ones.
-        self.groups: list[tuple[slice, Tensor]] = []
-        for dtype, group in groupby(range(len(slices)), key=lambda i: self.layers[i].dtype):
-            members = list(group)
-            part = slice(slices[members[0]].start, slices[members[-1]].stop)
-            if dtype == torch.float64:
-                self.groups += [(slices[i], self.layers[i]) for i in members]
-            else:
-                self.groups.append((part, buffer(dtype)[:tokens, part]))
-
-
 class CoMoments:
     """Moments of two models' neurons, and the co-moments of all pairs between them.
 
@@ -288,14 +205,8 @@ class CoMoments:
             moments_b: the same of B.
         """
         tokens = len(a[0])
-
-        def buffer(name: str, side: Side) -> Callable[[torch.dtype], Tensor]:
-            return lambda dtype: self._buffer(
-                f"chunk {name}", tokens, side.layout.neurons, dtype=dtype
-            )
-
-        x = _Chunk(self.a, a, moments_a, buffer("a", self.a), self._threads)
-        y = _Chunk(self.b, b, moments_b, buffer("b", self.b), self._threads)
+        x = self._chunk("a", self.a, a, moments_a)
+        y = self._chunk("b", self.b, b, moments_b)
         weight = self.tokens * (tokens / (self.tokens + tokens))
         delta_a, delta_b = x.mean - self.a.mean, y.mean - self.b.mean
         scales = (x.unscale, y.unscale)
@@ -366,6 +277,17 @@ class CoMoments:
     def _sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
         return ("a", self.a), ("b", self.b)
 
+    def _chunk(self, name: str, side: Side, layers: Sequence[Tensor], moments: Tensor) -> Chunk:
+        shape = len(layers[0]), side.layout.neurons
+        return Chunk(
+            side.layout.slices,
+            layers,
+            moments,
+            lambda dtype: self._buffer(f"chunk {name}", *shape, dtype=dtype),
+            side.rotation is not None,
+            self._threads,
+        )
+
     def _add_product(
         self,
         c: Tensor,
@@ -405,24 +327,6 @@ class CoMoments:
         return self._buffers[name][:size].view(shape)
 
 
-def multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
-    """``product = x @ y``, in float32 for tensors of 16 bits, whose products are exact."""
-    if not x.is_cuda:
-        torch.mm(x, y, out=product)
-        return
-    settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
-    settings.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    settings.allow_bf16_reduced_precision_reduction = False
-    try:
-        if x.dtype in _NARROW:
-            torch.mm(x, y, out_dtype=torch.float32, out=product)
-        else:
-            torch.mm(x, y, out=product)
-    finally:
-        settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = before
-
-
 def _all_deltas(
     deltas: tuple[Tensor, Tensor], shifts: tuple[Tensor | None, Tensor | None], tokens: int
 ) -> tuple[Tensor, Tensor]:
@@ -441,32 +345,6 @@ def _add_states(
 ) -> None:
     ones = torch.ones_like(row_delta), torch.ones_like(column_delta)
     native.add_product(c, more, ones, (row_delta, column_delta), threads)
-
-
-def _multiplied_raw(layer: Tensor, mean: Tensor, m2: Tensor) -> bool:
-    """Whether a device multiplies a layer ``[tokens, neurons]`` as it is (`_LARGEST_MEAN`)."""
-    if layer.dtype not in _NARROW or not devices.on_cuda(layer):
-        return False
-    return bool((len(layer) * mean * mean <= _LARGEST_MEAN**2 * m2).all())
-
-
-def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:
-    """Whether a layer, ``(x - shift) * weights``, can nearly cancel in a rotated neuron.
-
-    ``x`` is ``[tokens, neurons]``, the others ``[neurons]``. By Chernoff's bound g^T S g is below a
-    share v of its mean, tr S, for a Gaussian g with a probability of at most
-    e / sqrt(det(1 + 2 S / (v tr S))).
-    """
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(x.shape[1], _PROBES, generator=generator).to(x.device)
-    directions *= weights.float()[:, None]
-    seen = x.float() @ directions
-    if shift is not None:
-        seen -= shift.float() @ directions
-    s = (seen.T @ seen).double()
-    one = torch.eye(_PROBES, dtype=torch.float64, device=x.device)
-    determinant = one.add(2 / _CANCELLED * s / s.trace()).logdet()
-    return bool(1 - determinant / 2 > -math.log(_ROTATED_NEURONS))
 
 
 def _upper_blocks(start: int, stop: int) -> Iterator[tuple[slice, slice]]:

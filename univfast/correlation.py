@@ -9,17 +9,10 @@ from dataclasses import replace
 import torch
 
 from univfast.accumulators import Origin, PairedCorrelation, thread_count
-from univfast.all_pairs import (
-    ALL_PAIRS,
-    AllPairsCorrelation,
-    PairOptions,
-    PairOrigin,
-    Searches,
-    check_same_neurons,
-    state_bytes,
-)
+from univfast.all_pairs import AllPairsCorrelation, PairOrigin
 from univfast.checks import as_number, check_choice
-from univfast.co_moments import PRECISIONS, Layout, chunk_tokens
+from univfast.chunks import PRECISIONS
+from univfast.co_moments import Layout, chunk_tokens
 from univfast.devices import CPU, as_device, on_cuda, unavailable
 from univfast.errors import InputError
 from univfast.inputs import (
@@ -34,6 +27,7 @@ from univfast.matching import Matches, assignment_bytes, matches_by_index
 from univfast.memory import available_memory, gigabytes
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions
+from univfast.searches import ALL_PAIRS, PairOptions, Searches, check_same_neurons, state_bytes
 
 __all__ = ["MATCHES", "Progress", "correlate"]
 
@@ -96,7 +90,7 @@ def correlate(
             available. Where they take more, A's layers are done in several passes over the inputs.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the activations are.
         precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
-            which is several times faster and rounds activations to 11 bits; not by index.
+            for its matrix units, which round activations to 11 bits; not by index.
         threads: of the CPU, at most this many; None for torch's number.
         progress: called after each slice.
 

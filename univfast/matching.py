@@ -187,11 +187,11 @@ class Search:
         correlation = torch.where(top.place >= 0, top.correlation, torch.nan)
         rotated = self._rotated.cpu()
         rotated = torch.where(rotated > -torch.inf, rotated, torch.nan)
-        return self._matches(top.place[:, 0], correlation[:, 0], rotated)
+        return self._matches(top, top.place[:, 0], correlation[:, 0], rotated)
 
-    def _matches(self, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
-        """Matches with a neuron each, -1 for none."""
-        top, back = self._top.cpu(), self._back.cpu()
+    def _matches(self, top: Best, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
+        """Matches with a neuron each, -1 for none; ``top`` are the partners, on the CPU."""
+        back = self._back.cpu()
         found = top.place >= 0  # [neurons, top_k]
         layer, neuron = self.searched.locate(match)
         top_layer, top_neuron = self.searched.locate(top.place)
@@ -230,7 +230,7 @@ class Search:
                 self._rotate(r[:, part], block, searched, i, rotation, draw)
             r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(r))
-        return self._matches(match, correlation, rotated)
+        return self._matches(self._top.cpu(), match, correlation, rotated)
 
     def _rotate(
         self,

@@ -9,9 +9,6 @@
 
 namespace univfast::cpu {
 
-// Rows of moments [5 + 2 * draws, neurons].
-enum MomentRow { kMeanA, kMeanB, kM2A, kM2B, kCoAB, kRotated };
-
 inline int64_t moment_rows(int64_t draws) { return kRotated + 2 * draws; }
 
 // One call's arguments and what follows from them.

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../rotation.h"
+#include "../rows.h"
 #include "../univfast.h"
 
 namespace univfast::cpu {
@@ -18,9 +19,6 @@ constexpr int kRunTokens = 8;
 
 // Tokens that `middle` can sort.
 constexpr int kMostSamples = 16;
-
-// Rows of the sums that paired_run adds to: sums of x = a - pivot_a and y = b - pivot_b.
-enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
 
 template <class T>
 struct Run {
@@ -47,7 +45,7 @@ struct Kernels {
     // its largest; infinity if all are 0.
     T (*middle)(const T* rows, int samples, int64_t neurons, T* middle);
 
-    // sums[row * stride + i] += the run's sums, for i in 0 .. neurons.
+    // sums[row * stride + i] += the run's sums, for i in 0 .. neurons and each SumRow.
     void (*paired_run)(const Run<T>& run, int64_t neurons, double* sums, int64_t stride);
 
     // mid [neurons + turn] = the first round of x - pivot, or of x where pivot is null, and its first values once more

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../best.h"
 #include "../workspace.h"
 #include "kernels.h"
 #include "matrix.h"
@@ -61,17 +62,6 @@ struct ColumnBest {
     double* best;
     int64_t* row;
 };
-
-// Puts a correlation that is higher than the lowest of the list into its place, behind those as high.
-void insert(double value, int64_t column, int64_t count, double* best, int64_t* best_column) {
-    int64_t at = count - 1;
-    for (; at > 0 && value > best[at - 1]; --at) {
-        best[at] = best[at - 1];
-        best_column[at] = best_column[at - 1];
-    }
-    best[at] = value;
-    best_column[at] = column;
-}
 
 void row_best(const BestPairsParams& p, const RowKernels& kernel, int64_t row, const double* r) {
     double* best = p.best + row * p.count;

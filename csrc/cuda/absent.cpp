@@ -22,7 +22,7 @@ void paired_update(const PairedUpdateParams&, const Stream&) { refuse(); }
 
 int64_t rotate_workspace(const Matrix&, int) { refuse(); }
 
-void rotate(const RotateRowsParams&, const Stream&) { refuse(); }
+void rotate(const RotateParams&, const Stream&) { refuse(); }
 
 void add_product(const AddProductsParams&, const Stream&) { refuse(); }
 

@@ -75,16 +75,9 @@ void paired_update(const PairedUpdateParams& params, const Stream& stream);
 
 // ---- structured rotation --------------------------------------------------------------------------------
 
-// output [draws, rows, neurons], as rotate of univfast.h.
-struct RotateRowsParams {
-    Matrix x;  // [rows, neurons], float32 or float64
-    Signs signs;
-    void* output;
-    std::byte* workspace;
-    int64_t workspace_size;  // rotate_workspace() bytes, aligned to 64
-};
+// As rotate of univfast.h, on the device; what its params say of threads does not count.
 int64_t rotate_workspace(const Matrix& x, int device);
-void rotate(const RotateRowsParams& params, const Stream& stream);
+void rotate(const RotateParams& params, const Stream& stream);
 
 // ---- all pairs ------------------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 
 #include <cstdint>
 
+#include "../rows.h"
 #include "operations.h"
 
 namespace univfast::cuda {
 
-// Rows of sums, of x = a - pivot_a and y = b - pivot_b, and for each draw of the rotation z of y.
-enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
+// Of sums of x and of the rotation z of y, for each draw.
 enum RotatedRow { kSumZZ, kSumXZ, kRotatedRows };
 
 // Tokens that are summed in float32 before they are added to float64 sums, as on the CPU: 8 keep the rounding of a
@@ -54,7 +54,12 @@ struct SumParams {
     bool only_redo;  // do nothing unless findings->redo
 };
 
-// Launches, a file each. Rows of sums are kPairRows; with rotations kRotatedRows of each draw follow.
+// What is launched, an operation a file. Rows of sums are kPairRows; with rotations kRotatedRows of each draw follow.
+//
+// Finds nothing as yet but how many tokens there are, and takes pivots [2, neurons]: float32 values in both arrays,
+// unless the batch is float64.
+void take_pivots(const Batch& batch, Findings* findings, float* in_float32, double* in_float64, const Stream& stream);
+
 int64_t pair_parts(const Batch& batch, bool in_float64, int device);
 void sum_pairs(const SumParams& params, bool in_float64, const Stream& stream);
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../best.h"
 #include "../workspace.h"
 #include "vectors.cuh"
 
@@ -40,17 +41,6 @@ __device__ double correlation(const BestPairsParams& p, int64_t row, int64_t col
     const double r =
         p.tile.c.data[row * p.tile.c.row_stride + column] * p.tile.row_inverse[row] * p.column_inverse[column];
     return r > 1 ? 1.0 : (r < -1 ? -1.0 : r);
-}
-
-// Puts a correlation that is higher than the lowest of the list into its place, behind those as high.
-__device__ void insert(double value, int64_t column, int64_t count, double* best, int64_t* best_column) {
-    int64_t at = count - 1;
-    for (; at > 0 && value > best[at - 1]; --at) {
-        best[at] = best[at - 1];
-        best_column[at] = best_column[at - 1];
-    }
-    best[at] = value;
-    best_column[at] = column;
 }
 
 // A warp a row: its lanes look at 32 correlations at a time, most of which are not among the highest.
@@ -98,7 +88,7 @@ __global__ void best_of_columns_kernel(const BestPairsParams p) {
 __global__ void __launch_bounds__(kMostRowThreads, 1)
     rotated_best_kernel(const __grid_constant__ RotatedBestParams p, const __grid_constant__ RowRoom<double> room,
                         const __grid_constant__ Plan plan) {
-    __shared__ double highest[kMostRowThreads];
+    __shared__ double shared[kMostRowThreads];
     const CoMoments& c = p.tile.c;
     const BlockRow<double> own(plan, p.signs, room);
     for (int64_t row = blockIdx.x; row < c.rows; row += gridDim.x) {
@@ -112,16 +102,10 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
                 const double scaled = z[place(i)] * p.column_inverse[draw * c.columns + i];
                 if (scaled > largest && i != skip) largest = scaled;
             }
-            highest[threadIdx.x] = largest;
-            __syncthreads();
-            for (unsigned left = blockDim.x; left > 1; left = (left + 1) / 2) {
-                const unsigned other = threadIdx.x + (left + 1) / 2;
-                if (other < left) highest[threadIdx.x] = fmax(highest[threadIdx.x], highest[other]);
-                __syncthreads();
-            }
+            largest = block_reduce(largest, shared, [](double x, double y) { return fmax(x, y); });
             double& best = p.best[draw * p.best_stride + row];
-            if (threadIdx.x == 0 && highest[0] > kNone) {
-                best = fmax(best, fmin(1.0, fmax(-1.0, highest[0] * p.tile.row_inverse[row])));
+            if (threadIdx.x == 0 && largest > kNone) {
+                best = fmax(best, fmin(1.0, fmax(-1.0, largest * p.tile.row_inverse[row])));
             }
             __syncthreads();
         }

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
 }
 
 template <class T>
-void rotate_rows(const RotateRowsParams& p, const Stream& stream) {
+void rotate_rows(const RotateParams& p, const Stream& stream) {
     const RowLayout<T> layout(p.x.rows, p.x.columns, 0, stream.device);
     RowRoom<T> room = {};
     if (layout.buffers) room.buffers = Workspace(p.workspace, p.workspace_size).take<T>(layout.buffers);
@@ -54,7 +54,7 @@ int64_t rotate_workspace(const Matrix& x, int device) {
     return piece<float>(RowLayout<float>(x.rows, x.columns, 0, device).buffers);
 }
 
-void rotate(const RotateRowsParams& params, const Stream& stream) {
+void rotate(const RotateParams& params, const Stream& stream) {
     check(params.x);
     if (params.x.rows == 0 || params.signs.draws == 0) return;
     const OnDevice on(stream.device);

@@ -1,11 +1,11 @@
 // Sums of rotated tokens: of z = R_d (b - pivot) and of its products with a - pivot, for each draw d.
 //
-// A block takes a part of the tokens and one draw. Its threads form teams, a team takes some tokens side by side: in
-// turn its threads rotate a token each few (transform.cuh), and then take 8 neurons each and add up all tokens. A
-// neuron of a token is read twice where b is (the second time from the cache), rotated by two rounds, 20 additions of
-// 1,024 neurons, and goes through shared memory about 8 times: with addresses, signs and sums about 55 instructions,
-// of which a multiprocessor does 128 a clock. At half the rate of a copy an H200 would have 1.2 neurons of float32 a
-// clock and multiprocessor, 2.3 of bfloat16.
+// A block takes a part of the tokens and one draw. Some of its threads rotate tokens (transform.cuh), a few side by
+// side; the others have 8 neurons each, and add up the tokens rotated before. So a thread has either the values of a
+// pass or sums in its registers. A neuron of a token is read twice where b is (the second time from the cache), rotated
+// by two rounds, 20 additions of 1,024 neurons, and goes through shared memory about 8 times: with addresses, signs and
+// sums about 55 instructions by count, of which a multiprocessor does 128 a clock. At half the rate of a copy an H200
+// would have 1.2 neurons of float32 a clock and multiprocessor, 2.3 of bfloat16.
 #include <climits>
 
 #include "dtypes.cuh"

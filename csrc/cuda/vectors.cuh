@@ -72,4 +72,17 @@ class BlockRow {
     T* z_;
 };
 
+// The values of all threads of a block as one, to all of them: two at a time by `take`, whose order must not matter.
+template <class Take>
+__device__ double block_reduce(double own, double (&shared)[kMostRowThreads], const Take& take) {
+    shared[threadIdx.x] = own;
+    __syncthreads();
+    for (unsigned left = blockDim.x; left > 1; left = (left + 1) / 2) {
+        const unsigned other = threadIdx.x + (left + 1) / 2;
+        if (other < left) shared[threadIdx.x] = take(shared[threadIdx.x], shared[other]);
+        __syncthreads();
+    }
+    return shared[0];
+}
+
 }  // namespace univfast::cuda

@@ -97,8 +97,8 @@ Examples:
     type=click.Choice(["float32", "tf32"]),
     default="float32",
     show_default=True,
-    help="Of matrix products of float32 activations on a CUDA device. 'tf32' is several times"
-    " faster and rounds activations to 11 bits; not with --match index.",
+    help="Of matrix products of float32 activations on a CUDA device. 'tf32' uses its matrix units,"
+    " which round activations to 11 bits; not with --match index.",
 )
 @click.option(
     "--threads",

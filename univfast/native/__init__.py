@@ -7,7 +7,9 @@ its tensors are, by `univfast.native.cpu` or `univfast.native.cuda`; `cpu` docum
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from torch import Tensor
 
@@ -47,7 +49,8 @@ simd_levels = _native.simd_levels
 cuda_built_with = _native.cuda.built_with
 cuda_unavailable = _native.cuda.unavailable
 
-_Operation = TypeVar("_Operation")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CudaDevice(NamedTuple):
@@ -64,60 +67,23 @@ def cuda_devices() -> list[CudaDevice]:
     return [CudaDevice(*device) for device in _native.cuda.devices()]
 
 
-def _pick(x: Tensor, on_cpu: _Operation, on_cuda: _Operation) -> _Operation:
-    return on_cuda if devices.on_cuda(x) else on_cpu
+def _by_device(on_cpu: Callable[P, R], on_cuda: Callable[P, R]) -> Callable[P, R]:
+    """An operation where its first tensor is."""
+
+    @wraps(on_cpu)
+    def operation(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = args[0]
+        assert isinstance(first, Tensor)
+        return (on_cuda if devices.on_cuda(first) else on_cpu)(*args, **kwargs)
+
+    return operation
 
 
-def rotate(x: Tensor, signs: Tensor) -> Tensor:
-    return _pick(x, cpu.rotate, cuda.rotate)(x, signs)
-
-
-def paired_moments(
-    a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, threads: int
-) -> Tensor | BadValue:
-    return _pick(a, cpu.paired_moments, cuda.paired_moments)(a, b, rows, signs, threads)
-
-
-def neuron_moments(x: Tensor, threads: int) -> Tensor | BadValue:
-    return _pick(x, cpu.neuron_moments, cuda.neuron_moments)(x, threads)
-
-
-def standardise(x: Tensor, mean: Tensor, scale: Tensor, output: Tensor, threads: int) -> None:
-    _pick(x, cpu.standardise, cuda.standardise)(x, mean, scale, output, threads)
-
-
-def add_product(
-    c: Tensor,
-    product: Tensor,
-    scales: tuple[Tensor, Tensor],
-    deltas: tuple[Tensor, Tensor],
-    threads: int,
-) -> None:
-    _pick(c, cpu.add_product, cuda.add_product)(c, product, scales, deltas, threads)
-
-
-def best_pairs(
-    c: Tensor,
-    inverse: tuple[Tensor, Tensor],
-    first: tuple[int, int],
-    rows: Best,
-    columns: Best | None,
-    skip: Tensor | None,
-    threads: int,
-) -> None:
-    _pick(c, cpu.best_pairs, cuda.best_pairs)(c, inverse, first, rows, columns, skip, threads)
-
-
-def rotated_best(
-    c: Tensor,
-    inverse: tuple[Tensor, Tensor],
-    signs: Tensor,
-    best: Tensor,
-    skip: Tensor | None,
-    threads: int,
-) -> None:
-    _pick(c, cpu.rotated_best, cuda.rotated_best)(c, inverse, signs, best, skip, threads)
-
-
-def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
-    return _pick(c, cpu.rotated_variance, cuda.rotated_variance)(c, signs, threads)
+add_product = _by_device(cpu.add_product, cuda.add_product)
+best_pairs = _by_device(cpu.best_pairs, cuda.best_pairs)
+neuron_moments = _by_device(cpu.neuron_moments, cuda.neuron_moments)
+paired_moments = _by_device(cpu.paired_moments, cuda.paired_moments)
+rotate = _by_device(cpu.rotate, cuda.rotate)
+rotated_best = _by_device(cpu.rotated_best, cuda.rotated_best)
+rotated_variance = _by_device(cpu.rotated_variance, cuda.rotated_variance)
+standardise = _by_device(cpu.standardise, cuda.standardise)

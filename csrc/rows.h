@@ -1,0 +1,13 @@
+// The rows that sums and moments of a batch are kept in. Types alone, as every instruction-set level includes it.
+#pragma once
+
+namespace univfast {
+
+// Sums of x = a - pivot_a and y = b - pivot_b.
+enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
+
+// Moments [5 + 2 * draws, neurons]: for each draw, behind kRotated, the second moment of the rotated b and its
+// co-moment with a.
+enum MomentRow { kMeanA, kMeanB, kM2A, kM2B, kCoAB, kRotated };
+
+}  // namespace univfast
