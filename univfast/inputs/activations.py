@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,17 +19,55 @@ from univfast.inputs.arrays import check_dtype
 from univfast.inputs.files import read_file
 from univfast.inputs.stored import Stored, from_memory
 
-__all__ = ["Activations", "Layer", "open_activations"]
+__all__ = ["LONE_LAYER", "Activations", "Layer", "StoredLayer", "open_activations"]
 
 LONE_LAYER = "activations"
+# Tokens that tell one set of activations from another: first, last and some between.
+_SAMPLES = 16
 
 
-class Layer:
+class Layer(Protocol):
     """One layer's activations ``[..., neurons]``, seen as ``[tokens, neurons]``.
 
     Attributes: ``name``; ``tokens`` and ``neurons``, both at least 1; ``dtype``; ``shape``, that
-    of the array as it was found.
+    of the array as it was found; ``device``, where they are.
     """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def neurons(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Tokens ``start`` to ``stop``, ``[stop - start, neurons]``, neurons with stride 1.
+
+        In place wherever the layout permits, else a copy of this slice alone. Never write to it:
+        it may be the user's own memory, or a file that is mapped read-only.
+        """
+
+    def prepare(self, start: int, stop: int) -> None:
+        """These tokens will be read next: begin to bring them, without waiting."""
+
+    def release(self, start: int, stop: int) -> None:
+        """The caller is done with these tokens: give back what memory they take.
+
+        They can be read again, and slices of files read before stay valid.
+        """
+
+    def fingerprint(self) -> bytes:
+        """Tells these activations from others: a digest of name, shape, dtype and some values."""
+
+
+class StoredLayer:
+    """A `Layer` of an array in memory, or in place in a mapped file."""
 
     def __init__(self, name: str, stored: Stored, source: str) -> None:
         """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
@@ -47,11 +86,6 @@ class Layer:
         return self._data.device if isinstance(self._data, torch.Tensor) else torch.device("cpu")
 
     def read(self, start: int, stop: int) -> torch.Tensor:
-        """Tokens ``start`` to ``stop``, ``[stop - start, neurons]``, neurons with stride 1.
-
-        In place wherever the layout permits, else a copy of this slice alone. Never write to it:
-        it may be the user's own memory, or a file that is mapped read-only.
-        """
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
         rows = self._rows(start, stop)
@@ -62,15 +96,18 @@ class Layer:
         rows = rows.resolve_neg()
         return rows if rows.stride(1) == 1 else rows.contiguous()
 
-    def release(self, start: int, stop: int) -> None:
-        """The caller is done with these tokens: give back the pages of a mapped file.
+    def prepare(self, start: int, stop: int) -> None:
+        mapped = self._stored.mapped
+        if mapped is not None and start < stop:
+            mapped.prepare(*self._addresses(start, stop))
 
-        They can be read again, and slices read before stay valid. Does nothing for activations in
-        memory.
-        """
+    def release(self, start: int, stop: int) -> None:
         mapped = self._stored.mapped
         if mapped is not None and start < stop:
             mapped.release(*self._addresses(start, stop))
+
+    def fingerprint(self) -> bytes:
+        return fingerprint(self)
 
     def _rows(self, start: int, stop: int) -> torch.Tensor | NDArray[Any]:
         data, leading = self._data, self._data.shape[:-1]
@@ -94,20 +131,38 @@ class Layer:
         return low, low + last + size  # a file's strides are never negative
 
 
+def fingerprint(layer: Layer) -> bytes:
+    """What `Layer.fingerprint` is: of layers that can be read anywhere."""
+    digest = hashlib.sha256(repr((layer.name, layer.shape, str(layer.dtype))).encode())
+    for i in range(_SAMPLES):
+        token = i * (layer.tokens - 1) // (_SAMPLES - 1)
+        values = layer.read(token, token + 1).cpu().contiguous().view(torch.uint8)
+        digest.update(values.numpy().tobytes())
+        layer.release(token, token + 1)
+    return digest.digest()
+
+
 @dataclass(frozen=True)
 class Activations:
     """The activations of one model, by layer name.
 
-    ``name`` is the file as the user named it, or the argument. ``test_set`` names the test set
-    that a checkpoint's activations were captured on, and is None for all other sources.
-    ``unusable`` are arrays beside the layers that cannot be activations (token numbers, say), with
-    the reason; there is at least one layer.
+    Attributes:
+        name: the file as the user named it, or the argument.
+        layers: at least one.
+        test_set: names the test set that a checkpoint's activations were captured on; None for all
+            other sources.
+        unusable: arrays beside the layers that cannot be activations (token numbers, say), with the
+            reason.
+        window: slices to read begin at multiples of so many tokens.
+        most: tokens to read at a time, at most; None where only memory bounds them.
     """
 
     name: str
     layers: dict[str, Layer]
     test_set: str | None = None
     unusable: dict[str, InputError] = field(default_factory=dict)
+    window: int = 1
+    most: int | None = None
 
 
 def open_activations(source: object, name: str) -> Activations:
@@ -126,6 +181,8 @@ def open_activations(source: object, name: str) -> Activations:
         InputError: a file that cannot be read, or what cannot be activations.
         TypeError: ``source`` is none of these.
     """
+    if isinstance(source, Activations):
+        return source
     if isinstance(source, (str, os.PathLike)):
         return _open_file(os.fsdecode(source))
     if isinstance(source, Mapping):
@@ -169,7 +226,7 @@ def _activations(
     unusable: dict[str, InputError] = {}
     for layer, array in stored.items():
         try:
-            layers[layer] = Layer(layer, array, name)
+            layers[layer] = StoredLayer(layer, array, name)
         except InputError as error:  # noqa: PERF203
             unusable[layer] = error
     if not layers:
@@ -177,7 +234,7 @@ def _activations(
     return Activations(name, layers, test_set, unusable)
 
 
-def _check(layer: Layer, source: str) -> None:
+def _check(layer: StoredLayer, source: str) -> None:
     where = f"{source}: layer {layer.name!r}"
     try:
         layer.name.encode()

@@ -51,17 +51,24 @@ class MappedFile:
         array: NDArray[Any] = np.ndarray(shape, dtype, buffer=buffer, strides=strides, order=order)
         return array
 
-    def release(self, low: int, high: int) -> None:
-        """Give back the pages of the addresses from ``low`` up to ``high``; they can be read again.
+    def prepare(self, low: int, high: int) -> None:
+        """Have the system read the pages of these addresses, without waiting for it.
 
-        Addresses outside the mapping are left alone. Without ``madvise`` (Windows) nothing happens.
+        They take memory of the system's cache, none of this process. As for all that is advised,
+        addresses outside the mapping are left alone, and without ``madvise`` (Windows) nothing
+        happens.
         """
-        if not hasattr(mmap, "MADV_DONTNEED"):
-            return
+        self._advise("MADV_WILLNEED", low, high)
+
+    def release(self, low: int, high: int) -> None:
+        """Give back the pages of these addresses; they can be read again."""
+        self._advise("MADV_DONTNEED", low, high)
+
+    def _advise(self, advice: str, low: int, high: int) -> None:
         start = max(low - self._address, 0) // _BLOCK * _BLOCK
         stop = min(-(-(high - self._address) // _BLOCK) * _BLOCK, len(self.bytes))
-        if start < stop:
-            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        if start < stop and hasattr(mmap, advice):
+            self._map.madvise(getattr(mmap, advice), start, stop - start)
 
 
 @dataclass(frozen=True)
