@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from univfast import devices, native
@@ -18,20 +19,21 @@ from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.native import PairedState
+from univfast.processes import Processes
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import HadamardRotations, RotationOptions, make_rotations
+from univfast.states import StateFormat, check_options, check_tensor
 from univfast.transfer import PART_BYTES, Uploads
 
 __all__ = [
     "Origin",
     "PairedCorrelation",
     "bad_value",
-    "check_options",
     "readable",
     "thread_count",
 ]
 
-_STATE_VERSION = 2
+_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=2)
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096
@@ -262,6 +264,47 @@ class PairedCorrelation:
             m.merge(moments, tokens, more, more_tokens, self._rotations), tokens + more_tokens
         )
 
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.
+
+        A collective: all processes call it, with accumulators of the same options, gloo and NCCL
+        alike. Each then holds all tokens, so call it once, when all batches are in (`reduce` leaves
+        the tokens in one process, and may be called again and again).
+
+        Raises:
+            InputError: in every process: options that differ, or a NaN or infinity that a CUDA
+                device found in one of them.
+        """
+        self._reduce(None, group)
+
+    def reduce(self, dst: int = 0, group: dist.ProcessGroup | None = None) -> None:
+        """Moves the tokens of every process of a group into process ``dst``.
+
+        The others hold none then, and may go on with more. A collective, as `all_reduce`.
+        """
+        self._reduce(dst, group)
+
+    def _reduce(self, dst: int | None, group: dist.ProcessGroup | None) -> None:
+        processes = Processes(group)
+        moments, tokens, error = self._moments, 0, None
+        try:
+            moments, tokens = self._read()
+        except InputError as refused:
+            error = str(refused)
+        total = processes.gather_tokens(self._options, tokens, error)
+        if self._device is None:
+            self._place(devices.CPU)
+        if total == 0:
+            return
+        means = tokens * moments[: m.M2_A]
+        processes.add(means)
+        moved = m.about(moments, tokens, means / total, self._rotations)
+        processes.add(moved[m.M2_A :], dst)
+        if dst is None or processes.rank == dst:
+            self._write(moved, total)
+        else:
+            self.reset()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and one CPU tensor, for ``torch.save``.
 
@@ -269,13 +312,7 @@ class PairedCorrelation:
             InputError: a CUDA device found a NaN or infinity.
         """
         moments, tokens = self._read()
-        return {
-            "format": "univfast-paired",
-            "version": _STATE_VERSION,
-            "options": dict(self._options),
-            "tokens": tokens,
-            "moments": moments.cpu().clone(),
-        }
+        return {**_FORMAT.mark(self._options, tokens), "moments": moments.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces the state by one that `state_dict` gave.
@@ -283,29 +320,8 @@ class PairedCorrelation:
         Raises:
             InputError: not such a state, of another version, or of other options.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict: expected a dict, got {type(state).__name__}")
-        if state.get("format") != "univfast-paired" or state.get("version") != _STATE_VERSION:
-            raise InputError(
-                "load_state_dict: not a state of PairedCorrelation version"
-                f" {_STATE_VERSION} (format {state.get('format')!r}, version"
-                f" {state.get('version')!r})"
-            )
-        options, tokens = state.get("options"), state.get("tokens")
-        check_options(
-            options if isinstance(options, Mapping) else {}, self._options, "load_state_dict"
-        )
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise InputError(
-                f"load_state_dict: got {tokens!r} tokens, expected a number; was the state cut or"
-                " edited?"
-            )
-        moments = state.get("moments")
-        if not isinstance(moments, Tensor) or moments.shape != self._moments.shape:
-            raise InputError(
-                "load_state_dict: moments are missing or not of shape"
-                f" {list(self._moments.shape)}; was the state cut or edited?"
-            )
+        tokens = _FORMAT.check(state, self._options)
+        moments = check_tensor("moments", state.get("moments"), self._moments.shape)
         if self._device is None:
             self._place(devices.CPU)
         self._write(moments.to(device=self._device, dtype=torch.float64, copy=True), tokens)
@@ -385,9 +401,3 @@ def bad_value(bad: native.BadValue, model: str, layer: str, token: int) -> Input
     if bad.value - bad.value == 0:
         return InputError(f"{where}, too large to square; rescale the activations")
     return InputError(f"{where}; mend the activations or leave such tokens out with a mask")
-
-
-def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
-    for key, value in expected.items():
-        if got.get(key) != value:
-            raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from univfast import devices, native
-from univfast.accumulators import bad_value, check_options, readable, thread_count
+from univfast.accumulators import bad_value, readable, thread_count
 from univfast.checks import as_integer, check_choice
 from univfast.chunks import PRECISIONS, Pending
 from univfast.co_moments import CoMoments, Layout, chunk_tokens
@@ -18,15 +20,17 @@ from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
 from univfast.memory import gigabytes, machine_memory, where
+from univfast.processes import Processes
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
 from univfast.searches import PairOptions, Searches, check_same_neurons, state_bytes
+from univfast.states import StateFormat, check_options, check_tensor
 from univfast.transfer import Uploads
 
 __all__ = ["AllPairsCorrelation", "PairOrigin"]
 
-_FORMAT = "univfast-all-pairs"
-_STATE_VERSION = 2
+# Version 2 had no tokens that wait for a chunk. Rotations were others in version 1.
+_FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=3, older=(2,))
 
 
 @dataclass(frozen=True)
@@ -230,18 +234,50 @@ class AllPairsCorrelation:
         self._state.merge(more.to(self._state.device))
         self._flush()
 
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.
+
+        A collective: all processes call it, with accumulators of the same layers and options, gloo
+        and NCCL alike. Each then holds all tokens, so call it once, when all batches are in
+        (`reduce` leaves the tokens in one process, and may be called again and again).
+
+        Raises:
+            InputError: in every process: layers or options that differ.
+        """
+        self._reduce(None, group)
+
+    def reduce(self, dst: int = 0, group: dist.ProcessGroup | None = None) -> None:
+        """Moves the tokens of every process of a group into process ``dst``.
+
+        The others hold none then, and may go on with more. A collective, as `all_reduce`.
+        """
+        self._reduce(dst, group)
+
+    def _reduce(self, dst: int | None, group: dist.ProcessGroup | None) -> None:
+        processes = Processes(group)
+        total = processes.gather_tokens(self._plain_options(), self.tokens, None)
+        self.co_moments().reduce(processes, total, dst)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and tensors, for ``torch.save``.
 
-        The tensors are copies on the CPU, as large as the state.
+        The tensors are copies on the CPU, as large as the state, and as the batch that waits for
+        its chunk to be full.
         """
-        state = self.co_moments()
+        state = self.saved_state()
         return {
-            "format": _FORMAT,
-            "version": _STATE_VERSION,
-            "options": self._plain_options(),
-            "tokens": state.tokens,
-            "moments": {name: tensor.cpu().clone() for name, tensor in state.tensors().items()},
+            **state,
+            "moments": {name: tensor.clone() for name, tensor in state["moments"].items()},
+            "pending": [tensor.clone() for tensor in state["pending"]],
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """`state_dict`, whose tensors on the CPU are not copied."""
+        state = self._state
+        return {
+            **_FORMAT.mark(self._plain_options(), self.tokens),
+            "moments": {name: tensor.cpu() for name, tensor in state.tensors().items()},
+            "pending": [layer.cpu() for layer in self._pending.layers()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -250,37 +286,22 @@ class AllPairsCorrelation:
         Raises:
             InputError: not such a state, of another version, or of other layers or options.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict: expected a dict, got {type(state).__name__}")
-        if state.get("format") != _FORMAT or state.get("version") != _STATE_VERSION:
-            raise InputError(
-                f"load_state_dict: not a state of AllPairsCorrelation version {_STATE_VERSION}"
-                f" (format {state.get('format')!r}, version {state.get('version')!r})"
-            )
-        options, tokens, moments = (state.get(key) for key in ("options", "tokens", "moments"))
-        check_options(
-            options if isinstance(options, Mapping) else {},
-            self._plain_options(),
-            "load_state_dict",
-        )
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise InputError(
-                f"load_state_dict: got {tokens!r} tokens, expected a number; was the state cut or"
-                " edited?"
-            )
-        own = self._state.tensors()
+        tokens = _FORMAT.check(state, self._plain_options())
+        moments, pending = state.get("moments"), list(state.get("pending", []))
         found = moments if isinstance(moments, Mapping) else {}
+        own = self._state.tensors()
+        new = {name: check_tensor(name, found.get(name), x.shape) for name, x in own.items()}
+        waiting = len(pending[0]) if pending and isinstance(pending[0], Tensor) else 0
+        if pending:
+            for x, width in zip_longest(pending, (*self._a.widths, *self._b.widths)):
+                check_tensor("pending", x, torch.Size((waiting, width or 0)))
         for name, tensor in own.items():
-            new = found.get(name)
-            if not isinstance(new, Tensor) or new.shape != tensor.shape:
-                raise InputError(
-                    f"load_state_dict: {name} is missing or not of shape {list(tensor.shape)}; was"
-                    " the state cut or edited?"
-                )
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
-        self._state.tokens = tokens
+            tensor.copy_(new[name])
+        self._state.tokens = tokens - waiting
         self._pending.tokens = 0
+        if waiting:
+            layers_a = len(self._a.names)
+            self.update_rows(pending[:layers_a], pending[layers_a:], None, PairOrigin())
 
     def co_moments(self) -> CoMoments:
         """The state, with every token that was given."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from univfast import devices, native
 from univfast import moments as m
 from univfast.chunks import Chunk, multiply
+from univfast.processes import Processes
 from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
 
@@ -157,6 +158,12 @@ class Side:
             merged = m.merge(self.streamed[i], before, other.streamed[i], tokens, rotations)
             self.streamed[i].copy_(merged)
 
+    def move_streamed(self, tokens: int, mean: Tensor) -> None:
+        """Puts the sums of what was streamed about another mean, ``[neurons]`` of all layers."""
+        for i, rotations in self._rotations.items():
+            own = mean[self.layout.slices[i]].expand(2, -1)
+            self.streamed[i].copy_(m.about(self.streamed[i], tokens, own, rotations))
+
 
 def streams(rotation: RotationOptions, width: int) -> bool:
     """Whether a layer's tokens are rotated as they come, and no co-moments within it kept."""
@@ -252,6 +259,38 @@ class CoMoments:
             mine.m2 += theirs.m2 + weight * delta * delta
             mine.mean += delta * (other.tokens / tokens)
         self.tokens = tokens
+
+    def reduce(self, processes: Processes, total: int, dst: int | None) -> None:
+        """Adds the states of several processes, ``total`` tokens: in all of them, or in ``dst``."""
+        if total == 0:
+            return
+        deltas = []
+        for _, side in self._sides():
+            mean = self.tokens * side.mean
+            processes.add(mean)
+            mean /= total
+            deltas.append(side.mean - mean)
+            side.move_streamed(self.tokens, mean)
+            side.mean.copy_(mean)
+        self.cross.addr_(self.tokens * deltas[0], deltas[1])
+        for (_, side), delta in zip(self._sides(), deltas, strict=True):
+            side.m2 += self.tokens * delta * delta
+            for i, s in side.within.items():
+                own = delta[side.layout.slices[i]]
+                s.addr_(self.tokens * own, own)
+        for tensor in self._sums():
+            processes.add(tensor, dst)
+        self.tokens = total
+        if dst is not None and processes.rank != dst:
+            self.reset()
+
+    def _sums(self) -> list[Tensor]:
+        """What adds, once all sums are about the same means."""
+        found = [self.cross]
+        for _, side in self._sides():
+            streamed = [state[m.M2_A :] for state in side.streamed.values()]
+            found += [side.m2, *side.within.values(), *streamed]
+        return found
 
     def to(self, device: torch.device) -> CoMoments:
         """The same state on another device, or this one if it is there."""

@@ -13,7 +13,18 @@ from torch import Tensor
 
 from univfast.rotations import Rotations
 
-__all__ = ["CO_AB", "M2_A", "M2_B", "MEAN_A", "MEAN_B", "ROTATED", "finish", "merge", "zero"]
+__all__ = [
+    "CO_AB",
+    "M2_A",
+    "M2_B",
+    "MEAN_A",
+    "MEAN_B",
+    "ROTATED",
+    "about",
+    "finish",
+    "merge",
+    "zero",
+]
 
 MEAN_A, MEAN_B, M2_A, M2_B, CO_AB, ROTATED = range(6)
 
@@ -44,6 +55,21 @@ def merge(
     merged[ROTATED::2] += weight * delta_rotated * delta_rotated
     merged[ROTATED + 1 :: 2] += weight * delta_a * delta_rotated
     return merged
+
+
+def about(moments: Tensor, tokens: int, means: Tensor, rotations: Rotations) -> Tensor:
+    """The same sums about other means ``[2, neurons]``: sets of tokens that share them just add."""
+    delta_a, delta_b = moments[:M2_A] - means
+    delta_rotated = rotations.apply(delta_b[None])[:, 0]
+
+    moved = moments.clone()
+    moved[:M2_A] = means
+    moved[M2_A] += tokens * delta_a * delta_a
+    moved[M2_B] += tokens * delta_b * delta_b
+    moved[CO_AB] += tokens * delta_a * delta_b
+    moved[ROTATED::2] += tokens * delta_rotated * delta_rotated
+    moved[ROTATED + 1 :: 2] += tokens * delta_a * delta_rotated
+    return moved
 
 
 def finish(moments: Tensor) -> tuple[Tensor, Tensor]:
