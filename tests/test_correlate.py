@@ -186,8 +186,8 @@ def test_reading_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = pair(5000, 8)
     mask = torch.arange(5000) % 3 > 0
     whole = uf.correlate(a, b, mask=mask)
-    monkeypatch.setattr(univfast.correlation, "_READ_BYTES", 1)
-    monkeypatch.setattr(univfast.correlation, "_LEAST_TOKENS", 1024)
+    monkeypatch.setattr(univfast.passes, "_READ_BYTES", 1)
+    monkeypatch.setattr(univfast.passes, "_LEAST_TOKENS", 1024)
     ticks: list[tuple[int, int]] = []
     sliced = uf.correlate(a, b, mask=mask, threads=2, progress=lambda *tick: ticks.append(tick))
     assert len(ticks) == 5

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from univfast.accumulators import Origin, PairedCorrelation, thread_count
-from univfast.all_pairs import AllPairsCorrelation, PairOrigin
+from univfast.accumulators import thread_count
 from univfast.checks import as_number, check_choice
 from univfast.chunks import PRECISIONS
-from univfast.co_moments import Layout, chunk_tokens
+from univfast.co_moments import Layout
 from univfast.devices import CPU, as_device, on_cuda, unavailable
 from univfast.errors import InputError
 from univfast.inputs import (
@@ -23,26 +26,80 @@ from univfast.inputs import (
     open_activations,
     open_mask,
 )
-from univfast.matching import Matches, assignment_bytes, matches_by_index
-from univfast.memory import available_memory, gigabytes
+from univfast.matching import Matches, matches_by_index
+from univfast.memory import available_memory
+from univfast.passes import IndexPass, Job, PairsPass, Setup
+from univfast.planning import plan_passes
+from univfast.processes import Processes
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions
-from univfast.searches import ALL_PAIRS, PairOptions, Searches, check_same_neurons, state_bytes
+from univfast.runs import Progress, Run
+from univfast.saved_runs import SavedRun
+from univfast.searches import ALL_PAIRS, PairOptions, Searches, check_same_neurons
 
-__all__ = ["MATCHES", "Progress", "correlate"]
+__all__ = ["MATCHES", "Options", "correlate", "correlate_together"]
 
 MATCHES = ("index", *ALL_PAIRS)
 
-# Called with the number of values (tokens x neurons, over all layers) done, and their total.
-Progress = Callable[[int, int], None]
-
-# Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
-_READ_BYTES = 64 << 20
-# But no fewer tokens, so that several threads have work in a slice. (How a file is cut shows in the
-# last bits, so it does not depend on their number.)
-_LEAST_TOKENS = 4096
 # Of the memory that is available, what a state may take if no limit is given.
 _MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How models are correlated: the arguments of `correlate`, which says what each means.
+
+    Raises:
+        InputError: an option that cannot be.
+        TypeError: one of a type that cannot be used.
+    """
+
+    match: str = "index"
+    rotation: str = "hadamard"
+    draws: int = 5
+    seed: int = 0
+    threshold: float = 0.5
+    mask: object | None = None
+    layers: str | None = None
+    top_k: int = 10
+    exclude_self: bool = False
+    reverse: bool = False
+    memory_limit: float | None = None
+    device: str | torch.device | None = None
+    precision: str = "float32"
+    threads: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_choice("match", self.match, MATCHES)
+        check_choice("precision", self.precision, PRECISIONS)
+        as_device(self.device)
+        object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
+        assert self.pairs  # checks what it takes
+        if self.match == "index" and (self.exclude_self or self.reverse):
+            raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
+        if self.memory_limit is not None:
+            as_number("memory_limit", self.memory_limit, 0)
+        as_number("checkpoint_every", self.checkpoint_every, 0)
+
+    @property
+    def pairs(self) -> PairOptions:
+        """Those of a search over all pairs."""
+        rotation = RotationOptions(self.rotation, self.draws, self.seed)
+        return PairOptions(rotation, self.top_k, self.exclude_self, self.reverse)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides on the sums that are taken, as plain values."""
+        search = {"top_k": self.top_k, "exclude_self": self.exclude_self, "reverse": self.reverse}
+        return {
+            "match": self.match,
+            "rotation": self.rotation,
+            "draws": int(self.draws),
+            "seed": int(self.seed),
+            "precision": self.precision,
+            **({} if self.match == "index" else search),
+        }
 
 
 def correlate(
@@ -63,6 +120,8 @@ def correlate(
     device: str | torch.device | None = None,
     precision: str = "float32",
     threads: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
     progress: Progress | None = None,
 ) -> CorrelationResult:
     """Correlates each neuron of A with its match in B, against random rotations of B.
@@ -70,7 +129,8 @@ def correlate(
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
             these, or the path of a file (`.pt`, `.safetensors`, `.npy`, `.npz`, or a checkpoint of
-            ``univfast train``). Files are memory-mapped and read in slices.
+            ``univfast train``), of a directory of such files, or of a saved Hugging Face dataset.
+            Files are memory-mapped and read in slices.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
         match: ``"index"``: neuron i of A with neuron i of B. ``"best"``: with the neuron of all
@@ -92,7 +152,13 @@ def correlate(
         precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
             for its matrix units, which round activations to 11 bits; not by index.
         threads: of the CPU, at most this many; None for torch's number.
-        progress: called after each slice.
+        checkpoint: a file to save the state to every so often. Where it is there already, written
+            by a call with the same inputs and options, the work goes on from it, and ends with
+            the same numbers. An interrupt (SIGINT, SIGTERM) writes it first. It stays when all is
+            done.
+        checkpoint_every: seconds between two.
+        progress: called after each slice with the number of tokens done, over all passes, and
+            their total.
 
     Returns:
         A row a neuron of A, and the counts.
@@ -101,56 +167,78 @@ def correlate(
         InputError: anything wrong with the inputs or options; the message names it.
         TypeError: an argument of a type that cannot be used.
     """
+    options = Options(
+        match=match,
+        rotation=rotation,
+        draws=draws,
+        seed=seed,
+        threshold=threshold,
+        mask=mask,
+        layers=layers,
+        top_k=top_k,
+        exclude_self=exclude_self,
+        reverse=reverse,
+        memory_limit=memory_limit,
+        device=device,
+        precision=precision,
+        threads=threads,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
+    result = correlate_together(None, a, b, options, progress)
+    assert result is not None
+    return result
+
+
+def correlate_together(
+    processes: Processes | None,
+    a: object,
+    b: object,
+    options: Options,
+    progress: Progress | None = None,
+) -> CorrelationResult | None:
+    """`correlate`, with the tokens shared among processes, which all call this.
+
+    Returns:
+        The result in process 0 (or without processes), None in the others.
+
+    Raises:
+        InputError, TypeError: as `correlate`; and in every process if one fails.
+    """
     start = time.perf_counter()
-    check_choice("match", match, MATCHES)
-    place = as_device(device)
-    check_choice("precision", precision, PRECISIONS)
-    threshold = as_number("threshold", threshold)
-    options = PairOptions(RotationOptions(rotation, draws, seed), top_k, exclude_self, reverse)
-    if match == "index" and (exclude_self or reverse):
-        raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
-    if memory_limit is not None:
-        memory_limit = as_number("memory_limit", memory_limit, 0)
-    first, others = _open(a, b)
-    if reverse and len(others) > 1:
-        raise InputError("reverse: is for two models; correlate each pair by itself")
-    place = place or _device_of([first, *others])
-    run = _Run(first, mask, layers, thread_count(threads), progress, len(others), place, precision)
-    models = [first.name, *(other.name for other in others)]
-    if match == "index":
-        found = [run.by_index(other, options.rotation) for other in others]
-        matches = [one for one, _ in found]
-        layout, tokens = found[0][1]
+    task = _Task(processes, a, b, options, progress)
+    if options.match == "index":
+        layout, tokens, matches = task.by_index()
     else:
-        searches = [run.all_pairs(other, match, options, memory_limit) for other in others]
-        if len(searches) == 1:
+        searches = task.all_pairs()
+        if len(searches) == 1 and task.is_first:
             seconds = time.perf_counter() - start
-            return searches[0].result((models[0], models[1]), threshold, seconds)
-        matches = [search.matches()[0] for search in searches]
+            names = (task.models[0].name, task.models[1].name)
+            return searches[0].result(names, options.threshold, seconds)
+        matches = [search.matches()[0] for search in searches] if task.is_first else []
         layout, tokens = searches[0].measured
+    if not task.is_first:
+        return None
     return make_result(
         layout,
         tokens,
         matches,
-        models=models,
-        match=match,
-        rotation=options.rotation,
-        threshold=threshold,
-        device=str(place),
+        models=[model.name for model in task.models],
+        match=options.match,
+        rotation=options.pairs.rotation,
+        threshold=options.threshold,
+        device=str(task.setup.device),
         seconds=time.perf_counter() - start,
     )
 
 
-def _open(a: object, b: object) -> tuple[Activations, list[Activations]]:
+def _open(a: object, b: object) -> list[Activations]:
     if not isinstance(b, (list, tuple)):
-        return open_activations(a, "a"), [open_activations(b, "b")]
+        return [open_activations(a, "a"), open_activations(b, "b")]
     if not b:
         raise InputError("b: got no models; give at least one")
-    names = [f"b[{i}]" for i in range(len(b))]
-    return (
-        open_activations(a, "a"),
-        [open_activations(x, name) for x, name in zip(b, names, strict=True)],
-    )
+    others = [open_activations(x, f"b[{i}]") for i, x in enumerate(b)]
+    return [open_activations(a, "a"), *others]
 
 
 def _device_of(models: Sequence[Activations]) -> torch.device:
@@ -159,161 +247,132 @@ def _device_of(models: Sequence[Activations]) -> torch.device:
     return next((device for device in found if on_cuda(device) and not unavailable()), CPU)
 
 
-class _Run:
-    """One model against others, one after another: what all of them share."""
+class _Task:
+    """One call of `correlate_together`."""
 
     def __init__(
         self,
-        a: Activations,
-        mask: object | None,
-        pattern: str | None,
-        threads: int,
+        processes: Processes | None,
+        a: object,
+        b: object,
+        options: Options,
         progress: Progress | None,
-        models: int,
-        device: torch.device,
-        precision: str,
     ) -> None:
-        self._device, self._precision = device, precision
-        self._a, self._mask, self._pattern, self._threads = a, mask, pattern, threads
-        self._progress, self._models = progress, models
-        self._done = 0  # values
+        self._options, self._processes, self._progress = options, processes, progress
+        self.is_first = processes is None or processes.rank == 0
+        self.models = _open(a, b)
+        if options.reverse and len(self.models) > 2:
+            raise InputError("reverse: is for two models; correlate each pair by itself")
+        device = as_device(options.device) or _device_of(self.models)
+        self.setup = Setup(device, options.precision, thread_count(options.threads))
 
-    def by_index(
-        self, b: Activations, rotation: RotationOptions
-    ) -> tuple[Matches, tuple[Layout, int]]:
-        """The matches, and the layers of A and number of tokens that they are of."""
-        pairs = match_layers(self._a, b, self._pattern)
-        keep = self._open_mask(pairs[0][0])
-        total = sum(layer.tokens * layer.neurons for layer, _ in pairs)
-        found = []
-        for x, y in pairs:
-            accumulator = PairedCorrelation(
-                x.neurons,
-                draws=rotation.draws,
-                rotation=rotation.kind,
-                seed=rotation.seed,
-                layer=x.name,
-                device=self._device,
-                threads=self._threads,
-            )
-            row = x.neurons * max(x.dtype.itemsize, y.dtype.itemsize)
-            step = max(_LEAST_TOKENS, _READ_BYTES // row)
-            for begin, end in _slices(x.tokens, step):
-                origin = Origin(self._a.name, b.name, x.name, y.name, begin)
-                part = None if keep is None else keep[begin:end]
-                accumulator.update_rows(x.read(begin, end), y.read(begin, end), part, origin)
-                x.release(begin, end)
-                y.release(begin, end)
-                self._advance((end - begin) * x.neurons, total)
-            found.append(replace(accumulator.correlations(), match_layer=y.name))
-        layout = _layout([x for x, _ in pairs])
-        return matches_by_index(found), (layout, found[0].tokens)
+    def by_index(self) -> tuple[Layout, int, list[Matches]]:
+        """The layers of A, the number of tokens and, in process 0, the matches in each model."""
+        a, *others = self.models
+        pairs = [match_layers(a, b, self._options.layers) for b in others]
+        rotation = self._options.pairs.rotation
+        ours = [layer for layer, _ in pairs[0]]
+        run = self._run(["index"], [ours, *([y for _, y in found] for found in pairs)])
+        work = IndexPass(pairs, self.models, rotation, self.setup)
+        run.do(0, work)
+        if not self.is_first:
+            return _layout(ours), 0, []
+        found = work.correlations()
+        return _layout(ours), found[0][0].tokens, [matches_by_index(layers) for layers in found]
 
-    def all_pairs(
-        self, b: Activations, match: str, options: PairOptions, limit: float | None
-    ) -> Searches:
-        """The searched layers, in as many passes as memory asks for."""
-        layers_a, layers_b = all_layers(self._a, b, self._pattern)
-        a_layout, b_layout = _layout(layers_a), _layout(layers_b)
+    def all_pairs(self) -> list[Searches]:
+        """Of each other model the search, in as many passes as memory asks for."""
+        a, *others = self.models
+        options = self._options.pairs
+        chosen = [all_layers(a, b, self._options.layers) for b in others]
+        layers = [chosen[0][0], *(theirs for _, theirs in chosen)]
+        ours, *theirs = [_layout(model) for model in layers]
         if options.exclude_self:
-            check_same_neurons(a_layout, b_layout)
-        keep = self._open_mask(layers_a[0])
-        searches = Searches(a_layout, b_layout, match, options, self._threads, self._device)
-        groups = _groups(layers_a, b_layout, match, options, limit, self._device)
-        tokens = layers_a[0].tokens
-        total = tokens * (a_layout.neurons + len(groups) * b_layout.neurons)
-        for group in groups:
-            accumulator = AllPairsCorrelation(
-                {layer.name: layer.neurons for layer in group},
-                {layer.name: layer.neurons for layer in layers_b},
-                draws=options.rotation.draws,
-                rotation=options.rotation.kind,
-                seed=options.rotation.seed,
-                reverse=options.reverse,
-                device=self._device,
-                precision=self._precision,
-                threads=self._threads,
-            )
-            chunk = chunk_tokens(self._device)
-            row = sum(layer.neurons * layer.dtype.itemsize for layer in (*group, *layers_b))
-            step = max(1, _READ_BYTES // (row * chunk)) * chunk
-            for begin, end in _slices(tokens, step):
-                x, y = ([layer.read(begin, end) for layer in g] for g in (group, layers_b))
-                part = None if keep is None else keep[begin:end]
-                accumulator.update_rows(x, y, part, PairOrigin(self._a.name, b.name, begin))
-                for layer in (*group, *layers_b):
-                    layer.release(begin, end)
-                neurons = sum(layer.neurons for layer in (*group, *layers_b))
-                self._advance((end - begin) * neurons, total)
-            searches.add(accumulator.co_moments())
+            for b_layout in theirs:
+                check_same_neurons(ours, b_layout)
+        searches = [
+            Searches(ours, b, self._options.match, options, self.setup.threads, self.setup.device)
+            for b in theirs
+        ]
+        limit, device = self._memory_limit(), self.setup.device
+        plan = plan_passes(ours, theirs, self._options.match, options, limit, device)
+        run = self._run([[[job.other, list(job.layers)] for job in jobs] for jobs in plan], layers)
+        for search, found in zip(searches, run.found, strict=False):
+            search.load(found)
+        for number in range(run.first, len(run.plan)):
+            jobs = [Job(other, tuple(names)) for other, names in run.plan[number]]
+            work = PairsPass(jobs, layers, self.models, options, self.setup)
+            run.do(number, work, lambda: [search.state() for search in searches])
+            if self.is_first:
+                for other, state in work.co_moments():
+                    searches[other].add(state)
         return searches
 
-    def _open_mask(self, layer: Layer) -> torch.Tensor | None:
-        if self._mask is None:
-            return None
-        keep = open_mask(self._mask, layer.shape[:-1])
-        if not bool(keep.any()):
-            raise InputError("mask: leaves no token; true marks the tokens to use")
-        return keep
+    def _memory_limit(self) -> float:
+        """Bytes that the states of a pass may take, the same in every process."""
+        limit = self._options.memory_limit
+        if limit is None:
+            available = available_memory(self.setup.device)
+            # Processes of one machine share its memory.
+            here = 1 if on_cuda(self.setup.device) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            share = _MEMORY_SHARE / (here if self._processes else 1)
+            limit = float("inf") if available is None else share * available
+        return limit if self._processes is None else min(self._processes.gather(limit))
 
-    def _advance(self, values: int, total: int) -> None:
-        self._done += values
-        if self._progress:
-            self._progress(self._done, total * self._models)
+    def _run(self, plan: list[Any], layers: Sequence[Sequence[Layer]]) -> Run:
+        """The run of some passes over these layers of each model."""
+        first, options = layers[0][0], self._options
+        keep = None
+        if options.mask is not None:
+            keep = open_mask(options.mask, first.shape[:-1])
+            if not bool(keep.any()):
+                raise InputError("mask: leaves no token; true marks the tokens to use")
+        saved = None
+        if options.checkpoint is not None or self._processes is not None:
+            identity = self._identity(layers, keep)
+            if self._processes is not None:
+                _check_same(self._processes.gather(identity))
+            if options.checkpoint is not None:
+                saved = SavedRun(options.checkpoint, options.checkpoint_every, identity)
+        progress = self._progress if self.is_first else None
+        return Run(plan, first.tokens, keep, saved, self._processes, progress)
+
+    def _identity(self, layers: Sequence[Sequence[Layer]], keep: Tensor | None) -> dict[str, Any]:
+        """What the sums depend on, as plain values."""
+        models = ["A", *("B" if i == 1 else f"model {i + 1}" for i in range(1, len(layers)))]
+        mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
+        return {
+            **self._options.identity(),
+            "models": len(layers),
+            **{
+                f"layers of {name}": [[x.name, x.neurons] for x in model]
+                for name, model in zip(models, layers, strict=True)
+            },
+            "tokens": layers[0][0].tokens,
+            **{
+                f"activations of {name}": hashlib.sha256(
+                    b"".join(layer.fingerprint() for layer in model)
+                ).hexdigest()
+                for name, model in zip(models, layers, strict=True)
+            },
+            "mask": mask,
+        }
+
+
+def _check_same(identities: Sequence[dict[str, Any]]) -> None:
+    """Refuses to share work among processes that were given something else.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for rank, identity in enumerate(identities):
+        for key, value in identities[0].items():
+            if identity.get(key) != value:
+                raise InputError(
+                    f"process {rank}: was given other {key} than process 0; give all the same files"
+                    " and arguments"
+                )
 
 
 def _layout(layers: Sequence[Layer]) -> Layout:
     return Layout(tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers))
-
-
-def _slices(tokens: int, step: int) -> list[tuple[int, int]]:
-    """Begin and end of the tokens to read at a time."""
-    return [(begin, min(begin + step, tokens)) for begin in range(0, tokens, step)]
-
-
-def _groups(
-    layers: list[Layer],
-    b: Layout,
-    match: str,
-    options: PairOptions,
-    limit: float | None,
-    device: torch.device,
-) -> list[list[Layer]]:
-    """Neighbouring layers of A whose state, with all of B, fits the limit.
-
-    Raises:
-        InputError: not even one layer does, or one-to-one, which needs all, does not.
-    """
-    if limit is None:
-        available = available_memory(device)
-        limit = float("inf") if available is None else _MEMORY_SHARE * available
-
-    a = _layout(layers)
-
-    def need_of(group: list[Layer]) -> int:
-        return state_bytes(a, b, options, device, _layout(group))
-
-    need = need_of(layers)
-    if match == "one-to-one":
-        need += assignment_bytes(a, b)
-    if need <= limit:
-        return [layers]
-    if match == "one-to-one":
-        raise InputError(
-            f"memory_limit: one-to-one matching of these layers needs {gigabytes(need)}, the"
-            f" limit is {gigabytes(limit)}; choose layers, or use match='best'"
-        )
-    groups: list[list[Layer]] = []
-    for layer in layers:
-        alone = need_of([layer])
-        if alone > limit:
-            raise InputError(
-                f"memory_limit: layer {layer.name!r} of A with all of B needs {gigabytes(alone)},"
-                f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
-                " limit, or choose layers"
-            )
-        if groups and need_of([*groups[-1], layer]) <= limit:
-            groups[-1].append(layer)
-        else:
-            groups.append([layer])
-    return groups

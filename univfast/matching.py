@@ -181,6 +181,17 @@ class Search:
                 self._threads,
             )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What was found so far, by name, not copied."""
+        return {
+            "top": self._top.correlation,
+            "top_place": self._top.place,
+            "back": self._back.correlation,
+            "back_place": self._back.place,
+            "rotated": self._rotated,
+            "alive": self._alive,
+        }
+
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
         top = self._top.cpu()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,14 +42,23 @@ class Processes:
     def gather(self, value: object) -> list[Any]:
         """What each process gave, in their order, in every process."""
         found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value, group=self._group)
+        with self._talk():
+            dist.all_gather_object(found, value, group=self._group)
         return found
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """For each flag, whether it is set in any process."""
+        sent = torch.tensor(flags, dtype=torch.uint8)
+        sent = sent.to(self._wire(sent))
+        with self._talk():
+            dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._group)
+            return [bool(flag) for flag in sent.tolist()]
 
     def gather_tokens(self, options: Mapping[str, Any], tokens: int, error: str | None) -> int:
         """The tokens of all processes together, once it is certain that their states add.
 
         Args:
-            options: of this process's state.
+            options: of this process's state, plain values.
             tokens: in it.
             error: why it cannot be used, which then every process raises.
 
@@ -74,12 +84,25 @@ class Processes:
         """
         for part in torch.split(tensor.view(-1), _PART):
             sent = part.to(self._wire(part))
-            if dst is None:
-                dist.all_reduce(sent, group=self._group)
-            else:
-                dist.reduce(sent, group=self._group, group_dst=dst)
+            with self._talk():
+                if dst is None:
+                    dist.all_reduce(sent, group=self._group)
+                else:
+                    dist.reduce(sent, group=self._group, group_dst=dst)
             if sent is not part:
                 part.copy_(sent)
+
+    @contextmanager
+    def _talk(self) -> Iterator[None]:
+        """Says what to do where a process died, or does not answer within the group's timeout."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"process {self.rank} of {self.count}: another one died or does not answer"
+                f" ({reason}); start all again, a checkpoint goes on where it was written"
+            ) from error
 
     def _wire(self, tensor: Tensor) -> torch.device:
         """Where this group's transport takes tensors from."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -90,6 +92,25 @@ class Searches:
             search.add(*direction)
             if self._match == "one-to-one":
                 self._assigned.append(search.one_to_one(*direction, self._rotation))
+
+    def state(self) -> dict[str, Any]:
+        """What was found so far, as plain values and tensors, not copied; for `load`."""
+        return {
+            "tokens": self._tokens,
+            "searches": [
+                {name: tensor.cpu() for name, tensor in search.tensors().items()}
+                for search in self._searches
+            ],
+            "assigned": [vars(matches) for matches in self._assigned],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self._tokens = state["tokens"]
+        for search, found in zip(self._searches, state["searches"], strict=True):
+            for name, tensor in search.tensors().items():
+                tensor.copy_(found[name])
+        self._assigned = [Matches(**matches) for matches in state["assigned"]]
 
     @property
     def measured(self) -> tuple[Layout, int]:

@@ -114,6 +114,29 @@ Examples:
     " several passes.  [default: most of what is available]",
 )
 @click.option(
+    "--checkpoint",
+    type=_PATH,
+    metavar="FILE",
+    help="Save the state here every so often, and on Ctrl-C. The same command goes on from it, with"
+    " any number of processes.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two checkpoints.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Under torchrun: give up when another process does not answer for so long.",
+)
+@click.option(
     "--out",
     type=_PATH,
     metavar="DIR",
@@ -136,6 +159,7 @@ def correlate(
     out: str | None,
     columns: str,
     memory_limit: float | None,
+    timeout: float,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -147,23 +171,27 @@ def correlate(
     checkpoint that 'univfast train' wrote, whose activations are captured on the way. With more
     models, A is compared with each of the others, and the numbers are means over them.
     """
-    import univfast
-    from univfast.devices import auto_device
+    from univfast.cli.processes import launched_processes
+    from univfast.correlation import Options, correlate_together
     from univfast.files import check_directory
 
     if out is not None:
         check_directory(out)
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
-    with progress_bar("correlate", "values", quiet) as progress:
-        result = univfast.correlate(
-            a,
-            b[0] if len(b) == 1 else b,
-            device=auto_device() if device == "auto" else device,
+    with (
+        launched_processes(device, timeout) as (processes, place),
+        progress_bar("correlate", "tokens", quiet) as progress,
+    ):
+        settings = Options(
+            device=place,
             memory_limit=None if memory_limit is None else memory_limit * 1e9,
-            progress=progress,
             **options,
         )
+        models = b[0] if len(b) == 1 else b
+        result = correlate_together(processes, a, models, settings, progress)
+    if result is None:  # process 0 has it
+        return
     if out is not None:
         result.save(out, columns)
     if not quiet or as_json:

@@ -184,7 +184,7 @@ def _matched(
     from univfast.experiment import capture_mlp
 
     a, b = (capture_mlp(checkpoint, site) for checkpoint in checkpoints)
-    with progress_bar(f"correlate ({match}, {site})", "values", quiet) as progress:
+    with progress_bar(f"correlate ({match}, {site})", "tokens", quiet) as progress:
         result = univfast.correlate(a, b, match=match, draws=20, progress=progress)
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
     result.summary.update(models=paths, title=f"match {match}, {when}")

@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'univfast'}: {error.strerror or error}")
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click makes the one of the other. A run that saved its state says where.
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        click.echo(str(cause or "") or "Interrupted.", err=True)
         return INTERRUPTED
 
 

@@ -27,6 +27,8 @@ def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
     ) as bar:
 
         def advance(done: int, total: int, note: float | None = None) -> None:
+            if bar.total is None:  # what was done before does not count for the rate
+                bar.initial = bar.n = done
             bar.total = total
             if note is not None:
                 bar.set_postfix_str(f"loss {note:.3f}", refresh=False)

@@ -1,0 +1,253 @@
+"""One pass over activations: which layers are read together, and which sums they go into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from univfast.accumulators import Origin, PairedCorrelation
+from univfast.all_pairs import AllPairsCorrelation, PairOrigin
+from univfast.co_moments import CoMoments, chunk_tokens
+from univfast.devices import on_cuda
+from univfast.inputs import Activations, Layer
+from univfast.matching import LayerCorrelation
+from univfast.rotations import RotationOptions
+from univfast.searches import PairOptions
+from univfast.transfer import Uploads
+
+__all__ = ["IndexPass", "Job", "PairsPass", "Pass", "Range", "Setup"]
+
+# First token and last token + 1.
+Range = tuple[int, int]
+
+# Bytes read from each model at a time: far above what a call costs, far below any machine's memory.
+_READ_BYTES = 64 << 20
+# But no fewer tokens, so that several threads have work in a slice. (How a file is cut shows in the
+# last bits, so it does not depend on their number.)
+_LEAST_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How sums are taken."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+
+class Pass(Protocol):
+    """Sums over some layers, taken slice by slice."""
+
+    @property
+    def step(self) -> int:
+        """Tokens of a slice."""
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        """Takes in the tokens of a slice that ``keep`` has true, and has the next one brought."""
+
+    def states(self) -> list[dict[str, Any]]:
+        """What `load` needs to go on from here; not to be written to."""
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Goes on from states that were saved."""
+
+    def reduce(self) -> None:
+        """Moves the tokens of all processes into process 0."""
+
+
+class IndexPass:
+    """Layers of A beside those of the same name in each other model.
+
+    Args:
+        pairs: of each other model, the layers of A, the same for all, and their partners.
+        models: A and the others.
+        rotation: of the other models.
+        setup: how sums are taken.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Sequence[tuple[Layer, Layer]]],
+        models: Sequence[Activations],
+        rotation: RotationOptions,
+        setup: Setup,
+    ) -> None:
+        self._names = [model.name for model in models]
+        self._rows = [
+            [ours, *(found[i][1] for found in pairs)] for i, (ours, _) in enumerate(pairs[0])
+        ]
+        self._sums = [
+            [
+                PairedCorrelation(
+                    ours.neurons,
+                    draws=rotation.draws,
+                    rotation=rotation.kind,
+                    seed=rotation.seed,
+                    layer=ours.name,
+                    device=setup.device,
+                    threads=setup.threads,
+                )
+                for _ in theirs
+            ]
+            for ours, *theirs in self._rows
+        ]
+        self._uploads = Uploads(setup.device) if on_cuda(setup.device) else None
+        widest = max(x.neurons * x.dtype.itemsize for layers in self._rows for x in layers)
+        self.step = _aligned(max(_LEAST_TOKENS, _READ_BYTES // widest), models)
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        for i, layers in enumerate(self._rows):
+            if i + 1 < len(self._rows):
+                _prepare(self._rows[i + 1], part)
+            elif following is not None:
+                _prepare(self._rows[0], following)
+            rows = [layer.read(*part) for layer in layers]
+            here = None if keep is None else keep[slice(*part)]
+            if self._uploads is not None:
+                *rows, here = self._brought(self._uploads, rows, here)
+            ours, *theirs = rows
+            for j, (sums, b) in enumerate(zip(self._sums[i], theirs, strict=True), start=1):
+                names = (self._names[0], self._names[j], layers[0].name, layers[j].name)
+                sums.update_rows(ours, b, here, Origin(*names, part[0]))
+            for layer in layers:
+                layer.release(*part)
+
+    @staticmethod
+    def _brought(uploads: Uploads, rows: list[Tensor], keep: Tensor | None) -> list[Any]:
+        brought = uploads.bring(rows if keep is None else [*rows, keep])
+        return [*brought, None] if keep is None else list(brought)
+
+    def states(self) -> list[dict[str, Any]]:
+        return [sums.state_dict() for layer in self._sums for sums in layer]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        all_sums = [sums for layer in self._sums for sums in layer]
+        for sums, state in zip(all_sums, states, strict=True):
+            sums.load_state_dict(state)
+
+    def reduce(self) -> None:
+        for layer in self._sums:
+            for sums in layer:
+                sums.reduce()
+
+    def correlations(self) -> list[list[LayerCorrelation]]:
+        """Of each other model, r of each layer, in the order of A.
+
+        Raises:
+            InputError: a CUDA device found a NaN or infinity.
+        """
+        others = range(1, len(self._names))
+        return [
+            [
+                replace(sums[other - 1].correlations(), match_layer=layers[other].name)
+                for sums, layers in zip(self._sums, self._rows, strict=True)
+            ]
+            for other in others
+        ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All pairs of some layers of A with one other model.
+
+    Attributes:
+        other: its number.
+        layers: names of the layers of A.
+    """
+
+    other: int
+    layers: tuple[str, ...]
+
+
+class PairsPass:
+    """All pairs of layers of A with all layers of other models.
+
+    Args:
+        jobs: what is done in this pass.
+        layers: of A, and of each other model, those that are correlated.
+        models: A and the others.
+        options: of the search that follows.
+        setup: how sums are taken.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        layers: Sequence[Sequence[Layer]],
+        models: Sequence[Activations],
+        options: PairOptions,
+        setup: Setup,
+    ) -> None:
+        self._names = [model.name for model in models]
+        used = {name for job in jobs for name in job.layers}
+        self._a = {layer.name: layer for layer in layers[0] if layer.name in used}
+        self._others = {job.other: layers[1 + job.other] for job in jobs}
+        rotation = options.rotation
+        self._sums = [
+            (
+                job,
+                AllPairsCorrelation(
+                    {name: self._a[name].neurons for name in job.layers},
+                    {layer.name: layer.neurons for layer in self._others[job.other]},
+                    draws=rotation.draws,
+                    rotation=rotation.kind,
+                    seed=rotation.seed,
+                    reverse=options.reverse,
+                    device=setup.device,
+                    precision=setup.precision,
+                    threads=setup.threads,
+                ),
+            )
+            for job in jobs
+        ]
+        chunk = chunk_tokens(setup.device)
+        row = sum(layer.neurons * layer.dtype.itemsize for layer in self._layers())
+        self.step = _aligned(max(1, _READ_BYTES // (row * chunk)) * chunk, models)
+
+    def _layers(self) -> list[Layer]:
+        return [*self._a.values(), *(x for layers in self._others.values() for x in layers)]
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        if following is not None:
+            _prepare(self._layers(), following)
+        here = None if keep is None else keep[slice(*part)]
+        a = {name: layer.read(*part) for name, layer in self._a.items()}
+        others = {i: [x.read(*part) for x in layers] for i, layers in self._others.items()}
+        for job, sums in self._sums:
+            origin = PairOrigin(self._names[0], self._names[1 + job.other], part[0])
+            sums.update_rows([a[name] for name in job.layers], others[job.other], here, origin)
+        for layer in self._layers():
+            layer.release(*part)
+
+    def states(self) -> list[dict[str, Any]]:
+        return [sums.saved_state() for _, sums in self._sums]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for (_, sums), state in zip(self._sums, states, strict=True):
+            sums.load_state_dict(state)
+
+    def reduce(self) -> None:
+        for _, sums in self._sums:
+            sums.reduce()
+
+    def co_moments(self) -> list[tuple[int, CoMoments]]:
+        """Of each job: the number of the other model, and the sums."""
+        return [(job.other, sums.co_moments()) for job, sums in self._sums]
+
+
+def _prepare(layers: Sequence[Layer], part: Range) -> None:
+    for layer in layers:
+        layer.prepare(*part)
+
+
+def _aligned(tokens: int, models: Sequence[Activations]) -> int:
+    """About so many tokens: whole windows of each model, and no more than each gives at a time."""
+    most = min((model.most for model in models if model.most is not None), default=tokens)
+    window = math.lcm(*(model.window for model in models))
+    return max(1, min(tokens, most) // window) * window

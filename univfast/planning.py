@@ -1,0 +1,85 @@
+"""Which layers and models are correlated in one pass: as many as memory holds the states of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from univfast.co_moments import Layout
+from univfast.errors import InputError
+from univfast.matching import assignment_bytes
+from univfast.memory import gigabytes
+from univfast.passes import Job
+from univfast.searches import PairOptions, state_bytes
+
+__all__ = ["plan_passes"]
+
+
+def plan_passes(
+    a: Layout,
+    others: Sequence[Layout],
+    match: str,
+    options: PairOptions,
+    limit: float,
+    device: torch.device,
+) -> list[list[Job]]:
+    """The jobs of each pass, models in order and layers of A in order.
+
+    Args:
+        a: all layers of A.
+        others: all layers of each other model.
+        match: ``"best"`` or ``"one-to-one"``.
+        options: of the search.
+        limit: bytes that the states of a pass may take.
+        device: where they are.
+
+    Raises:
+        InputError: not even one layer of A fits, or one-to-one, which needs all, does not.
+    """
+    passes: list[list[Job]] = []
+    left = 0.0
+    for number, b in enumerate(others):
+        for group, need in _groups(a, b, match, options, limit, device):
+            if not passes or need > left:
+                passes.append([])
+                left = limit
+            passes[-1].append(Job(number, group.names))
+            left -= need
+    return passes
+
+
+def _groups(
+    a: Layout, b: Layout, match: str, options: PairOptions, limit: float, device: torch.device
+) -> list[tuple[Layout, int]]:
+    """Neighbouring layers of A whose state, with all of B, fits the limit, and its bytes."""
+
+    def need_of(group: Layout) -> int:
+        return state_bytes(a, b, options, device, group)
+
+    need = need_of(a)
+    if match == "one-to-one":
+        need += assignment_bytes(a, b)
+    if need <= limit:
+        return [(a, need)]
+    if match == "one-to-one":
+        raise InputError(
+            f"memory_limit: one-to-one matching of these layers needs {gigabytes(need)}, the"
+            f" limit is {gigabytes(limit)}; choose layers, or use match='best'"
+        )
+    groups: list[Layout] = []
+    for name, width in zip(a.names, a.widths, strict=True):
+        one = Layout((name,), (width,))
+        if need_of(one) > limit:
+            raise InputError(
+                f"memory_limit: layer {name!r} of A with all of B needs {gigabytes(need_of(one))},"
+                f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
+                " limit, or choose layers"
+            )
+        if groups:
+            both = Layout((*groups[-1].names, name), (*groups[-1].widths, width))
+            if need_of(both) <= limit:
+                groups[-1] = both
+                continue
+        groups.append(one)
+    return [(group, need_of(group)) for group in groups]
