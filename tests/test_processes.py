@@ -1,0 +1,190 @@
+"""Several processes that share one correlation, started by torchrun, on gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import univfast as uf
+
+ROOT = Path(__file__).parent
+# The columns that hold numbers of the method.
+NUMBERS = ["correlation", "baseline", "baseline_std", "excess", "p_value", "q_value"]
+
+# Slices so small that there are many of them.
+COMMAND = """
+import sys
+from univfast import co_moments, passes
+passes._LEAST_TOKENS, passes._READ_BYTES = 128, 1
+co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = 64, 4096
+from univfast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str], limit: float = 120) -> str:
+    """What a run wrote on stdout, which must end well."""
+    out, err = process.communicate(timeout=limit)
+    assert process.returncode == 0, err
+    return out
+
+
+def alone(*arguments: object) -> None:
+    """Runs a script in one process, which must end well."""
+    command = [sys.executable, *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "small_slices.py"
+    path.write_text(COMMAND)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """Two float64 models of two layers, some neurons shared, 3,000 tokens; and a mask."""
+    generator = torch.Generator().manual_seed(0)
+    widths = {"mlp.0": 40, "mlp.1": 24}
+    a = {k: torch.randn(3000, n, generator=generator).double() for k, n in widths.items()}
+    b = {k: torch.randn(3000, n, generator=generator).double() for k, n in widths.items()}
+    b["mlp.0"][:, :10] += 2 * a["mlp.0"][:, :10]
+    contents = {"a.pt": a, "b.pt": b, "mask.pt": torch.arange(3000) % 5 != 2}
+    for name, content in contents.items():
+        torch.save(content, tmp_path / name)
+    return [tmp_path / name for name in contents]
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "neurons.csv")
+
+
+def check_same(found: Path, expected: Path, tolerance: float = 1e-12) -> None:
+    one, other = table(found), table(expected)
+    np.testing.assert_allclose(one[NUMBERS], other[NUMBERS], rtol=0, atol=tolerance)
+    rest = [name for name in one.columns if name not in NUMBERS]
+    pd.testing.assert_frame_equal(one[rest], other[rest])
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (found, expected)]
+    for name in ("tokens", "universal", "universal_by_chance", "neurons"):
+        assert summaries[0][name] == summaries[1][name]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_accumulators_add(processes: int) -> None:
+    out = finished(torchrun(processes, ROOT / "ranks.py"))
+    assert sorted(re.findall(r"process (\d) is content", out)) == [str(i) for i in range(processes)]
+
+
+def test_without_a_group() -> None:
+    with pytest.raises(uf.InputError, match=r"^group: torch.distributed is not initialised; call"):
+        uf.PairedCorrelation(4).all_reduce()
+
+
+@pytest.mark.parametrize(
+    ("processes", "options"),
+    [
+        (2, ["--match", "index"]),
+        (3, ["--match", "best", "--reverse"]),
+        (2, ["--memory-limit", "0.03357", "--match", "best"]),
+    ],
+    ids=["index", "best", "best, in passes"],
+)
+def test_processes_share_the_tokens(
+    processes: int, options: list[str], pair: list[Path], script: Path, tmp_path: Path
+) -> None:
+    a, b, mask = pair
+    arguments = ["correlate", a, b, "--mask", mask, *options, "--out"]
+    alone(script, *arguments, tmp_path / "one")
+    out = finished(torchrun(processes, script, *arguments, tmp_path / "many"))
+    assert out.count(" live neurons (") == 1  # of process 0 alone
+    check_same(tmp_path / "many", tmp_path / "one")
+
+
+def test_a_bad_value_in_one_share_ends_all(pair: list[Path], script: Path, tmp_path: Path) -> None:
+    a, b, _ = pair
+    model = torch.load(b)
+    model["mlp.1"][2900, 7] = torch.nan  # in the last process's share
+    torch.save(model, b)
+    process = torchrun(2, script, "correlate", a, b, "--out", tmp_path / "out")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"Error: {b}: layer 'mlp.1' has nan at token 2900, neuron 7" in err
+    assert "Error: another process stopped" in err
+    assert not (tmp_path / "out").exists()
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def test_a_dead_process_ends_the_run_and_others_go_on(
+    pair: list[Path], script: Path, tmp_path: Path
+) -> None:
+    a, b, _ = pair
+    whole = {name: torch.load(path) for name, path in (("a", a), ("b", b))}
+    for path, name in ((a, "a"), (b, "b")):  # a run long enough to be broken
+        torch.save({k: x.repeat(10, 1) for k, x in whole[name].items()}, path)
+    saved = tmp_path / "run.pt"
+    arguments = ["correlate", a, b, "--match", "best", "--checkpoint", saved]
+    arguments += ["--checkpoint-every", "0", "--out"]
+    process = torchrun(3, script, *arguments, tmp_path / "many")
+    while not saved.exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.kill(workers(process)[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)  # bounded
+    assert process.returncode != 0, err
+    assert not (tmp_path / "many").exists()
+    done = torch.load(saved, weights_only=True)["done"]
+    assert len(done) == 3  # of each process, what it had done
+    finished(torchrun(2, script, *arguments, tmp_path / "many"))
+    single = [sys.executable, script, "correlate", a, b, "--match", "best", "--out"]
+    subprocess.run([*map(str, single), str(tmp_path / "one")], check=True, capture_output=True)
+    check_same(tmp_path / "many", tmp_path / "one")
+    # What three began and two ended, one reads to the same end.
+    subprocess.run(
+        [*map(str, [sys.executable, script, *arguments]), str(tmp_path / "again")],
+        check=True,
+        capture_output=True,
+    )
+    check_same(tmp_path / "again", tmp_path / "one")
+
+
+def test_processes_that_were_given_other_files(pair: list[Path], tmp_path: Path) -> None:
+    a, b, _ = pair
+    script = tmp_path / "other.py"
+    script.write_text(
+        "import os, sys\nfrom univfast.cli import main\n"
+        f"b = {str(b)!r} if os.environ['RANK'] == '0' else {str(a)!r}\n"
+        f"sys.exit(main(['correlate', {str(a)!r}, b]))\n"
+    )
+    _, err = (process := torchrun(2, script)).communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Error: process 1: was given other activations of B than process 0" in err
