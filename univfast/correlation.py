@@ -76,7 +76,7 @@ class Options:
         check_choice("precision", self.precision, PRECISIONS)
         as_device(self.device)
         object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
-        assert self.pairs  # checks what it takes
+        object.__setattr__(self, "draws", self.pairs.rotation.draws)  # checks all of these
         if self.match == "index" and (self.exclude_self or self.reverse):
             raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
         if self.memory_limit is not None:
@@ -95,7 +95,7 @@ class Options:
         return {
             "match": self.match,
             "rotation": self.rotation,
-            "draws": int(self.draws),
+            "draws": self.draws,
             "seed": int(self.seed),
             "precision": self.precision,
             **({} if self.match == "index" else search),

@@ -48,15 +48,11 @@ class SavedRun:
         every: seconds between two checkpoints.
         identity: inputs and options of the run, as plain values: what a checkpoint must have to go
             on from it.
-
-    Raises:
-        InputError: the file cannot be written.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], every: float, identity: Mapping[str, Any]
     ) -> None:
-        check_writable(path)
         self.path = os.fspath(path)
         self._every, self._identity = every, dict(identity)
         self._last = time.monotonic()
@@ -82,8 +78,10 @@ class SavedRun:
         """Where the run was when it was saved; None if there is no file yet.
 
         Raises:
-            InputError: the file is no checkpoint, or that of other inputs or options.
+            InputError: the file is no checkpoint, or that of other inputs or options; or could not
+                be written.
         """
+        check_writable(self.path)
         if not os.path.exists(self.path):
             return None
         content = self._read()
