@@ -217,7 +217,9 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
     """Where the patterns match, in the order of modules; a module's input before its output."""
     # The model itself has no name that could be matched.
     modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
-    globs = {pattern: (pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)) for pattern in patterns}
+    globs = {
+        pattern: (pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)) for pattern in patterns
+    }
     for pattern, (glob, _) in globs.items():
         if not any(fnmatch.fnmatchcase(name, glob) for name in modules):
             raise InputError(f"hooks: no module matches {pattern!r}; {_nearest(glob, [*modules])}")
