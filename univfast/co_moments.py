@@ -18,6 +18,7 @@ from torch import Tensor
 from univfast import devices, native
 from univfast import moments as m
 from univfast.chunks import Chunk, multiply
+from univfast.inputs import Layer
 from univfast.processes import Processes
 from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
@@ -66,6 +67,13 @@ class Layout:
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
+
+    @staticmethod
+    def of(layers: Sequence[Layer]) -> Layout:
+        """That of some layers of activations."""
+        return Layout(
+            tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers)
+        )
 
     @property
     def neurons(self) -> int:

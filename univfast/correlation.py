@@ -276,9 +276,9 @@ class _Task:
         work = IndexPass(pairs, self.models, rotation, self.setup)
         run.do(0, work)
         if not self.is_first:
-            return _layout(ours), 0, []
+            return Layout.of(ours), 0, []
         found = work.correlations()
-        return _layout(ours), found[0][0].tokens, [matches_by_index(layers) for layers in found]
+        return Layout.of(ours), found[0][0].tokens, [matches_by_index(layers) for layers in found]
 
     def all_pairs(self) -> list[Searches]:
         """Of each other model the search, in as many passes as memory asks for."""
@@ -286,7 +286,7 @@ class _Task:
         options = self._options.pairs
         chosen = [all_layers(a, b, self._options.layers) for b in others]
         layers = [chosen[0][0], *(theirs for _, theirs in chosen)]
-        ours, *theirs = [_layout(model) for model in layers]
+        ours, *theirs = [Layout.of(model) for model in layers]
         if options.exclude_self:
             for b_layout in theirs:
                 check_same_neurons(ours, b_layout)
@@ -372,7 +372,3 @@ def _check_same(identities: Sequence[dict[str, Any]]) -> None:
                     f"process {rank}: was given other {key} than process 0; give all the same files"
                     " and arguments"
                 )
-
-
-def _layout(layers: Sequence[Layer]) -> Layout:
-    return Layout(tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers))

@@ -11,7 +11,7 @@ from torch import Tensor
 from univfast.accumulators import Origin, PairedCorrelation
 from univfast.all_pairs import PairOrigin
 from univfast.co_moments import Layout
-from univfast.matching import matches_by_index
+from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions
 
@@ -19,7 +19,7 @@ __all__ = ["LayerPairs"]
 
 
 class LayerPairs:
-    """A `PairedCorrelation` for each pair of layers.
+    """A `PairedCorrelation` for each pair of layers, in ``accumulators``.
 
     Args:
         a: the layers of A.
@@ -34,7 +34,7 @@ class LayerPairs:
     ) -> None:
         self._a, self._rotation, self._device = a, rotation, device
         self.pairs: Sequence[tuple[str, str]] = list(zip(a.names, b.names, strict=True))
-        self._sums = [
+        self.accumulators = [
             PairedCorrelation(
                 width,
                 draws=rotation.draws,
@@ -55,21 +55,25 @@ class LayerPairs:
         ``origin`` names them in errors.
         """
         names = Origin(origin.a, origin.b, *self.pairs[number], origin.first_token)
-        self._sums[number].update_rows(a, b, mask, names)
+        self.accumulators[number].update_rows(a, b, mask, names)
 
     @property
     def tokens(self) -> int:
         """Tokens accumulated so far. Waits for a CUDA device."""
-        return self._sums[0].tokens
+        return self.accumulators[0].tokens
+
+    def correlations(self) -> list[LayerCorrelation]:
+        """r and the rotated r of each pair. Raises what `PairedCorrelation.correlations` does."""
+        return [
+            replace(sums.correlations(), match_layer=name)
+            for sums, (_, name) in zip(self.accumulators, self.pairs, strict=True)
+        ]
 
     def result(
         self, models: tuple[str, str], threshold: float, seconds: float | None = None
     ) -> CorrelationResult:
         """The result so far. Raises what `PairedCorrelation.correlations` does."""
-        found = [
-            replace(sums.correlations(), match_layer=name)
-            for sums, (_, name) in zip(self._sums, self.pairs, strict=True)
-        ]
+        found = self.correlations()
         return make_result(
             self._a,
             found[0].tokens,

@@ -20,7 +20,7 @@ from univfast.co_moments import Layout
 from univfast.devices import as_device, of_inputs
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
-from univfast.inputs import Layer, all_layers, match_layers, open_activations, open_mask
+from univfast.inputs import all_layers, match_layers, open_activations, open_mask
 from univfast.layer_pairs import LayerPairs
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
@@ -251,17 +251,13 @@ class _Stream:
         )
         if self._settings.match != "index":
             layers_a, layers_b = all_layers(a, b, None)
-            return (_layout(layers_a), _layout(layers_b)), torch.Size(layers_a[0].shape[:-1])
+            return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
         other_names = {*a.layers} != {*b.layers} and len(a.layers) == len(b.layers)
         if self._settings.in_order and other_names:
             b = replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
         pairs = match_layers(a, b, None)
-        layouts = _layout([one for one, _ in pairs]), _layout([other for _, other in pairs])
+        layouts = Layout.of([one for one, _ in pairs]), Layout.of([other for _, other in pairs])
         return layouts, torch.Size(pairs[0][0].shape[:-1])
-
-
-def _layout(layers: Sequence[Layer]) -> Layout:
-    return Layout(tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from univfast.accumulators import Origin, PairedCorrelation
+from univfast.accumulators import PairedCorrelation
 from univfast.all_pairs import AllPairsCorrelation, PairOrigin
-from univfast.co_moments import CoMoments, chunk_tokens
+from univfast.co_moments import CoMoments, Layout, chunk_tokens
 from univfast.devices import on_cuda
 from univfast.inputs import Activations, Layer
+from univfast.layer_pairs import LayerPairs
 from univfast.matching import LayerCorrelation
 from univfast.rotations import RotationOptions
 from univfast.searches import PairOptions
@@ -79,23 +80,16 @@ class IndexPass:
         setup: Setup,
     ) -> None:
         self._names = [model.name for model in models]
+        # Of each layer of A: it, and its partner in each other model.
         self._rows = [
             [ours, *(found[i][1] for found in pairs)] for i, (ours, _) in enumerate(pairs[0])
         ]
+        ours = Layout.of([x for x, _ in pairs[0]])
         self._sums = [
-            [
-                PairedCorrelation(
-                    ours.neurons,
-                    draws=rotation.draws,
-                    rotation=rotation.kind,
-                    seed=rotation.seed,
-                    layer=ours.name,
-                    device=setup.device,
-                    threads=setup.threads,
-                )
-                for _ in theirs
-            ]
-            for ours, *theirs in self._rows
+            LayerPairs(
+                ours, Layout.of([x for _, x in found]), rotation, setup.device, setup.threads
+            )
+            for found in pairs
         ]
         self._uploads = Uploads(setup.device) if on_cuda(setup.device) else None
         widest = max(x.neurons * x.dtype.itemsize for layers in self._rows for x in layers)
@@ -111,10 +105,9 @@ class IndexPass:
             here = None if keep is None else keep[slice(*part)]
             if self._uploads is not None:
                 *rows, here = self._brought(self._uploads, rows, here)
-            ours, *theirs = rows
-            for j, (sums, b) in enumerate(zip(self._sums[i], theirs, strict=True), start=1):
-                names = (self._names[0], self._names[j], layers[0].name, layers[j].name)
-                sums.update_rows(ours, b, here, Origin(*names, part[0]))
+            a, *others = rows
+            for sums, name, b in zip(self._sums, self._names[1:], others, strict=True):
+                sums.update_rows(i, a, b, here, PairOrigin(self._names[0], name, part[0]))
             for layer in layers:
                 layer.release(*part)
 
@@ -123,18 +116,20 @@ class IndexPass:
         brought = uploads.bring(rows if keep is None else [*rows, keep])
         return [*brought, None] if keep is None else list(brought)
 
+    @property
+    def _accumulators(self) -> list[PairedCorrelation]:
+        return [sums for layers in self._sums for sums in layers.accumulators]
+
     def states(self) -> list[dict[str, Any]]:
-        return [sums.state_dict() for layer in self._sums for sums in layer]
+        return [sums.state_dict() for sums in self._accumulators]
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
-        all_sums = [sums for layer in self._sums for sums in layer]
-        for sums, state in zip(all_sums, states, strict=True):
+        for sums, state in zip(self._accumulators, states, strict=True):
             sums.load_state_dict(state)
 
     def reduce(self) -> None:
-        for layer in self._sums:
-            for sums in layer:
-                sums.reduce()
+        for sums in self._accumulators:
+            sums.reduce()
 
     def correlations(self) -> list[list[LayerCorrelation]]:
         """Of each other model, r of each layer, in the order of A.
@@ -142,14 +137,7 @@ class IndexPass:
         Raises:
             InputError: a CUDA device found a NaN or infinity.
         """
-        others = range(1, len(self._names))
-        return [
-            [
-                replace(sums[other - 1].correlations(), match_layer=layers[other].name)
-                for sums, layers in zip(self._sums, self._rows, strict=True)
-            ]
-            for other in others
-        ]
+        return [layers.correlations() for layers in self._sums]
 
 
 @dataclass(frozen=True)
