@@ -648,7 +648,10 @@ def test_safetensors_headers(tmp_path: Path, entry: object) -> None:
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", tmp_path / "none.pt", "no such file", "check the path")
-    refused(tmp_path, tmp_path, "is a directory", "one file")
+    refused(tmp_path, tmp_path, "no activations", ".safetensors")
+    with pytest.raises(InputError) as error:
+        open_mask(tmp_path, (3,))
+    assert_one_line(error, tmp_path, "is a directory", "one file")
     refused(f"{tmp_path}/a\0b", "null")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
