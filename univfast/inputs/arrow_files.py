@@ -189,7 +189,7 @@ def _place(
     size = dtype.itemsize
     buffer = values.buffers()[1]
     offset = buffer.address - mapped.address + values.offset * size
-    if not 0 <= offset <= len(mapped.bytes) - prod(shape) * size:
+    if shape[1] and not 0 <= offset <= len(mapped.bytes) - prod(shape) * size:
         raise InputError(
             f"{where} is compressed, so that it cannot be read in place; save the dataset again, "
             "with save_to_disk"
