@@ -75,6 +75,7 @@ def read_dataset(
         with reading(file):
             mapped = files.map(file)
             for batch in pa.ipc.open_stream(pa.py_buffer(mapped.bytes)):
+                batch.validate()  # or lengths that point out of the file would be followed
                 arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
                 for name in [name for name in arrays if name not in unusable]:
                     try:
