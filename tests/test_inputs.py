@@ -427,6 +427,39 @@ def test_dlpack_and_dicts() -> None:
     assert_holds(only(Foreign(tensor)), tensor)
 
 
+def test_dlpack_of_the_newer_signature() -> None:
+    """As of JAX and NumPy 2: with keywords for the version, the device and a copy; read-only."""
+    asked: list[dict[str, Any]] = []
+
+    class Frozen:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+        def __dlpack__(
+            self,
+            *,
+            stream: Any = None,
+            max_version: tuple[int, int] | None = None,
+            dl_device: tuple[Any, int] | None = None,
+            copy: bool | None = None,
+        ) -> object:
+            asked.append({"max_version": max_version, "copy": copy})
+            return self.array.__dlpack__(
+                stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+            )
+
+        def __dlpack_device__(self) -> tuple[Any, int]:
+            return self.array.__dlpack_device__()
+
+    array = random(5, 4, 3).numpy()
+    array.flags.writeable = False  # which capsules of version 1.0 or newer alone can say
+    for part in (array, array[:, ::2], array.transpose(1, 0, 2)):
+        assert_holds(only(Frozen(part)), torch.from_numpy(part.copy()))
+    assert only(Frozen(array)).read(0, 1).data_ptr() == array.ctypes.data
+    assert_holds(only(Frozen(random(5, 3, dtype=torch.bfloat16))), random(5, 3).bfloat16())
+    assert all(found["max_version"] >= (1, 0) and not found["copy"] for found in asked)
+
+
 def test_read_refuses_tokens_that_are_not_there() -> None:
     layer = only(random(5, 3))
     assert layer.read(5, 5).shape == (0, 3)
@@ -648,7 +681,10 @@ def test_safetensors_headers(tmp_path: Path, entry: object) -> None:
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", tmp_path / "none.pt", "no such file", "check the path")
-    refused(tmp_path, tmp_path, "is a directory", "one file")
+    refused(tmp_path, tmp_path, "no activations", ".safetensors")
+    with pytest.raises(InputError) as error:
+        open_mask(tmp_path, (3,))
+    assert_one_line(error, tmp_path, "is a directory", "one file")
     refused(f"{tmp_path}/a\0b", "null")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")

@@ -1,7 +1,11 @@
 """From whatever holds activations to layers that are read slice by slice.
 
 =====================  =====================================================================
-``activations``        the two types that callers see, and ``open_activations``
+``activations``        ``open_activations``: from a tensor, an array, a dict or a path
+``layers``             the two types that callers see, and the layer that is one array
+``directories``        which files of a directory are which layer
+``shards``             the layer that lies in many files, few of them open at a time
+``arrow_files``        a Hugging Face dataset's columns as such layers
 ``matching``           which layer of one model is compared with which of the other
 ``masks``              which tokens count
 ``arrays``             one batch as an argument of Python
@@ -12,7 +16,8 @@
 =====================  =====================================================================
 """
 
-from univfast.inputs.activations import Activations, Layer, open_activations
+from univfast.inputs.activations import open_activations
+from univfast.inputs.layers import Activations, Layer
 from univfast.inputs.masks import open_mask
 from univfast.inputs.matching import all_layers, match_layers
 

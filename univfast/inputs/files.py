@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from univfast.errors import InputError
@@ -14,7 +16,7 @@ from univfast.inputs.safetensors_files import read_safetensors
 from univfast.inputs.stored import Stored
 from univfast.inputs.torch_files import read_torch
 
-__all__ = ["read_file"]
+__all__ = ["read_file", "reading", "reason"]
 
 _KINDS = ".pt, .npy, .npz or .safetensors"
 
@@ -25,16 +27,23 @@ def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
     The kind is told by content, so any file name will do. Where the file is a checkpoint of
     ``univfast train`` (``is_checkpoint``), the dict that was saved. Raises InputError.
     """
+    with reading(path):
+        return _read(path, lone)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Makes an InputError, of one line, of whatever goes wrong while the file is read."""
     _check_file(path)
     try:
         with warnings.catch_warnings():
             # Readers warn of old headers, protocols and TorchScript: what matters is an error.
             warnings.simplefilter("ignore")
-            return _read(path, lone)
+            yield
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}; check the file") from error
+        raise InputError(f"{path}: {reason(error)}; check the file") from error
     except MemoryError as error:
         raise InputError(
             f"{path}: does not fit into memory; save it uncompressed, so that it can be mapped"
@@ -48,7 +57,7 @@ def _check_file(path: str) -> None:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {_reason(error)}; check the path") from error
+        raise InputError(f"{path}: {reason(error)}; check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path}: is a directory; give one file ({_KINDS})")
     if not stat.S_ISREG(status.st_mode):
@@ -57,7 +66,8 @@ def _check_file(path: str) -> None:
         raise InputError(f"{path}: is empty; write it again")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What the system says of an error, to stand in a line of ours."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text[:1].lower() + text[1:]
 

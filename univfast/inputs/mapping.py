@@ -26,14 +26,14 @@ class MappedFile:
     Such a mapping counts against no commit limit, so a file may be larger than memory and swap
     (a private writable one, which ``torch.load(mmap=True)`` makes, may not), and its pages are
     always clean, so giving them back can lose nothing. Writing to an array in it is a
-    segmentation fault.
+    segmentation fault. ``bytes`` are the file's, ``address`` that of the first.
     """
 
     def __init__(self, path: str) -> None:
         with open(path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
-        self._address = self.bytes.ctypes.data
+        self.address: int = self.bytes.ctypes.data
 
     def array(
         self,
@@ -65,8 +65,8 @@ class MappedFile:
         self._advise("MADV_DONTNEED", low, high)
 
     def _advise(self, advice: str, low: int, high: int) -> None:
-        start = max(low - self._address, 0) // _BLOCK * _BLOCK
-        stop = min(-(-(high - self._address) // _BLOCK) * _BLOCK, len(self.bytes))
+        start = max(low - self.address, 0) // _BLOCK * _BLOCK
+        stop = min(-(-(high - self.address) // _BLOCK) * _BLOCK, len(self.bytes))
         if start < stop and hasattr(mmap, advice):
             self._map.madvise(getattr(mmap, advice), start, stop - start)
 

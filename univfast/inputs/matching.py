@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 
 from univfast.errors import InputError
-from univfast.inputs.activations import LONE_LAYER, Activations, Layer
 from univfast.inputs.arrays import same_order
+from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 
 __all__ = ["all_layers", "match_layers"]
 

@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 from univfast.errors import InputError
 from univfast.inputs.mapping import MappedFile
 
-__all__ = ["Stored", "from_bits", "from_memory", "from_numpy"]
+__all__ = ["Place", "Stored", "from_bits", "from_memory", "from_numpy"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,40 @@ class Stored:
     def tensor(self) -> torch.Tensor:
         """All of it, in place where that is possible."""
         return self.data if isinstance(self.data, torch.Tensor) else self.copy_rows(self.data)
+
+    def place(self) -> Place | None:
+        """Where it lies in its file; None for an array in memory."""
+        if self.mapped is None:
+            return None
+        data = self.data
+        if isinstance(data, torch.Tensor):
+            size = data.element_size()
+            address, values = data.data_ptr(), f"i{size}" if size <= 8 else "c16"
+            strides = tuple(stride * size for stride in data.stride())
+        else:
+            address, values, strides = data.ctypes.data, data.dtype.str, data.strides
+        return Place(tuple(data.shape), self.dtype, address - self.mapped.address, strides, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an array lies in a file, to find it again when the file is mapped anew.
+
+    ``offset`` and ``strides`` are in bytes; ``values`` is NumPy's name for a type of the same bits.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    strides: tuple[int, ...]
+    values: str
+
+    def map(self, mapped: MappedFile) -> Stored:
+        """The array in place. Raises ValueError where it would reach beyond the file."""
+        span = (self.offset, len(mapped.bytes))
+        return from_bits(
+            mapped.array(self.shape, self.values, span, self.strides), self.dtype, mapped
+        )
 
 
 def from_numpy(array: NDArray[Any], where: str, mapped: MappedFile | None = None) -> Stored:

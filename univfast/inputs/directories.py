@@ -1,0 +1,266 @@
+"""Directories of files: which files are activations, of which layers, and in which order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from univfast.errors import InputError
+from univfast.formats import is_checkpoint
+from univfast.inputs.arrow_files import is_dataset, read_dataset
+from univfast.inputs.files import read_file
+from univfast.inputs.layers import LONE_LAYER, Activations, collect
+from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
+
+__all__ = ["open_directory"]
+
+_SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".safetensors")
+
+_OF = r"(\d+)(?:[-_]of[-_](\d+))?"
+_UNNAMED = re.compile(rf"(?:shard|part|chunk|batch|acts|activations)?{_OF}", re.IGNORECASE)
+_NUMBERED = re.compile(rf"(.+?)[-_]{_OF}", re.IGNORECASE)
+# What a number behind it counts is layers, not shards.
+_COUNTED = re.compile(r"(?:.*[-_.])?(?:layer|block)s?", re.IGNORECASE)
+
+
+class _Lone(str):
+    """The name given to an array that is all of its file: its type tells it from those in files."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a file's name says: shard ``number``, of ``count``, of ``layer``; or all of it."""
+
+    file: str
+    layer: str
+    number: int | None = None
+    count: int | None = None
+
+
+def open_directory(path: str) -> Activations:
+    """The activations in a directory of ``.pt``, ``.pth``, ``.npy``, ``.npz``, ``.safetensors``.
+
+    Other files and hidden ones are ignored. Files follow each other in natural order (2 before 10)
+    and are joined along the first axis:
+
+    - A layer that files hold by name (a dict in ``.pt``, ``.npz``, ``.safetensors``) continues over
+      all files that hold it: so each file may hold all layers, or one.
+    - A file that holds a lone array (``.npy``, a tensor in ``.pt``) is shard N of LAYER if its name
+      is LAYER-N or LAYER_N (``mlp.0-00003.npy``, ``acts-00001-of-00008.npy``), but all of a layer
+      where that would be the N-th layer or block (``layer_3.npy``). A number alone, or behind
+      shard, part, chunk, batch, acts or activations, is a shard of a layer without a name. Any
+      other file is all of the layer that it is named after. If there is one such layer in all, it
+      is called ``activations``, as a lone array in a file is.
+    - If there are no such files, each directory in it is a layer, whose files are its shards.
+    - The columns of a Hugging Face dataset, as ``save_to_disk`` writes it: see ``read_dataset``.
+
+    Only headers are read here. Shards of a layer need one width and dtype, their numbers no gap.
+
+    Raises:
+        InputError: names the file or directory, what is wrong with it and what to do.
+    """
+    _check_kind(path)
+    opened = OpenFiles()
+    unusable: dict[str, InputError] = {}
+    if is_dataset(path):
+        shards, unusable = read_dataset(path, opened)
+    elif files := _files(path):
+        shards = _read_layers(path, files, opened)
+    else:
+        folders = sorted(filter(os.path.isdir, _visible(path)), key=_natural)
+        shards = {
+            os.path.basename(folder): _read_folder(folder, files, opened)
+            for folder in folders
+            if (files := _files(folder))
+        }
+        if not shards:
+            raise InputError(
+                f"{path}: no activations in this directory: looked for {', '.join(_SUFFIXES)} "
+                "files, in it or in directories in it; check the path"
+            )
+    return collect(
+        path, shards, lambda layer, parts: ShardedLayer(layer, parts, opened), unusable=unusable
+    )
+
+
+def _check_kind(path: str) -> None:
+    """Refuses a directory that says of itself that it is something else, or not yet whole."""
+    if "model_type" in _json(path, "config.json"):
+        raise InputError(
+            f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
+            "modules to watch, with --text FILE and --hooks GLOB"
+        )
+    capture = _json(path, "capture.json")
+    if capture.get("format") == "univfast-capture":
+        found = sum(file.endswith(".safetensors") for file in _files(path))
+        if found < capture.get("shards", 0):
+            raise InputError(
+                f"{path}: the capture is incomplete, {found} of {capture['shards']} shards are "
+                "there; run the same `univfast capture` command again"
+            )
+
+
+def _json(path: str, file: str) -> Mapping[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        with open(os.path.join(path, file), encoding="utf-8") as text:
+            content = json.load(text)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _visible(path: str) -> list[str]:
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be listed ({error.strerror}); check its permissions"
+        ) from error
+    return [os.path.join(path, name) for name in names if not name.startswith(".")]
+
+
+def _files(path: str) -> list[str]:
+    """The files of activations in a directory, in natural order."""
+    wanted = (file for file in _visible(path) if file.endswith(_SUFFIXES))
+    return sorted((file for file in wanted if not os.path.isdir(file)), key=_natural)
+
+
+def _natural(path: str) -> tuple[list[str | int], str]:
+    """Sorts by name, with the numbers in it as numbers."""
+    name = os.path.basename(path)
+    # Text and numbers take turns in what split returns, so only like is compared with like.
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+
+
+def _parse(file: str) -> _Name:
+    stem = os.path.splitext(os.path.basename(file))[0]
+    if found := _UNNAMED.fullmatch(stem):
+        number, count = found.groups()
+        layer = LONE_LAYER
+    elif found := _NUMBERED.fullmatch(stem):
+        layer, number, count = found.groups()
+        if count is None and _COUNTED.fullmatch(layer):
+            return _Name(file, stem)
+    else:
+        return _Name(file, stem)
+    return _Name(file, layer, int(number), None if count is None else int(count))
+
+
+def _read_layers(path: str, files: list[str], opened: OpenFiles) -> dict[str, list[Shard]]:
+    names = {file: _parse(file) for file in files}
+    _check_counts(path, names.values())
+    shards: defaultdict[str, list[Shard]] = defaultdict(list)
+    lone: set[str] = set()
+    for file, name in names.items():
+        for layer, shard in _read(file, _Lone(name.layer), opened).items():
+            shards[str(layer)].append(shard)
+            if isinstance(layer, _Lone):
+                lone.add(str(layer))
+    for layer, parts in shards.items():
+        _check_numbers(layer, [names[shard.path] for shard in parts], layer in lone)
+    if len(lone) == len(shards) == 1:
+        return {LONE_LAYER: shards[lone.pop()]}
+    return dict(shards)
+
+
+def _read_folder(folder: str, files: list[str], opened: OpenFiles) -> list[Shard]:
+    """The shards of the layer that a directory holds."""
+    names = [_parse(file) for file in files]
+    _check_counts(folder, names)
+    layer = _Lone(os.path.basename(folder))
+    shards: list[Shard] = []
+    for file in files:
+        found = _read(file, layer, opened)
+        if not found or not all(isinstance(name, _Lone) for name in found):
+            raise InputError(
+                f"{file}: holds no lone array, but its directory stands for one layer; save the "
+                f"array alone, or give {folder}"
+            )
+        shards += found.values()
+    _check_numbers(layer, names, lone=False)
+    return shards
+
+
+def _read(file: str, lone: _Lone, opened: OpenFiles) -> dict[str, Shard]:
+    """The arrays of a file by layer; a lone array by the key ``lone`` itself."""
+    opened.note(file)
+    content = read_file(file, lone)
+    if is_checkpoint(content):
+        raise InputError(
+            f"{file}: is a checkpoint of `univfast train`, which is no shard of activations; give "
+            "the checkpoint itself, or move it elsewhere"
+        )
+    shards = {}
+    for layer, array in content.items():
+        place = array.place()
+        if place is None:
+            raise InputError(
+                f"{file}: layer {layer!r} is compressed or in an old format, so that it cannot be "
+                "read in slices; save shards with numpy.savez or torch.save"
+            )
+        shards[layer] = Shard(file, place)
+    return shards
+
+
+def _check_counts(path: str, names: Iterable[_Name]) -> None:
+    """Refuses a set of files ``-of-N`` that are not 1 to N, or 0 to N - 1."""
+    sets: defaultdict[str, list[_Name]] = defaultdict(list)
+    for name in names:
+        if name.count is not None:
+            sets[name.layer].append(name)
+    for found in sets.values():
+        first, count = found[0], found[0].count or 0
+        for name in found:
+            if name.count != count:
+                raise InputError(
+                    f"{first.file} and {name.file}: are of {count} and of {name.count} shards; "
+                    "keep those of one set in the directory"
+                )
+        numbers = {name.number for name in found}
+        start = 0 if 0 in numbers else 1
+        missing = (n for n in range(start, start + count) if n not in numbers)
+        if (number := next(missing, None)) is not None:
+            raise InputError(
+                f"{path}: {len(numbers)} of {count} shards like "
+                f"{os.path.basename(first.file)!r} are there, number {number} is missing; "
+                "complete them"
+            )
+
+
+def _check_numbers(layer: str, names: list[_Name], lone: bool) -> None:
+    """Refuses shards of a layer with a number twice, or with one missing in between.
+
+    ``lone``: the files' names say which layer it is, so that all of it and a shard of it clash.
+    """
+    seen: dict[tuple[str, int], str] = {}
+    before: dict[str, int] = {}
+    for name in names:
+        file, group, number = name.file, name.layer, name.number
+        if number is None:
+            if lone and len(names) > 1:
+                other = next(other.file for other in names if other is not name)
+                raise InputError(
+                    f"{file} and {other}: are both layer {layer!r}, but the first has no number; "
+                    "keep one, or number both as shards"
+                )
+            continue
+        if (group, number) in seen:
+            raise InputError(
+                f"{seen[group, number]} and {file}: are both shard {number} of layer {layer!r}; "
+                "keep one"
+            )
+        seen[group, number] = file
+        if number != (due := before.get(group, number - 1) + 1):
+            raise InputError(
+                f"{file}: shard {due} of layer {layer!r} is missing before it; complete the "
+                "shards, or number them alike and without a gap"
+            )
+        before[group] = number

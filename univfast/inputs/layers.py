@@ -1,0 +1,226 @@
+"""What callers see of activations: layers that are read slice by slice, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from univfast.errors import InputError
+from univfast.inputs.arrays import check_dtype
+from univfast.inputs.stored import Stored
+
+__all__ = [
+    "LONE_LAYER",
+    "Activations",
+    "Layer",
+    "StoredLayer",
+    "check_layer",
+    "collect",
+    "fingerprint",
+]
+
+T = TypeVar("T")
+
+LONE_LAYER = "activations"
+# Tokens that tell one set of activations from another: first, last and some between.
+_SAMPLES = 16
+
+
+class Layer(Protocol):
+    """One layer's activations ``[..., neurons]``, seen as ``[tokens, neurons]``.
+
+    Attributes: ``name``; ``tokens`` and ``neurons``, both at least 1; ``dtype``; ``shape``, that
+    of the array as it was found; ``device``, where they are.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def neurons(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Tokens ``start`` to ``stop``, ``[stop - start, neurons]``, neurons with stride 1.
+
+        In place wherever the layout permits, else a copy of this slice alone. Never write to it:
+        it may be the user's own memory, or a file that is mapped read-only.
+        """
+
+    def prepare(self, start: int, stop: int) -> None:
+        """These tokens will be read next: begin to bring them, without waiting."""
+
+    def release(self, start: int, stop: int) -> None:
+        """The caller is done with these tokens: give back what memory they take.
+
+        They can be read again, and slices of files read before stay valid.
+        """
+
+    def fingerprint(self) -> bytes:
+        """Tells these activations from others: a digest of name, shape, dtype and some values."""
+
+
+class StoredLayer:
+    """A `Layer` of an array in memory, or in place in a mapped file."""
+
+    def __init__(self, name: str, stored: Stored, source: str) -> None:
+        """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
+        self.name = name
+        self.dtype = stored.dtype
+        self.shape = tuple(stored.data.shape)
+        check_layer(name, self.dtype, self.shape, source)
+        self.neurons = self.shape[-1]
+        self.tokens = math.prod(self.shape[:-1])
+        self._stored = stored
+        self._data = _flat(stored.data)  # [tokens, neurons] where the strides allow it
+
+    @property
+    def device(self) -> torch.device:
+        """Where the activations are."""
+        return self._data.device if isinstance(self._data, torch.Tensor) else torch.device("cpu")
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        if not 0 <= start <= stop <= self.tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
+        rows = self._rows(start, stop)
+        if not isinstance(rows, torch.Tensor):
+            return self._stored.copy_rows(rows)
+        if rows.stride(1) != 1 and self.neurons == 1:
+            rows = rows.as_strided((stop - start, 1), (rows.stride(0), 1))
+        rows = rows.resolve_neg()
+        return rows if rows.stride(1) == 1 else rows.contiguous()
+
+    def prepare(self, start: int, stop: int) -> None:
+        mapped = self._stored.mapped
+        if mapped is not None and start < stop:
+            mapped.prepare(*self._addresses(start, stop))
+
+    def release(self, start: int, stop: int) -> None:
+        mapped = self._stored.mapped
+        if mapped is not None and start < stop:
+            mapped.release(*self._addresses(start, stop))
+
+    def fingerprint(self) -> bytes:
+        return fingerprint(self)
+
+    def _rows(self, start: int, stop: int) -> torch.Tensor | NDArray[Any]:
+        data, leading = self._data, self._data.shape[:-1]
+        if len(leading) == 1:
+            return data[start:stop]
+        if isinstance(data, torch.Tensor):
+            tokens = torch.arange(start, stop, device=data.device)
+            return data[torch.unravel_index(tokens, leading)]
+        return data[np.unravel_index(np.arange(start, stop), leading)]
+
+    def _addresses(self, start: int, stop: int) -> tuple[int, int]:
+        """First and last byte address + 1 of these tokens, or a little around them."""
+        inner = math.prod(self._data.shape[1:-1])
+        part = self._data[start // inner : (stop - 1) // inner + 1]
+        if isinstance(part, torch.Tensor):
+            low, size = part.data_ptr(), part.element_size()
+            strides = [stride * size for stride in part.stride()]
+        else:
+            low, size, strides = part.ctypes.data, part.itemsize, list(part.strides)
+        last = sum((n - 1) * stride for n, stride in zip(part.shape, strides, strict=True))
+        return low, low + last + size  # a file's strides are never negative
+
+
+def fingerprint(layer: Layer) -> bytes:
+    """What `Layer.fingerprint` is: of layers that can be read anywhere."""
+    digest = hashlib.sha256(repr((layer.name, layer.shape, str(layer.dtype))).encode())
+    for i in range(_SAMPLES):
+        token = i * (layer.tokens - 1) // (_SAMPLES - 1)
+        values = layer.read(token, token + 1).cpu().contiguous().view(torch.uint8)
+        digest.update(values.numpy().tobytes())
+        layer.release(token, token + 1)
+    return digest.digest()
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The activations of one model, by layer name.
+
+    Attributes:
+        name: the file as the user named it, or the argument.
+        layers: at least one.
+        test_set: names the test set that a checkpoint's activations were captured on; None for all
+            other sources.
+        unusable: arrays beside the layers that cannot be activations (token numbers, say), with the
+            reason.
+        window: slices to read begin at multiples of so many tokens.
+        most: tokens to read at a time, at most; None where only memory bounds them.
+    """
+
+    name: str
+    layers: dict[str, Layer]
+    test_set: str | None = None
+    unusable: dict[str, InputError] = field(default_factory=dict)
+    window: int = 1
+    most: int | None = None
+
+
+def collect(
+    name: str,
+    found: Mapping[str, T],
+    make: Callable[[str, T], Layer],
+    test_set: str | None = None,
+    unusable: Mapping[str, InputError] | None = None,
+) -> Activations:
+    """The activations ``name`` of whatever ``make`` makes a layer of.
+
+    What it refuses with an InputError joins ``unusable``. Raises the first of these errors where no
+    layer is left.
+    """
+    layers: dict[str, Layer] = {}
+    refused = dict(unusable or {})
+    for layer, content in found.items():
+        try:
+            layers[layer] = make(layer, content)
+        except InputError as error:  # noqa: PERF203
+            refused[layer] = error
+    if not layers:
+        if refused:
+            raise next(iter(refused.values()))
+        raise InputError(f"{name}: holds no layers; give at least one")
+    return Activations(name, layers, test_set, refused)
+
+
+def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: str) -> None:
+    """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
+    where = f"{source}: layer {name!r}"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} has a name that is not Unicode; rename it") from None
+    check_dtype(dtype, where)
+    if len(shape) < 2:
+        raise InputError(
+            f"{where} has shape {list(shape)}; expected [..., neurons] with at least 2 axes"
+        )
+    if shape[-1] == 0:
+        raise InputError(f"{where} has shape {list(shape)}, so no neurons; give at least one")
+    if 0 in shape:
+        raise InputError(f"{where} has shape {list(shape)}, so no tokens; give at least one")
+
+
+def _flat(data: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:
+    """``[tokens, neurons]`` in place, or ``data`` where its strides do not allow that."""
+    if isinstance(data, torch.Tensor):
+        try:
+            return data.view(-1, data.shape[-1])
+        except RuntimeError:
+            return data
+    return data.reshape(-1, data.shape[-1]) if data.flags.c_contiguous else data
