@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import univfast as uf
 
@@ -123,6 +124,24 @@ def test_processes_share_the_tokens(
     alone(script, *arguments, tmp_path / "one")
     out = finished(torchrun(processes, script, *arguments, tmp_path / "many"))
     assert out.count(" live neurons (") == 1  # of process 0 alone
+    check_same(tmp_path / "many", tmp_path / "one")
+
+
+def test_processes_share_directories_cut_in_other_places(
+    pair: list[Path], script: Path, tmp_path: Path
+) -> None:
+    a, b, _ = pair
+    for path, shards in ((a, 4), (b, 7)):
+        folder = path.with_suffix("")
+        folder.mkdir()
+        model = {name: layer.chunk(shards) for name, layer in torch.load(path).items()}
+        for i in range(shards):
+            shard = {name: parts[i].contiguous() for name, parts in model.items()}
+            save_file(shard, folder / f"shard-{i}.safetensors")
+    arguments = ["--match", "best", "--out"]
+    alone(script, "correlate", a, b, *arguments, tmp_path / "one")
+    folders = a.with_suffix(""), b.with_suffix("")
+    finished(torchrun(2, script, "correlate", *folders, *arguments, tmp_path / "many"))
     check_same(tmp_path / "many", tmp_path / "one")
 
 

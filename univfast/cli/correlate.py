@@ -167,9 +167,14 @@ def correlate(
     """Correlate the neurons of model A with those of model B, or of each of several models.
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
-    axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
-    checkpoint that 'univfast train' wrote, whose activations are captured on the way. With more
-    models, A is compared with each of the others, and the numbers are means over them.
+    axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; a
+    directory of such files, which follow each other in the order of the numbers in their names; a
+    Hugging Face dataset on disk; or a checkpoint that 'univfast train' wrote, whose activations are
+    captured on the way. With more models, A is compared with each of the others, and the numbers
+    are means over them.
+
+    Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
+    the tokens, and the first one writes.
     """
     from univfast.cli.processes import launched_processes
     from univfast.correlation import Options, correlate_together
