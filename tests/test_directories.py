@@ -409,8 +409,8 @@ def test_resident_memory_stays_flat(tmp_path: Path, step: int) -> None:
     peaks = [read(start) for start in range(0, 20480, step)]
     all_grew, files_grew = (max(peak[i] for peak in peaks) - before[i] for i in range(2))
     assert files_grew < step * 4096 + 16 * MIB  # the slice, and the blocks around it
-    # Its copy too, and what the allocator keeps of those before.
-    assert all_grew < 2 * step * 4096 + 32 * MIB
+    # Its copy too, and what the allocator keeps of those before: of 160 MiB, still a part.
+    assert all_grew < 2 * step * 4096 + 64 * MIB
     assert resident("RssFile") - before[1] < 8 * MIB
 
 
