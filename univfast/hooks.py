@@ -1,0 +1,273 @@
+"""Activations of live models: what the chosen modules of one forward pass gave or were given."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from univfast.errors import InputError
+
+__all__ = ["Captured", "capture"]
+
+_INPUT = ":input"
+_SHOWN = 6  # module names in an error
+
+
+class _Enough(Exception):  # noqa: N818 - it is no error
+    """Ends a forward pass in which every layer has been captured."""
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where activations are taken: a module's output, or its first input."""
+
+    layer: str
+    module: nn.Module
+    is_input: bool
+
+
+class Captured(Mapping[str, Tensor]):
+    """The activations ``[..., neurons]`` of the latest forward pass, by layer name.
+
+    Holds only the layers that a pass has reached; each pass of the whole model forgets the one
+    before. `capture` makes it.
+    """
+
+    def __init__(self, model: nn.Module, sites: Sequence[_Site]) -> None:
+        self._model, self._sites = model, sites
+        # Each with its version at the hook; None for a copy, which nothing else can change.
+        self._kept: dict[str, tuple[Tensor, int | None]] = {}
+        self._seen: set[str] = set()  # in this pass of the whole model
+        self._in_pass = False
+        self._ran_whole = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers that the hooks match, in the order of the model's modules."""
+        return tuple(site.layer for site in self._sites)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        """The activations of a layer: the model's own memory, not to be written to.
+
+        Raises:
+            KeyError: no such layer, or no forward pass has reached it.
+            InputError: the model has modified them in place since.
+        """
+        tensor, version = self._kept[layer]
+        if version is not None and tensor._version != version:
+            raise InputError(
+                f"hooks: layer {layer!r} was modified in place after it was captured, as"
+                " nn.ReLU(inplace=True) does; hook the module that does it, or make it a copy"
+            )
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return (layer for layer in self.layers if layer in self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def pop(self, layer: str) -> Tensor:
+        """The activations of a layer, no longer kept here. Raises what ``[layer]`` does."""
+        tensor = self[layer]
+        del self._kept[layer]
+        return tensor
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Runs the model, without gradients, until every layer is captured.
+
+        The first run is complete, so that a module that is called twice is found. Later ones end
+        with the last layer: the logits of a language model take more memory than all before. Where
+        several captures have hooks in the same modules, a run is heard by its own alone.
+
+        Raises:
+            InputError: a layer that the forward pass did not reach.
+        """
+        running = _running.set(self)
+        try:
+            with torch.no_grad():
+                self._model(*args, **kwargs)
+        except _Enough:
+            pass
+        finally:
+            _running.reset(running)
+            self._in_pass = False
+        for layer in self.layers:
+            if layer not in self._kept:
+                raise InputError(
+                    f"hooks: the forward pass did not reach layer {layer!r}; hook modules that the"
+                    " model calls"
+                )
+        self._ran_whole = True
+
+    def _attach(self, stack: ExitStack) -> None:
+        """Adds the hooks, which the stack removes."""
+        stack.callback(self._kept.clear)
+        model = self._model
+        stack.enter_context(model.register_forward_pre_hook(self._begin))
+        stack.enter_context(model.register_forward_hook(self._end, always_call=True))
+        for site in self._sites:
+            if site.is_input:
+                handle = site.module.register_forward_pre_hook(partial(self._take_input, site))
+            else:
+                handle = site.module.register_forward_hook(partial(self._take_output, site))
+            stack.enter_context(handle)
+
+    def _begin(self, model: nn.Module, args: object) -> None:
+        if self._listens():
+            self._kept.clear()
+            self._seen.clear()
+            self._in_pass = True
+
+    def _end(self, model: nn.Module, args: object, output: object) -> None:
+        if self._listens():
+            self._in_pass = False
+
+    def _listens(self) -> bool:
+        running = _running.get()
+        return running is None or running is self
+
+    def _take_input(self, site: _Site, module: nn.Module, args: tuple[object, ...]) -> None:
+        self._take(site, args, f"called with no tensor by position but {_described(args)}")
+
+    def _take_output(self, site: _Site, module: nn.Module, args: object, output: object) -> None:
+        self._take(site, output, f"gave no tensor but {_described(output)}")
+
+    def _take(self, site: _Site, value: object, wrong: str) -> None:
+        if not self._listens():
+            return
+        if self._in_pass and site.layer in self._seen:
+            raise InputError(
+                f"hooks: layer {site.layer!r} was called twice in one forward pass, so its"
+                " activations cannot be told apart; hook the :input of the modules after it, or"
+                " give each block a module of its own"
+            )
+        self._seen.add(site.layer)
+        tensor = _first_tensor(value)
+        if tensor is None:
+            raise InputError(f"hooks: layer {site.layer!r} {wrong}; hook another module")
+        # Tensors of inference mode have no version that would tell of a change.
+        copied = tensor.is_inference()
+        kept = tensor.detach().clone() if copied else tensor.detach()
+        self._kept[site.layer] = kept, None if copied else kept._version
+        running = _running.get() is self
+        if running and self._ran_whole and len(self._kept) == len(self._sites):
+            raise _Enough
+
+
+# The capture whose `run` this thread is in.
+_running: ContextVar[Captured | None] = ContextVar("univfast_running", default=None)
+
+
+@contextmanager
+def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
+    """Captures activations of a model in every forward pass within the block.
+
+    ``with uf.capture(model, "transformer.h.*.mlp.act") as captured: model(ids)``, and
+    ``captured["transformer.h.0.mlp.act"]`` is ``[..., neurons]``. The model is called as usual, as
+    a whole or in part. Afterwards its hooks are removed and the activations forgotten, also where
+    the block raises.
+
+    Args:
+        model: any module: plain, of Hugging Face transformers, a TransformerLens model.
+        hooks: glob patterns (``*``, which crosses dots, ``?``, ``[...]``; case matters) of names in
+            ``model.named_modules()``. A layer is a module's output, the first tensor of it where it
+            is a tuple, a list or a mapping; with ``:input`` at the end of the pattern, and of the
+            layer's name, it is the first tensor that the module is called with by position.
+
+    Yields:
+        The activations of the latest forward pass, detached and not copied (but for those of
+        inference mode, which are).
+
+    Raises:
+        InputError: a pattern that matches nothing; a module that stands under several names or is
+            called twice in a forward pass, whose activations could not be told apart; a module that
+            gives no tensor.
+        TypeError: ``model`` or ``hooks`` of another type.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    captured = Captured(model, _sites(model, _patterns(hooks)))
+    with ExitStack() as stack:
+        captured._attach(stack)
+        yield captured
+
+
+def _patterns(hooks: str | Sequence[str]) -> list[str]:
+    patterns = [hooks] if isinstance(hooks, str) else list(hooks)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"hooks: expected glob patterns, got {type(pattern).__name__}")
+    if not patterns:
+        raise InputError("hooks: got no patterns; give at least one")
+    return patterns
+
+
+def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
+    """Where the patterns match, in the order of modules; a module's input before its output."""
+    # The model itself has no name that could be matched.
+    modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
+    globs = {
+        pattern: (pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)) for pattern in patterns
+    }
+    for pattern, (glob, _) in globs.items():
+        if not any(fnmatch.fnmatchcase(name, glob) for name in modules):
+            raise InputError(f"hooks: no module matches {pattern!r}; {_nearest(glob, [*modules])}")
+    sites = [
+        _Site(name + _INPUT if is_input else name, module, is_input)
+        for name, module in modules.items()
+        for is_input in (True, False)
+        if any(fnmatch.fnmatchcase(name, g) for g, kind in globs.values() if kind is is_input)
+    ]
+    _check_own_modules(modules, sites)
+    return sites
+
+
+def _check_own_modules(modules: Mapping[str, nn.Module], sites: Sequence[_Site]) -> None:
+    names = defaultdict(list)
+    for name, module in modules.items():
+        names[id(module)].append(name)
+    for site in sites:
+        first, *others = names[id(site.module)]
+        if others:
+            raise InputError(
+                f"hooks: {first!r} and {others[0]!r} are one module, so its activations cannot be"
+                " told apart; hook the :input of the modules after it, or give each block a module"
+                " of its own"
+            )
+
+
+def _nearest(glob: str, names: list[str]) -> str:
+    """The names that have most words of the pattern."""
+    if not names:
+        return "the model has no modules within"
+    words = set(re.findall(r"\w+", glob))
+    ranked = sorted(names, key=lambda name: -sum(word in name for word in words))
+    shown = ", ".join(repr(name) for name in ranked[:_SHOWN])
+    return f"there are {shown}" + (f" and {len(names) - _SHOWN} more" if ranked[_SHOWN:] else "")
+
+
+def _first_tensor(value: object) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((x for x in value if isinstance(x, Tensor)), None)
+    return None
+
+
+def _described(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of ({', '.join(type(x).__name__ for x in value)})"
+    return f"a {type(value).__name__}"
