@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from univfast.cli.progress import progress_bar
+from univfast.cli.text_options import sources, text_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ _PATH = click.Path(path_type=str)
 Examples:
   univfast correlate a.pt b.pt --match best
   univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
-  univfast correlate base.ckpt tuned.ckpt --json > summary.json""",
+  univfast correlate base.ckpt tuned.ckpt --json > summary.json
+  univfast correlate ./base ./tuned --text corpus.txt --hooks 'transformer.h.*.mlp.act'""",
 )
 @click.argument("a", type=_PATH)
 @click.argument("b", type=_PATH, nargs=-1, required=True, metavar="B [C ...]")
@@ -85,6 +87,13 @@ Examples:
     metavar="FILE",
     help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
 )
+@text_options
+@click.option(
+    "--hooks-b",
+    multiple=True,
+    metavar="GLOB",
+    help="As --hooks, of B and all others.  [default: --hooks]",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -144,22 +153,27 @@ def correlate(
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
     axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; or a
-    checkpoint that 'univfast train' wrote, whose activations are captured on the way. With more
+    checkpoint that 'univfast train' wrote, whose activations are captured on the way; or the
+    directories of Hugging Face models, which read --text and keep no activations. With more
     models, A is compared with each of the others, and the numbers are means over them.
     """
     import univfast
-    from univfast.devices import auto_device
+    from univfast.devices import as_device, auto_device
     from univfast.files import check_directory
 
     if out is not None:
         check_directory(out)
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
-    with progress_bar("correlate", "values", quiet) as progress:
+    place = as_device(None if device == "auto" else device) or auto_device()
+    with (
+        sources((a, *b), options, place) as (first, *others),
+        progress_bar("correlate", "values", quiet) as progress,
+    ):
         result = univfast.correlate(
-            a,
-            b[0] if len(b) == 1 else b,
-            device=auto_device() if device == "auto" else device,
+            first,
+            others[0] if len(others) == 1 else others,
+            device=place,
             memory_limit=None if memory_limit is None else memory_limit * 1e9,
             progress=progress,
             **options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _TOKEN_FILES = (".npy", ".npz", ".pt", ".safetensors")
 _KINDS = "a file of tokens is .npy, .npz, .pt or .safetensors"
 # Of a text, in bytes, and of a file of tokens, in tokens: what is held beside the result.
 _BLOCK = 1 << 20
+# No tokenizer in use joins what is before with what is after it; runs of white space, some do.
+_LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,7 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
             while data := file.read(_BLOCK):
                 rest += decoder.decode(data)
                 done += len(data)
-                # Where a block has no line end: before its last word, as words begin with a space.
-                cut = rest.rfind("\n") + 1 or max(0, rest.rfind(" ")) or len(rest)
+                cut = _cut(rest)
                 yield vocabulary.encode(rest[:cut])
                 rest = rest[cut:]
             rest += decoder.decode(b"", final=True)
@@ -153,6 +155,15 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if rest:
         yield vocabulary.encode(rest)
+
+
+def _cut(text: str) -> int:
+    """Where the last block in a text ends."""
+    line_ends = [found.end() for found in _LINE_END.finditer(text)]
+    if line_ends:
+        return line_ends[-1]
+    # Or before the last word, as words begin with a space in most vocabularies.
+    return text.rfind("\n") + 1 or max(0, text.rfind(" ")) or len(text)
 
 
 def _limited(blocks: Iterator[Ids], most: int | None) -> Iterator[Ids]:
