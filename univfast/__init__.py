@@ -1,8 +1,8 @@
 """univfast: finds universal neurons, which two independently trained networks both learned.
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
-or `uf.AllPairsCorrelation` for a stream of batches, and `uf.reference` for the slow definitions
-that all are tested against.
+or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
+models that are running, and `uf.reference` for the slow definitions that all are tested against.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from univfast.all_pairs import AllPairsCorrelation
     from univfast.correlation import correlate
     from univfast.errors import InputError
+    from univfast.hooks import capture
+    from univfast.live import correlate_models
     from univfast.result import CorrelationResult
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "CorrelationResult",
     "InputError",
     "PairedCorrelation",
+    "capture",
     "correlate",
+    "correlate_models",
     "reference",
 ]
 
@@ -36,7 +40,9 @@ _HOME = {
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.accumulators",
+    "capture": "univfast.hooks",
     "correlate": "univfast.correlation",
+    "correlate_models": "univfast.live",
     "reference": "univfast.reference",
 }
 

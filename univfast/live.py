@@ -1,0 +1,345 @@
+"""`correlate_models`: two models that run side by side, whose activations no batch outlives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from univfast.accumulators import thread_count
+from univfast.all_pairs import AllPairsCorrelation, PairOrigin
+from univfast.checks import as_number, check_choice
+from univfast.chunks import PRECISIONS
+from univfast.co_moments import Layout
+from univfast.devices import as_device, of_inputs
+from univfast.errors import InputError
+from univfast.hooks import Captured, capture
+from univfast.inputs import Layer, all_layers, match_layers, open_activations, open_mask
+from univfast.layer_pairs import LayerPairs
+from univfast.result import CorrelationResult
+from univfast.rotations import RotationOptions
+from univfast.searches import ALL_PAIRS, PairOptions, Searches
+
+__all__ = ["correlate_models"]
+
+# Called with the number of batches done, and of all, where that is known.
+BatchProgress = Callable[[int, int | None], None]
+
+_MISSING = object()
+
+
+def correlate_models(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Iterable[Any],
+    *,
+    hooks: str | Sequence[str],
+    hooks_b: str | Sequence[str] | None = None,
+    match: str = "index",
+    rotation: str = "hadamard",
+    draws: int = 5,
+    seed: int = 0,
+    threshold: float = 0.5,
+    mask: Callable[[Any], object] | Iterable[object] | None = None,
+    top_k: int = 10,
+    exclude_self: bool = False,
+    reverse: bool = False,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    threads: int | None = None,
+    names: tuple[str, str] = ("a", "b"),
+    progress: BatchProgress | None = None,
+) -> CorrelationResult:
+    """Correlates the neurons of two models while they run on the same batches.
+
+    No activation outlives its batch. Both models run without gradients and in evaluation mode; the
+    mode of each of their modules is put back. After the first batch, a model runs only up to the
+    last layer that the hooks match.
+
+    Args:
+        model_a: any `torch.nn.Module`.
+        model_b: another, on any device, of any width (by index, of the same); or the same one.
+        batches: what the models take, one after another: each a tensor (``model(x)``), a mapping
+            (``model(**x)``; what tokenizers of transformers give is one), or a tuple or list
+            (``model(*x)``). Tensors are copied to the device of a model's first parameter.
+        hooks: glob patterns of module names, as `capture` takes them.
+        hooks_b: those of ``model_b``; None for the same.
+        match: ``"index"``, ``"best"`` or ``"one-to-one"``, as `correlate` has them. By index,
+            layers are paired by name; or in order, if ``hooks_b`` is given and matches as many
+            layers of other names.
+        rotation: ``"hadamard"``, ``"haar"``, ``"gaussian"`` or ``"none"``.
+        draws: rotations for the baseline; chance counts, p and q need at least two.
+        seed: of the rotations.
+        threshold: a neuron is universal if its excess is above.
+        mask: the tokens to use: a function of the batch that gives ``[...]``, of the shape of the
+            activations without their last axis, true for the tokens to use, or None for all; or
+            such masks, one a batch. None for the ``attention_mask`` of batches that are mappings,
+            which leaves padding out, and for all tokens of others.
+        top_k: partners to report of each neuron, of all if they are fewer; not by index.
+        exclude_self: leave out the neuron of the same number in the layer of the same name: for a
+            model with itself; not by index.
+        reverse: match B's neurons in A as well; not by index.
+        device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
+            activations are.
+        precision: of matrix products, as in `correlate`; not by index.
+        threads: of the CPU, at most this many, but for the models themselves; None for torch's
+            number.
+        names: what to call the models.
+        progress: called after each batch with the number of batches done and of all; None for
+            batches without a length.
+
+    Returns:
+        A row a neuron of A, and the counts.
+
+    Raises:
+        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches;
+            a NaN or infinity, named by model, layer, neuron and token, counted over all batches.
+        TypeError: an argument of a type that cannot be used.
+    """
+    start = time.perf_counter()
+    check_choice("match", match, ("index", *ALL_PAIRS))
+    check_choice("precision", precision, PRECISIONS)
+    threshold = as_number("threshold", threshold)
+    options = PairOptions(RotationOptions(rotation, draws, seed), top_k, exclude_self, reverse)
+    if match == "index" and (exclude_self or reverse):
+        raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
+    settings = _Settings(
+        match,
+        options,
+        as_device(device),
+        precision,
+        thread_count(threads),
+        _checked_names(names),
+        in_order=hooks_b is not None,
+    )
+    given = _with_masks(batches, mask)
+    total = len(batches) if isinstance(batches, Sized) else None
+    with (
+        _evaluating(model_a, model_b),
+        capture(model_a, hooks) as a,
+        capture(model_b, hooks if hooks_b is None else hooks_b) as b,
+    ):
+        stream = _Stream(a, b, settings)
+        for done, (batch, keep) in enumerate(given, start=1):
+            _run(a, model_a, batch)
+            _run(b, model_b, batch)
+            stream.add(keep)
+            if progress:
+                progress(done, total)
+        return stream.result(threshold, start)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    match: str
+    options: PairOptions
+    device: torch.device | None
+    precision: str
+    threads: int
+    models: tuple[str, str]
+    in_order: bool  # pair layers by index in order where their names differ
+
+
+class _ByIndex:
+    """Sums of pairs of layers."""
+
+    def __init__(
+        self, settings: _Settings, layouts: tuple[Layout, Layout], device: torch.device
+    ) -> None:
+        self._sums = LayerPairs(*layouts, settings.options.rotation, device, settings.threads)
+        self.result = self._sums.result
+
+    @property
+    def tokens(self) -> int:
+        return self._sums.tokens
+
+    def add(self, a: Captured, b: Captured, mask: Tensor | None, origin: PairOrigin) -> None:
+        """Adds a batch, layer by layer, and leaves no activation in ``a`` and ``b``."""
+        for number, (layer_a, layer_b) in enumerate(self._sums.pairs):
+            x, y = _rows(a.pop(layer_a)), _rows(b.pop(layer_b))
+            self._sums.update_rows(number, x, y, mask, origin)
+
+
+class _AllPairs:
+    """Co-moments of all layers of one model with all of the other."""
+
+    def __init__(
+        self, settings: _Settings, layouts: tuple[Layout, Layout], device: torch.device
+    ) -> None:
+        options, rotation = settings.options, settings.options.rotation
+        self._layouts = layouts
+        # Made before the first token, so that what it refuses is refused at once.
+        self._searches = Searches(*layouts, settings.match, options, settings.threads, device)
+        self._sums = AllPairsCorrelation(
+            *(dict(zip(layout.names, layout.widths, strict=True)) for layout in layouts),
+            top_k=options.top_k,
+            draws=rotation.draws,
+            rotation=rotation.kind,
+            seed=rotation.seed,
+            exclude_self=options.exclude_self,
+            reverse=options.reverse,
+            device=device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self._sums.tokens
+
+    def add(self, a: Captured, b: Captured, mask: Tensor | None, origin: PairOrigin) -> None:
+        """Adds a batch and leaves no activation in ``a`` and ``b``."""
+        x, y = (
+            [_rows(captured.pop(name)) for name in layout.names]
+            for captured, layout in zip((a, b), self._layouts, strict=True)
+        )
+        self._sums.update_rows(x, y, mask, origin)
+
+    def result(
+        self, models: tuple[str, str], threshold: float, seconds: float
+    ) -> CorrelationResult:
+        self._searches.add(self._sums.co_moments())
+        return self._searches.result(models, threshold, seconds)
+
+
+class _Stream:
+    """What two models gave on each batch, summed. The first batch tells names and widths."""
+
+    def __init__(self, a: Captured, b: Captured, settings: _Settings) -> None:
+        self._a, self._b, self._settings = a, b, settings
+        self._layouts: tuple[Layout, Layout] | None = None
+        self._sums: _ByIndex | _AllPairs | None = None
+        self._tokens = 0  # also those that masks leave out
+
+    def add(self, mask: object) -> None:
+        """Adds what both models have just given."""
+        layouts, shape = self._measure()
+        keep = None if mask is None else open_mask(mask, shape)
+        if self._sums is None:
+            kind = _ByIndex if self._settings.match == "index" else _AllPairs
+            device = self._settings.device or of_inputs(*self._a.values(), *self._b.values())
+            self._layouts, self._sums = layouts, kind(self._settings, layouts, device)
+        elif layouts != self._layouts:
+            raise InputError(
+                f"batches: layers were {self._layouts} on the first batch and are {layouts} on a"
+                " later one; hook modules of a fixed width"
+            )
+        self._sums.add(self._a, self._b, keep, PairOrigin(*self._settings.models, self._tokens))
+        self._tokens += shape.numel()
+
+    def result(self, threshold: float, start: float) -> CorrelationResult:
+        if self._sums is None:
+            raise InputError(
+                "batches: there are none; give at least one (an iterator can be used only once)"
+            )
+        if self._sums.tokens == 0:
+            raise InputError("mask: leaves no token; true marks the tokens to use")
+        seconds = time.perf_counter() - start
+        return self._sums.result(self._settings.models, threshold, seconds)
+
+    def _measure(self) -> tuple[tuple[Layout, Layout], torch.Size]:
+        """The layers to correlate, in order, and the shape of their tokens; all checked."""
+        a, b = (
+            open_activations(dict(captured), name)
+            for captured, name in zip((self._a, self._b), self._settings.models, strict=True)
+        )
+        if self._settings.match != "index":
+            layers_a, layers_b = all_layers(a, b, None)
+            return (_layout(layers_a), _layout(layers_b)), torch.Size(layers_a[0].shape[:-1])
+        other_names = {*a.layers} != {*b.layers} and len(a.layers) == len(b.layers)
+        if self._settings.in_order and other_names:
+            b = replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
+        pairs = match_layers(a, b, None)
+        layouts = _layout([one for one, _ in pairs]), _layout([other for _, other in pairs])
+        return layouts, torch.Size(pairs[0][0].shape[:-1])
+
+
+def _layout(layers: Sequence[Layer]) -> Layout:
+    return Layout(tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers))
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, str]:
+    if isinstance(names, str) or len(names) != 2 or not all(isinstance(x, str) for x in names):
+        raise TypeError(f"names: expected those of both models, got {names!r}")
+    return names[0], names[1]
+
+
+@contextmanager
+def _evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode that it was in."""
+    for name, model in zip(("model_a", "model_b"), models, strict=True):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{name}: expected a torch.nn.Module, got {type(model).__name__}")
+    before = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, object]]:
+    """Each batch with its mask, None for none.
+
+    Raises:
+        TypeError: a single batch in place of batches, or no masks.
+    """
+    if isinstance(batches, (Tensor, Mapping, str)) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches: expected an iterable of batches, got {type(batches).__name__}; give a list"
+            " of them"
+        )
+    if mask is None:
+        return ((batch, _attention_mask(batch)) for batch in batches)
+    if callable(mask):
+        return ((batch, mask(batch)) for batch in batches)
+    if isinstance(mask, str) or not isinstance(mask, Iterable):
+        raise TypeError(f"mask: expected a function or masks, got {type(mask).__name__}")
+    return _one_each(batches, mask)
+
+
+def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple[Any, object]]:
+    for batch, mask in zip_longest(batches, masks, fillvalue=_MISSING):
+        if batch is _MISSING or mask is _MISSING:
+            more, fewer = ("masks", "batches") if batch is _MISSING else ("batches", "masks")
+            raise InputError(f"mask: there are more {more} than {fewer}; give one mask a batch")
+        yield batch, mask
+
+
+def _attention_mask(batch: object) -> object:
+    return batch.get("attention_mask") if isinstance(batch, Mapping) else None
+
+
+def _run(captured: Captured, model: nn.Module, batch: object) -> None:
+    first = next(chain(model.parameters(), model.buffers()), None)
+    if first is not None:
+        batch = _moved(batch, first.device)
+    if isinstance(batch, Mapping):
+        captured.run(**batch)
+    elif isinstance(batch, (tuple, list)):
+        captured.run(*batch)
+    else:
+        captured.run(batch)
+
+
+def _moved(value: object, device: torch.device) -> object:
+    """A batch with its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(x, device) for key, x in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_moved(x, device) for x in value]
+    return value
