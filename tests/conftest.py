@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import ExitStack
 from types import ModuleType
 
 import pytest
@@ -60,3 +62,10 @@ def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
     """Models of Hugging Face's kind, and a text."""
     return make_directories(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Closes what a test opened."""
+    with ExitStack() as stack:
+        yield stack

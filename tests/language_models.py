@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
+from torch import Tensor
+
+import univfast as uf
+from univfast.text import CorpusOptions, TextOptions, TextRun, TokenFilters, open_run
+from univfast.text.vocabulary import load_vocabulary
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -17,6 +24,7 @@ LINES = (
     "naïve tests say little about 1,024 tokens\n",
 )
 CONTEXT = 16
+CPU = torch.device("cpu")
 GPT2_HOOKS = "transformer.h.*.mlp.act"
 LLAMA_HOOKS = "model.layers.*.mlp.down_proj:input"
 
@@ -105,15 +113,15 @@ def make_tokenizer(text: str):  # type: ignore[no-untyped-def]  # of a library w
 
 
 def reference_layers(
-    directory: Path, hooks: list[str], ids: torch.Tensor, window: int
-) -> dict[str, torch.Tensor]:
+    directory: Path, hooks: list[str], ids: Tensor, window: int
+) -> dict[str, Tensor]:
     """``[tokens, neurons]`` of modules' outputs, one window at a time, by hooks of this file."""
     import transformers
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype="auto").eval()
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in hooks}
+    rows: dict[str, list[Tensor]] = {name: [] for name in hooks}
     for name in hooks:
         module = model.get_submodule(name.removesuffix(":input"))
         if name.endswith(":input"):
@@ -124,3 +132,30 @@ def reference_layers(
         for part in ids.long().split(window):
             model(input_ids=part[None])
     return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def open_one(
+    stack: ExitStack, directory: Path, text: Path, hooks: str = GPT2_HOOKS, **options: object
+) -> TextRun:
+    """A run of one model; options of the corpus, the filters and the run, by name."""
+    kinds = (CorpusOptions, TokenFilters)
+    parts = [
+        kind(**{name: value for name, value in options.items() if name in kind.__annotations__})
+        for kind in kinds
+    ]
+    batch = options.get("batch_tokens")
+    run = open_run([str(directory)], [[hooks]], TextOptions(str(text), *parts, batch), CPU)
+    return stack.enter_context(run)
+
+
+def ids_of(directories: Directories) -> Tensor:
+    """The tokens of the text, tokenised in one piece."""
+    text = directories.text.read_text()
+    return torch.from_numpy(load_vocabulary(str(directories.gpt2), None).encode(text)).int()
+
+
+def refused(stack: ExitStack, match: str, directory: Path, text: Path, **options: object) -> None:
+    with pytest.raises(uf.InputError, match=match) as caught:
+        open_one(stack, directory, text, **options)
+    assert "\n" not in str(caught.value)
+    assert ";" in str(caught.value) or "expected" in str(caught.value)  # what to do

@@ -80,6 +80,19 @@ def test_models_of_other_kinds_are_matched_by_best(
     assert json.loads(out)["neurons"] == 128
 
 
+def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
+    directories: Directories, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pair = directories.gpt2, directories.half
+    options = on_text(directories, "--hooks-b", "transformer.h.*.mlp.c_proj:input", "--json")
+    assert run("correlate", *pair, *options) == 0
+    summary = json.loads(capfd.readouterr().out)
+    assert summary["mean_correlation"] > 0.99  # the activation, under another name
+    one = on_text(directories, "--hooks-b", "transformer.h.0.mlp.act")
+    assert run("correlate", *pair, *one) == 2
+    assert "have different layers" in error_line(capfd)
+
+
 def test_captures_correlate_as_their_models_do(
     directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,9 +326,18 @@ def test_options_that_do_not_go_together_are_refused(
         (["correlate", gpt2, gpt2], f"{gpt2}: {needs}"),
         (["correlate", gpt2, gpt2, *text[:2]], f"{gpt2}: {needs}"),
         (["correlate", gpt2, gpt2, *text[2:]], f"{gpt2}: {needs}"),
-        (["correlate", acts, acts, *text], f"{acts}: --text is for directories of Hugging Face"),
-        (["correlate", acts, acts, "--bos"], f"{acts}: --bos is for directories of Hugging Face"),
-        (["correlate", acts, acts, "--hooks-b", "x"], f"{acts}: --hooks-b is for directories of"),
+        (
+            ["correlate", acts, acts, *text],
+            f"{acts}: is no directory of a Hugging Face model, which --text",
+        ),
+        (
+            ["correlate", acts, acts, "--bos"],
+            "is no directory of a Hugging Face model, which --bos is for",
+        ),
+        (
+            ["correlate", acts, acts, "--hooks-b", "x"],
+            "is no directory of a Hugging Face model, which --hooks-b is for",
+        ),
         (["correlate", gpt2, acts, *text], f"{acts}: is no directory of a Hugging Face model, but"),
         (["correlate", gpt2, gpt2, *text, "--skip", "odd"], "skip: got 'odd', expected special"),
         (["correlate", gpt2, gpt2, *text, "--hooks-b", "odd"], "hooks: no module matches 'odd'"),

@@ -92,7 +92,8 @@ Examples:
     "--hooks-b",
     multiple=True,
     metavar="GLOB",
-    help="As --hooks, of B and all others.  [default: --hooks]",
+    help="As --hooks, of B and all others; by index, as many layers of other names are paired in"
+    " order.  [default: --hooks]",
 )
 @click.option(
     "--device",

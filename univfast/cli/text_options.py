@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from univfast.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from univfast.inputs import Activations
     from univfast.text import TextOptions
 
 __all__ = ["given", "sources", "take_text", "text_options"]
@@ -126,7 +128,8 @@ def sources(
         wrong = [*given(options), *(["--hooks-b"] if hooks_b else [])]
         if wrong:
             raise click.UsageError(
-                f"{models[0]}: {wrong[0]} is for directories of Hugging Face models; leave it out"
+                f"{models[0]}: is no directory of a Hugging Face model, which {wrong[0]} is for;"
+                " check the path, or leave the option out"
             )
         for name in _OPTIONS:
             del options[name]
@@ -142,4 +145,14 @@ def sources(
     each = [hooks, *(hooks_b or hooks for _ in models[1:])]
     with open_run(models, each, text, device) as run:
         options["mask"] = run.keep
-        yield list(run.activations)
+        first, *others = run.activations
+        if hooks_b and options["match"] == "index":
+            others = [_in_order(first, other) for other in others]
+        yield [first, *others]
+
+
+def _in_order(a: Activations, b: Activations) -> Activations:
+    """B with A's layers in order, where it has as many of other names: the user named both."""
+    if {*a.layers} == {*b.layers} or len(a.layers) != len(b.layers):
+        return b
+    return dataclasses.replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))

@@ -15,7 +15,7 @@ from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs import Activations, Layer
 from univfast.inputs.arrays import check_dtype
-from univfast.text.library import one_line
+from univfast.text.library import one_line, silent
 from univfast.text.models import LanguageModel
 from univfast.text.windows import TokenWindows
 
@@ -114,13 +114,17 @@ class _LiveModel:
     def _run(self, begin: int, end: int) -> None:
         inputs = self.windows.inputs(begin, end, self._device)
         try:
-            self._captured.run(
-                **{name: value for name, value in inputs.items() if name in self._accepted}
-            )
-        except RuntimeError as error:  # such as too little memory
+            with silent():
+                self._captured.run(
+                    **{name: value for name, value in inputs.items() if name in self._accepted}
+                )
+        except InputError:
+            raise
+        # Too little memory, or a model that reads more than tokens: images, say.
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise InputError(
-                f"{self.model.directory}: fails on {end - begin} tokens ({one_line(error)}); lower"
-                " the tokens of a forward pass (batch tokens) or the context"
+                f"{self.model.directory}: fails on {end - begin} tokens ({one_line(error)}); use a "
+                "model of text alone, or lower the tokens of a forward pass (batch tokens)"
             ) from error
 
     def _pop(self, layer: str, begin: int, end: int) -> Tensor:

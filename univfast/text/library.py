@@ -10,7 +10,7 @@ from typing import Any
 
 from univfast.errors import InputError
 
-__all__ = ["LOCAL", "one_line", "quiet_transformers"]
+__all__ = ["LOCAL", "one_line", "quiet_transformers", "silent"]
 
 # Offline, and no code that a directory brings is ever run.
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -27,18 +27,13 @@ def quiet_transformers(directory: str, remedy: str) -> Iterator[Any]:
     """
     try:
         import transformers
-        from transformers.utils import logging
     except ImportError as error:
         raise InputError(
             f"{directory}: a directory of a model needs the transformers library ({error}); "
             "pip install 'univfast[transformers]'"
         ) from error
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(_CRITICAL)
-    logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silent():
             yield transformers
     except InputError:
         raise
@@ -49,6 +44,20 @@ def quiet_transformers(directory: str, remedy: str) -> Iterator[Any]:
                 "use a model whose architecture transformers has"
             ) from error
         raise InputError(f"{directory}: cannot be loaded ({one_line(error)}); {remedy}") from error
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bars, logs or warnings while the block runs the library or a model of it."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(_CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

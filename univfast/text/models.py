@@ -76,7 +76,7 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
         )
     with quiet_transformers(directory, _REMEDY) as transformers:
         config = transformers.AutoConfig.from_pretrained(directory, **LOCAL)
-        if config.is_encoder_decoder:
+        if getattr(config, "is_encoder_decoder", False):
             raise InputError(
                 f"{directory}: is an encoder and decoder, which read two texts; "
                 "use a model of one stack"
