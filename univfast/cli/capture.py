@@ -76,9 +76,7 @@ def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     Or MODEL is a checkpoint of 'univfast train', which reads its held-out test set. --out gets a
     dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
     """
-    from univfast.text import is_model_directory
-
-    if is_model_directory(model) or os.path.isdir(model):
+    if os.path.isdir(model):
         _refuse(model, options, ("site", "data"), "a checkpoint of 'univfast train'")
         _capture_directory(model, out, quiet, options)
     else:

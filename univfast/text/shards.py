@@ -47,6 +47,7 @@ class Shards:
     """Activations as they are to be written.
 
     Attributes:
+        step: tokens of the corpus for a shard.
         spans: first token and last + 1 of each shard, in the corpus; ranges that no token of is
             kept have none.
         tokens: that are kept.
