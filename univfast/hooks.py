@@ -101,7 +101,6 @@ class Captured(Mapping[str, Tensor]):
             pass
         finally:
             _running.reset(running)
-            self._in_pass = False
         for layer in self.layers:
             if layer not in self._kept:
                 raise InputError(
