@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import ExitStack
 from types import ModuleType
 
 import pytest
 import torch
 from cuda_on_cpu.build import build_module, unavailable
 from hypothesis import settings
+from language_models import Directories, make_directories
 from torch import Tensor
 
 from univfast import co_moments, devices
@@ -53,3 +56,16 @@ def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(devices, "on_cuda", lambda where: True)
     monkeypatch.setattr(devices, "stream", lambda device: (0, 0))
     monkeypatch.setattr(co_moments, "multiply", _multiply)
+
+
+@pytest.fixture(scope="session")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
+    """Models of Hugging Face's kind, and a text."""
+    return make_directories(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Closes what a test opened."""
+    with ExitStack() as stack:
+        yield stack

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from univfast.cli.progress import progress_bar
+from univfast.cli.text_options import sources, text_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ _PATH = click.Path(path_type=str)
 Examples:
   univfast correlate a.pt b.pt --match best
   univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
-  univfast correlate base.ckpt tuned.ckpt --json > summary.json""",
+  univfast correlate base.ckpt tuned.ckpt --json > summary.json
+  univfast correlate ./base ./tuned --text corpus.txt --hooks 'transformer.h.*.mlp.act'""",
 )
 @click.argument("a", type=_PATH)
 @click.argument("b", type=_PATH, nargs=-1, required=True, metavar="B [C ...]")
@@ -84,6 +86,14 @@ Examples:
     type=_PATH,
     metavar="FILE",
     help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
+)
+@text_options
+@click.option(
+    "--hooks-b",
+    multiple=True,
+    metavar="GLOB",
+    help="As --hooks, of B and all others; by index, as many layers of other names are paired in"
+    " order.  [default: --hooks]",
 )
 @click.option(
     "--device",
@@ -168,10 +178,11 @@ def correlate(
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
     axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; a
-    directory of such files, which follow each other in the order of the numbers in their names; a
-    Hugging Face dataset on disk; or a checkpoint that 'univfast train' wrote, whose activations are
-    captured on the way. With more models, A is compared with each of the others, and the numbers
-    are means over them.
+    directory of such files, joined in natural order (LAYER-3.npy is shard 3 of LAYER); a Hugging
+    Face dataset on disk; a checkpoint that 'univfast train' wrote, whose activations are captured
+    on the way; or the directory of a Hugging Face model, which reads --text and whose activations
+    are not kept. With more models, A is compared with each of the others, and the numbers are means
+    over them.
 
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.
@@ -186,6 +197,7 @@ def correlate(
         raise click.UsageError("--columns published needs --out DIR to write to")
     with (
         launched_processes(device, timeout) as (processes, place),
+        sources((a, *b), options, place) as (first, *others),
         progress_bar("correlate", "tokens", quiet) as progress,
     ):
         settings = Options(
@@ -193,8 +205,8 @@ def correlate(
             memory_limit=None if memory_limit is None else memory_limit * 1e9,
             **options,
         )
-        models = b[0] if len(b) == 1 else b
-        result = correlate_together(processes, a, models, settings, progress)
+        rest = others[0] if len(others) == 1 else others
+        result = correlate_together(processes, first, rest, settings, progress)
     if result is None:  # process 0 has it
         return
     if out is not None:

@@ -1,8 +1,7 @@
-"""The experiment: `univfast demo`, `univfast train`, `univfast capture`."""
+"""The experiment: `univfast demo`, `univfast train`."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -10,7 +9,6 @@ import click
 
 from univfast.cli.correlate import print_result, print_side_by_side
 from univfast.cli.progress import progress_bar
-from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from univfast.experiment import Checkpoint, Half, ModelConfig, Site, TrainingOptions
     from univfast.result import CorrelationResult
 
-__all__ = ["capture", "demo", "train"]
+__all__ = ["demo", "train"]
 
 _PATH = click.Path(path_type=str)
 _data = click.option(
@@ -85,46 +83,6 @@ def train(
     )
     check_writable(out)
     save_checkpoint(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
-
-
-@click.command(short_help="Capture a model's MLP activations on held-out text.")
-@click.argument("model", type=_PATH, metavar="MODEL")
-@click.option("--out", type=_PATH, metavar="FILE", required=True, help="Where to write (.pt).")
-@click.option(
-    "--site",
-    type=click.Choice(["pre", "post"]),
-    default="pre",
-    show_default=True,
-    help="'pre': right after the first linear layer of the MLP. 'post': after the ReLU.",
-)
-@click.option(
-    "--data",
-    metavar="docs|random|FILE",
-    help="Take the test set from this text.  [default: what MODEL was trained on]",
-)
-@_quiet
-def capture(model: str, out: str, site: str, data: str | None, quiet: bool) -> None:
-    """Capture the MLP activations of MODEL on its held-out test set.
-
-    MODEL is a checkpoint of 'univfast train'. OUT gets a dict of layer name to a float32 tensor
-    [samples, sequence, neurons], which 'univfast correlate' reads.
-    """
-    import dataclasses
-
-    from univfast.experiment import capture_mlp, load_checkpoint, test_set_name
-    from univfast.files import check_writable, save_tensors
-
-    checkpoint = load_checkpoint(model)
-    if data is not None:
-        checkpoint = dataclasses.replace(checkpoint, data=data)
-    check_writable(out)
-    if os.path.exists(out) and os.path.samefile(model, out):
-        raise InputError(f"{out}: is the model itself; name another --out file")
-    activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
-    save_tensors(out, activations)
-    if not quiet:
-        shape = list(next(iter(activations.values())).shape)
-        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(checkpoint)}")
 
 
 @click.command(short_help="Run the whole experiment, end to end. Start here.")

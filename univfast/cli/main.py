@@ -8,8 +8,9 @@ import click
 
 from univfast import __version__
 from univfast.cli.bench import bench
+from univfast.cli.capture import capture
 from univfast.cli.correlate import correlate, report
-from univfast.cli.experiment import capture, demo, train
+from univfast.cli.experiment import demo, train
 from univfast.cli.info import info
 from univfast.errors import InputError
 

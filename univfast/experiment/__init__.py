@@ -1,6 +1,13 @@
 """The experiment: train tiny transformers, capture their MLPs' activations."""
 
-from univfast.experiment.capture import SITES, Site, capture_mlp, record_mlp, test_set_name
+from univfast.experiment.capture import (
+    SITES,
+    Site,
+    capture_layers,
+    capture_mlp,
+    record_mlp,
+    test_set_name,
+)
 from univfast.experiment.checkpoints import (
     Checkpoint,
     from_dict,
@@ -23,6 +30,7 @@ __all__ = [
     "Site",
     "TinyTransformer",
     "TrainingOptions",
+    "capture_layers",
     "capture_mlp",
     "default_half",
     "from_dict",

@@ -1,19 +1,20 @@
-"""Capture of the MLP activations on the test set."""
+"""Capture of activations on the test set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.experiment.checkpoints import Checkpoint
 from univfast.experiment.data import load_corpus
 from univfast.experiment.model import TinyTransformer
+from univfast.hooks import capture
 
-__all__ = ["SITES", "Site", "capture_mlp", "record_mlp", "test_set_name"]
+__all__ = ["SITES", "Site", "capture_layers", "capture_mlp", "record_mlp", "test_set_name"]
 
 Site = Literal["pre", "post"]
 SITES: tuple[Site, ...] = ("pre", "post")
@@ -51,6 +52,23 @@ def test_set_name(checkpoint: Checkpoint) -> str:
     return f"{name}, {checkpoint.test_samples} samples of {sequence} tokens"
 
 
+def capture_layers(checkpoint: Checkpoint, hooks: Sequence[str]) -> dict[str, Tensor]:
+    """What any modules of the model give on the checkpoint's test set.
+
+    Args:
+        checkpoint: the model.
+        hooks: glob patterns of layers, as `univfast.hooks.capture` takes them.
+
+    Returns:
+        By the modules' names, as ``"blocks.0.mlp.relu"``: float32 ``[samples, sequence, neurons]``.
+
+    Raises:
+        InputError: no layers match, or the test text cannot be used.
+    """
+    corpus = load_corpus(checkpoint.data, checkpoint.config.sequence)
+    return _record(checkpoint.model(), corpus.test(checkpoint.test_samples), hooks)
+
+
 def record_mlp(model: TinyTransformer, tokens: Tensor, site: Site) -> dict[str, Tensor]:
     """The hidden values of every MLP of ``model`` on ``tokens``, int64 ``[samples, sequence]``.
 
@@ -58,23 +76,19 @@ def record_mlp(model: TinyTransformer, tokens: Tensor, site: Site) -> dict[str, 
     its training mode.
     """
     layer = "up" if site == "pre" else "relu"
-    modules = {
-        f"mlp.{i}": model.get_submodule(f"blocks.{i}.mlp.{layer}") for i in range(len(model.blocks))
-    }
-    hidden = {name: torch.empty(*tokens.shape, model.config.d_mlp) for name in modules}
-    caught: dict[str, Tensor] = {}
+    names = {f"mlp.{i}": f"blocks.{i}.mlp.{layer}" for i in range(len(model.blocks))}
+    recorded = _record(model, tokens, list(names.values()))
+    return {short: recorded[name] for short, name in names.items()}
 
-    def catch(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        return lambda module, inputs, output: caught.update({name: output})
 
-    handles = [module.register_forward_hook(catch(name)) for name, module in modules.items()]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(tokens), _BATCH):
-                model(tokens[start : start + _BATCH])
-                for name, values in caught.items():
-                    hidden[name][start : start + _BATCH] = values
-    finally:
-        for handle in handles:
-            handle.remove()
-    return hidden
+def _record(model: TinyTransformer, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+    recorded: dict[str, Tensor] = {}
+    with capture(model, hooks) as captured:
+        for start in range(0, len(tokens), _BATCH):
+            captured.run(tokens[start : start + _BATCH])
+            for name in captured.layers:
+                values = captured.pop(name)
+                if not start:
+                    recorded[name] = torch.empty(len(tokens), *values.shape[1:])
+                recorded[name][start : start + _BATCH] = values
+    return recorded

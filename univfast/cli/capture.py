@@ -1,0 +1,146 @@
+"""`univfast capture`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from univfast.cli.progress import progress_bar
+from univfast.cli.text_options import given, take_text, text_options
+from univfast.errors import InputError
+
+__all__ = ["capture"]
+
+_PATH = click.Path(path_type=str)
+
+
+@click.command(
+    short_help="Capture a model's activations: on a text, or on held-out text.",
+    epilog="""\b
+Examples:
+  univfast capture a.ckpt --out a.pt
+  univfast capture ./gpt2 --text corpus.txt --hooks 'transformer.h.*.mlp.act' --out acts/""",
+)
+@click.argument("model", type=_PATH, metavar="MODEL")
+@click.option(
+    "--out",
+    type=_PATH,
+    metavar="PATH",
+    required=True,
+    help="Where to write: a directory for shards; of a checkpoint, a .pt file.",
+)
+@text_options
+@click.option(
+    "--mask",
+    type=_PATH,
+    metavar="FILE",
+    help="Write only the tokens that this .pt or .npy file of booleans marks as true.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+    help="Of what is written.  [default: auto, as the model gives it]",
+)
+@click.option(
+    "--shard-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens of the text for one file.  [default: as many as take 512 MB]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where the model runs.  [default: auto, a CUDA device where one can be used]",
+)
+@click.option(
+    "--site",
+    type=click.Choice(["pre", "post"]),
+    help="Of a checkpoint. 'pre': right after the first linear layer of the MLP. 'post': after the"
+    " ReLU.  [default: pre]",
+)
+@click.option(
+    "--data",
+    metavar="docs|random|FILE",
+    help="Of a checkpoint: take the test set from this text.  [default: what it was trained on]",
+)
+@click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
+    """Capture activations of MODEL.
+
+    MODEL is the directory of a Hugging Face model, which reads --text; the layers that --hooks
+    names go to shards in the directory --out, as they are made. Tokens that are left out are not
+    written. Started again with the same arguments, a capture that was stopped goes on.
+
+    Or MODEL is a checkpoint of 'univfast train', which reads its held-out test set. --out gets a
+    dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
+    """
+    if os.path.isdir(model):
+        _refuse(model, options, ("site", "data"), "a checkpoint of 'univfast train'")
+        _capture_directory(model, out, quiet, options)
+    else:
+        _capture_checkpoint(model, out, quiet, options)
+
+
+def _refuse(model: str, options: dict[str, Any], names: tuple[str, ...], what: str) -> None:
+    wrong = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
+    if wrong:
+        raise click.UsageError(f"{model}: {wrong[0]} is for {what}; leave it out")
+
+
+def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
+    from univfast.devices import as_device, auto_device
+    from univfast.files import check_directory
+    from univfast.text import Shards, identity, open_run
+
+    text, hooks = take_text(model, options, options["mask"])
+    check_directory(out)
+    named = options["device"]
+    device = as_device(None if named == "auto" else named) or auto_device()
+    with (
+        open_run([model], [hooks], text, device) as run,
+        progress_bar("capture", "tokens", quiet) as progress,
+    ):
+        (activations,) = run.activations
+        shards = Shards(
+            activations, run.windows, run.keep, options["dtype"] or "auto", options["shard_tokens"]
+        )
+        shards.write(out, identity(run, hooks, text), progress)
+    if not quiet:
+        click.echo(
+            f"{out}: {len(activations.layers)} layers of {shards.tokens} tokens, "
+            f"{len(shards.spans)} shards"
+        )
+
+
+def _capture_checkpoint(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
+    import dataclasses
+
+    from univfast.experiment import capture_layers, capture_mlp, load_checkpoint, test_set_name
+    from univfast.files import check_writable, save_tensors
+
+    checkpoint = load_checkpoint(model)
+    of_text = [name for name in given(options) if name != "--hooks"]
+    if of_text:
+        raise click.UsageError(
+            f"{model}: {of_text[0]} is for directories of Hugging Face models; leave it out"
+        )
+    others = ("mask", "dtype", "shard_tokens", "device")
+    _refuse(model, options, others, "directories of Hugging Face models")
+    hooks, site = options["hooks"], options["site"]
+    if hooks and site:
+        raise click.UsageError("--site and --hooks both say what to capture; leave one out")
+    if options["data"] is not None:
+        checkpoint = dataclasses.replace(checkpoint, data=options["data"])
+    check_writable(out)
+    if os.path.exists(out) and os.path.samefile(model, out):
+        raise InputError(f"{out}: is the model itself; name another --out file")
+    if hooks:
+        activations = capture_layers(checkpoint, hooks)
+    else:
+        activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
+    save_tensors(out, activations)
+    if not quiet:
+        shape = list(next(iter(activations.values())).shape)
+        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(checkpoint)}")

@@ -1,0 +1,31 @@
+"""From a text and the directories of Hugging Face models to activations, without files between.
+
+==================  ================================================================================
+``runs``            the options of a run, and all that is opened for it
+``library``         the transformers library: silent, offline, its errors in one line
+``models``          the model of a directory
+``vocabulary``      its tokenizer and special tokens
+``corpus``          the tokens of a file
+``windows``         tokens in the windows that a model reads at a time
+``filters``         which tokens count
+``activations``     the layers of a live model, which run it when they are read
+``shards``          activations written to a directory, shard by shard
+==================  ================================================================================
+"""
+
+from univfast.text.corpus import CorpusOptions
+from univfast.text.filters import TokenFilters
+from univfast.text.models import is_model_directory
+from univfast.text.runs import TextOptions, TextRun, identity, open_run
+from univfast.text.shards import Shards
+
+__all__ = [
+    "CorpusOptions",
+    "Shards",
+    "TextOptions",
+    "TextRun",
+    "TokenFilters",
+    "identity",
+    "is_model_directory",
+    "open_run",
+]

@@ -1,0 +1,120 @@
+"""The model of a Hugging Face directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from univfast.errors import InputError
+from univfast.text.library import LOCAL, quiet_transformers
+
+__all__ = ["LanguageModel", "is_model_directory", "load_model"]
+
+# Values of each parameter that tell one checkpoint from another.
+_SAMPLES = 16
+_REMEDY = "check the directory, or save the model again with save_pretrained"
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model that reads tokens.
+
+    Attributes:
+        directory: as the user named it.
+        module: in evaluation mode, on the device that it was loaded to.
+        config: its configuration; of a model of several parts, that of the text part.
+        vocabulary: token ids that it knows: 0 to this, exclusive.
+        longest: tokens of the longest window that it can read; None where it does not say.
+    """
+
+    directory: str
+    module: nn.Module
+    config: Any
+    vocabulary: int
+    longest: int | None
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Tells this checkpoint from others: names, shapes, dtypes and some values of weights."""
+        digest = hashlib.sha256()
+        for name, value in self.module.state_dict().items():
+            digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+            flat = value.detach().flatten()
+            if flat.numel():
+                places = torch.linspace(0, flat.numel() - 1, _SAMPLES, dtype=torch.float64).long()
+                some = flat[places.to(flat.device)].cpu().contiguous()
+                digest.update(some.view(torch.uint8).numpy().tobytes())
+        return digest.digest()
+
+
+def is_model_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the directory of a Hugging Face model."""
+    return (Path(path) / "config.json").is_file()
+
+
+def load_model(directory: str, device: torch.device) -> LanguageModel:
+    """The model of a directory, in the dtype that it was saved in.
+
+    Where its architecture can predict tokens, it is loaded as such: its modules are then called
+    ``transformer.h.0.mlp.act`` and not ``h.0.mlp.act``.
+
+    Raises:
+        InputError: transformers is missing, the directory holds no model that it can load without
+            running code of the directory, or none that reads tokens, or weights are missing.
+    """
+    if not is_model_directory(directory):
+        raise InputError(
+            f"{directory}: is not the directory of a Hugging Face model: it has no config.json; "
+            "name one that save_pretrained wrote"
+        )
+    with quiet_transformers(directory, _REMEDY) as transformers:
+        config = transformers.AutoConfig.from_pretrained(directory, **LOCAL)
+        if getattr(config, "is_encoder_decoder", False):
+            raise InputError(
+                f"{directory}: is an encoder and decoder, which read two texts; "
+                "use a model of one stack"
+            )
+        predicts = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        auto = transformers.AutoModelForCausalLM if predicts else transformers.AutoModel
+        module, loading = auto.from_pretrained(
+            directory, config=config, dtype="auto", output_loading_info=True, **LOCAL
+        )
+        _check_weights(directory, module, loading)
+        module.config.use_cache = (
+            False  # no token is generated: keys and values would be for nothing
+        )
+        embedding = getattr(module.get_input_embeddings(), "weight", None)
+        if embedding is None:
+            raise InputError(
+                f"{directory}: has no embedding of tokens; use a model that reads text"
+            )
+        module.eval().to(device)
+    text = config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", getattr(text, "n_positions", None))
+    return LanguageModel(directory, module, text, len(embedding), longest)
+
+
+def _check_weights(directory: str, module: Any, loading: dict[str, Any]) -> None:
+    """Refuses a model with weights that the directory lacks: the library draws them at random."""
+    head = module.get_output_embeddings()
+    unused = {id(weight) for weight in head.parameters()} if head is not None else set()
+    weights = dict(module.named_parameters())
+    missing = [
+        name
+        for name in sorted(loading["missing_keys"])
+        if name not in weights or id(weights[name]) not in unused
+    ]
+    # Pairs of (name, shapes) in older versions of the library, names in newer ones.
+    missing += [str(entry) for entry in loading["mismatched_keys"]]
+    if missing:
+        raise InputError(
+            f"{directory}: lacks {len(missing)} weights of the model (first {missing[0]}), which "
+            f"would be random; {_REMEDY}"
+        )

@@ -1,0 +1,124 @@
+"""What token ids stand for: a directory's tokenizer, and its special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from univfast.errors import InputError
+from univfast.text.library import LOCAL, quiet_transformers
+
+__all__ = ["Vocabulary", "common_vocabulary", "load_vocabulary"]
+
+# Without one of these the library would make up an empty tokenizer.
+_FILES = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece*")
+_PROBE = "The 3 quick brown foxes,\n\n\tjumped over 1,024 lazy dogs' naïve “heads”: 日本語.\n"
+
+
+class Vocabulary:
+    """What token ids of a model stand for.
+
+    Attributes:
+        directory: of the model.
+        bos, pad: id of the token that begins a text, and of the one that fills up samples, or None.
+        special: ids of all special tokens.
+    """
+
+    def __init__(self, directory: str, tokenizer: Any, config: Any) -> None:
+        """``tokenizer`` may be None: special tokens are then those of ``config``."""
+        self.directory = directory
+        self.tokenizer = tokenizer
+        source = config if tokenizer is None else tokenizer
+        bos, eos, pad = (
+            _ids(getattr(source, f"{name}_token_id", None)) for name in ("bos", "eos", "pad")
+        )
+        self.bos, self.pad = (ids[0] if ids else None for ids in (bos, pad))
+        self.special = sorted({*bos, *eos, *pad, *_special_tokens(tokenizer)})
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """The tokens of a text, with no special ones put around them.
+
+        Raises:
+            InputError: there is no tokenizer, or it fails.
+        """
+        tokenizer = self._need("text")
+        with quiet_transformers(self.directory, "check its tokenizer"):
+            found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.asarray(found, dtype=np.int64)
+
+    def with_newline(self, ids: Tensor) -> Tensor:
+        """Those of the ids ``[n]`` whose text has a line end.
+
+        Raises:
+            InputError: there is no tokenizer.
+        """
+        tokenizer = self._need("skip: 'newline'")
+        with quiet_transformers(self.directory, "check its tokenizer"):
+            found = [
+                "\n" in tokenizer.decode([token], clean_up_tokenization_spaces=False)
+                for token in ids.tolist()
+            ]
+        return ids[torch.tensor(found, dtype=torch.bool)]
+
+    def _need(self, what: str) -> Any:
+        if self.tokenizer is None:
+            raise InputError(
+                f"{self.directory}: has no tokenizer, which {what} needs; save one into the "
+                "directory, or give a file of tokens"
+            )
+        return self.tokenizer
+
+
+def load_vocabulary(directory: str, config: Any) -> Vocabulary:
+    """The tokenizer of a directory, if it has one, and the special tokens.
+
+    Raises:
+        InputError: it has one that cannot be loaded.
+    """
+    tokenizer = None
+    if any(found for name in _FILES for found in Path(directory).glob(name)):
+        remedy = "check the files of its tokenizer"
+        with quiet_transformers(directory, remedy) as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
+    return Vocabulary(directory, tokenizer, config)
+
+
+def common_vocabulary(vocabularies: Sequence[Vocabulary]) -> Vocabulary:
+    """The vocabulary to read a text with for several models: of the first that has a tokenizer.
+
+    Raises:
+        InputError: two tokenizers differ.
+    """
+    able = [one for one in vocabularies if one.tokenizer is not None]
+    if not able:
+        return vocabularies[0]
+    first = able[0]
+    for other in able[1:]:
+        same = first.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+        if not same or not np.array_equal(first.encode(_PROBE), other.encode(_PROBE)):
+            raise InputError(
+                f"{first.directory} and {other.directory}: have different tokenizers, so the same "
+                "token would mean different things; compare models of one tokenizer"
+            )
+    return first
+
+
+def _ids(value: Any) -> list[int]:
+    """Configurations have one id, several, or none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
+
+
+def _special_tokens(tokenizer: Any) -> list[int]:
+    """Those with a name, such as "bos", and those that are just marked as special."""
+    if tokenizer is None:
+        return []
+    marked = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
+    return [*tokenizer.all_special_ids, *marked]

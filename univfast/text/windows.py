@@ -1,0 +1,78 @@
+"""Token ids in the windows that a model reads at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = ["TokenWindows"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """The tokens of a corpus; a token sees those before it in its window, and no others.
+
+    Attributes:
+        source: the file.
+        ids: int32 ``[tokens]``, at least one. Token t is at position ``t % window`` of window
+            ``t // window``; the last window may be shorter.
+        window: tokens of a window.
+        samples: whether windows are the samples of a file, which may be filled up.
+        padding: bool ``[tokens]``, true where a sample is filled up and nothing is to be seen; None
+            where nowhere.
+    """
+
+    source: str
+    ids: Tensor
+    window: int
+    samples: bool = False
+    padding: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Tells these windows from others."""
+        digest = hashlib.sha256(repr(self.window).encode())
+        for values in (self.ids, self.padding):
+            if values is not None:
+                digest.update(values.numpy().data)
+        return digest.digest()
+
+    def around(self, start: int, stop: int) -> tuple[int, int]:
+        """Where the windows begin and end that tokens ``start`` to ``stop`` are in."""
+        begin = start // self.window * self.window
+        return begin, min(-(-stop // self.window) * self.window, self.tokens)
+
+    def batches(self, start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+        """Cuts the windows from ``start`` to ``stop`` into batches of windows of one length.
+
+        Each has at most ``most`` tokens, or one window.
+        """
+        step = max(1, most // self.window) * self.window
+        whole = stop - stop % self.window
+        for begin in range(start, whole, step):
+            yield begin, min(begin + step, whole)
+        if whole < stop:
+            yield whole, stop
+
+    def inputs(self, start: int, stop: int, device: torch.device) -> dict[str, Tensor]:
+        """What a model is called with for one of the ``batches``: ``[windows, length]`` each.
+
+        A sample is numbered from its first token that is no padding.
+        """
+        length = min(self.window, stop - start)
+        inputs = {"input_ids": self.ids[start:stop].long()}
+        if self.padding is not None:
+            inputs["attention_mask"] = (~self.padding[start:stop]).long()
+        inputs = {name: value.view(-1, length) for name, value in inputs.items()}
+        if self.padding is not None:
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return {name: value.to(device) for name, value in inputs.items()}
