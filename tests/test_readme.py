@@ -15,7 +15,7 @@ def test_python_examples(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", README, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     names: dict[str, object] = {}
     for code, printed in examples:
         exec(compile(code, "README.md", "exec"), names)
