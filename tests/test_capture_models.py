@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import univfast as uf
+from univfast import passes
 from univfast.cli import main
 
 FILTERS = ("--context", CONTEXT, "--skip", "special,newline", "--positions", "1:")
@@ -91,6 +95,48 @@ def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
     one = on_text(directories, "--hooks-b", "transformer.h.0.mlp.act")
     assert run("correlate", *pair, *one) == 2
     assert "have different layers" in error_line(capfd)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    directories: Directories,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    saved = tmp_path / "run.pt"
+    options = on_text(directories, *FILTERS, "--batch-tokens", 4 * CONTEXT, "--quiet")
+    command = ["correlate", directories.gpt2, directories.half, *options]
+    checkpointed = [*command, "--checkpoint", saved, "--checkpoint-every", 0]
+    assert run(*command, "--out", tmp_path / "unbroken") == 0
+    starts: list[int] = []
+    update = passes.IndexPass.update
+
+    def counted(self: passes.IndexPass, part: passes.Range, *rest: Any) -> None:
+        starts.append(part[0])
+        if len(starts) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        update(self, part, *rest)
+
+    monkeypatch.setattr(passes.IndexPass, "update", counted)
+    assert run(*checkpointed) == 130
+    assert f"Interrupted after {5 * 4 * CONTEXT} of " in capfd.readouterr().err
+    assert run(*checkpointed, "--out", tmp_path / "broken") == 0
+    assert starts == list(range(0, starts[-1] + 1, 4 * CONTEXT))  # none twice
+    tables = [(tmp_path / name / "neurons.csv").read_bytes() for name in ("unbroken", "broken")]
+    assert tables[0] == tables[1]
+    # Another text, or a model of other weights, is another run.
+    other = tmp_path / "other.txt"
+    other.write_text(directories.text.read_text().replace("fox", "cat"))
+    for arguments, message in (
+        (
+            [directories.gpt2, directories.half, *on_text(directories, "--context", CONTEXT)],
+            "other mask",
+        ),
+        ([directories.half, directories.half, *options], "other activations of A"),
+        ([directories.gpt2, directories.half, *options, "--text", other], "other "),
+    ):
+        assert run("correlate", *arguments, "--checkpoint", saved) == 2
+        assert f"{saved}: is the checkpoint of {message}" in error_line(capfd)
 
 
 def test_captures_correlate_as_their_models_do(
