@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import univfast as uf
-from univfast import co_moments, passes
+from univfast import co_moments, passes, runs
 from univfast.cli import main
-from univfast.correlation import Options
+from univfast.options import Options
 from univfast.runs import Interrupted
 
 TOKENS = 2000
@@ -226,7 +226,10 @@ def test_a_signal_writes_the_checkpoint(
     assert same(result, uf.correlate(a, b))
 
 
-def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
+def test_a_second_interrupt_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_REPEATED", -1)
     a, b = models(2)
 
     def interrupt(done: int, total: int) -> None:
@@ -264,7 +267,7 @@ def test_the_command_says_where_it_stopped(
 # Small slices, as in the other tests, in a process of its own.
 COMMAND = """
 import sys
-from univfast import co_moments, passes
+from univfast import co_moments, passes, runs
 passes._LEAST_TOKENS, passes._READ_BYTES, co_moments._CHUNK_TOKENS = 2048, 1, 512
 co_moments._TILE_BYTES = 4096
 from univfast.cli import main

@@ -3,68 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from univfast import devices, native
 from univfast import moments as m
-from univfast.checks import as_integer
+from univfast.batches import Origin, bad_value, readable
+from univfast.checks import as_integer, plain_text
 from univfast.co_moments import Layout
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.native import PairedState
-from univfast.processes import Processes
+from univfast.processes import Processes, Reducible
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import HadamardRotations, RotationOptions, make_rotations
 from univfast.states import StateFormat, check_options, check_tensor
 from univfast.transfer import PART_BYTES, Uploads
 
-__all__ = [
-    "Origin",
-    "PairedCorrelation",
-    "bad_value",
-    "readable",
-    "thread_count",
-]
+__all__ = ["PairedCorrelation"]
 
 _FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=2)
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096
-# More than any machine has; each needs memory of its own.
-_MAX_THREADS = 1024
 
 
-def thread_count(threads: int | None) -> int:
-    """At most this many threads; None for torch's number.
-
-    Raises:
-        InputError: out of range.
-        TypeError: no integer.
-    """
-    if threads is None:
-        return torch.get_num_threads()
-    return as_integer("threads", threads, 1, _MAX_THREADS)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a batch comes from: the names of both models and layers, and of its first token."""
-
-    a: str = "a"
-    b: str = "b"
-    layer_a: str = "activations"
-    layer_b: str = "activations"
-    first_token: int = 0
-
-
-class PairedCorrelation:
+class PairedCorrelation(Reducible):
     """Correlates neuron i of A with neuron i of B, and with neuron i of random rotations of B.
 
     Holds ``8 * (5 + 2 * draws) * neurons`` bytes however many tokens come.
@@ -109,11 +78,11 @@ class PairedCorrelation:
             "draws": self.rotation.draws,
             "rotation": self.rotation.kind,
             "seed": self.rotation.seed,
-            "layer": layer,
+            "layer": plain_text(layer),
         }
         self._layer = layer
         self._origin = self._batch = Origin(layer_a=layer, layer_b=layer)
-        self._threads = thread_count(threads)
+        self._threads = devices.thread_count(threads)
         self.neurons = neurons
         self.reset()
 
@@ -264,28 +233,7 @@ class PairedCorrelation:
             m.merge(moments, tokens, more, more_tokens, self._rotations), tokens + more_tokens
         )
 
-    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.
-
-        A collective: all processes call it, with accumulators of the same options, gloo and NCCL
-        alike. Each then holds all tokens, so call it once, when all batches are in (`reduce` leaves
-        the tokens in one process, and may be called again and again).
-
-        Raises:
-            InputError: in every process: options that differ, or a NaN or infinity that a CUDA
-                device found in one of them.
-        """
-        self._reduce(None, group)
-
-    def reduce(self, dst: int = 0, group: dist.ProcessGroup | None = None) -> None:
-        """Moves the tokens of every process of a group into process ``dst``.
-
-        The others hold none then, and may go on with more. A collective, as `all_reduce`.
-        """
-        self._reduce(dst, group)
-
-    def _reduce(self, dst: int | None, group: dist.ProcessGroup | None) -> None:
-        processes = Processes(group)
+    def _reduce(self, processes: Processes, dst: int | None) -> None:
         moments, tokens, error = self._moments, 0, None
         try:
             moments, tokens = self._read()
@@ -387,17 +335,3 @@ class PairedCorrelation:
             draw = self._native_moments(a, rotated, None, none, origin)
             rows_rotated += [draw[m.M2_B], draw[m.CO_AB]]
         return torch.cat([paired, torch.stack(rows_rotated)])
-
-
-def readable(x: Tensor, device: torch.device) -> Tensor:
-    """``[tokens, neurons]`` on a device, neurons contiguous: in place where strides permit it."""
-    x = x.detach().to(device)
-    return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
-
-
-def bad_value(bad: native.BadValue, model: str, layer: str, token: int) -> InputError:
-    """The error for a value that no finite statistic can include."""
-    where = f"{model}: layer {layer!r} has {bad.value!r} at token {token}, neuron {bad.neuron}"
-    if bad.value - bad.value == 0:
-        return InputError(f"{where}, too large to square; rescale the activations")
-    return InputError(f"{where}; mend the activations or leave such tokens out with a mask")

@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from univfast import devices, native
-from univfast.accumulators import bad_value, readable, thread_count
-from univfast.checks import as_integer, check_choice
+from univfast.batches import (
+    PairOrigin,
+    as_layout,
+    bad_value,
+    batch_rows,
+    readable,
+)
+from univfast.checks import check_choice
 from univfast.chunks import PRECISIONS, Pending
-from univfast.co_moments import CoMoments, Layout, chunk_tokens
+from univfast.co_moments import CoMoments, chunk_tokens
 from univfast.errors import InputError
 from univfast.inputs import open_mask
-from univfast.inputs.arrays import check_dtype, same_order, to_tensor
+from univfast.inputs.arrays import same_order
 from univfast.memory import gigabytes, machine_memory, where
-from univfast.processes import Processes
+from univfast.processes import Processes, Reducible
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
 from univfast.searches import PairOptions, Searches, check_same_neurons, state_bytes
 from univfast.states import StateFormat, check_options, check_tensor
 from univfast.transfer import Uploads
 
-__all__ = ["AllPairsCorrelation", "PairOrigin"]
+__all__ = ["AllPairsCorrelation"]
 
 # Version 2 had no tokens that wait for a chunk. Rotations were others in version 1.
 _FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=3, older=(2,))
 
 
-@dataclass(frozen=True)
-class PairOrigin:
-    """Where a batch comes from: the names of both models, and the number of its first token."""
-
-    a: str = "a"
-    b: str = "b"
-    first_token: int = 0
-
-
-class AllPairsCorrelation:
+class AllPairsCorrelation(Reducible):
     """Correlates every neuron of A with every neuron of B, and with random rotations of B.
 
     Holds the co-moments of all pairs and, for the rotations, those within each layer of B (with
@@ -101,13 +96,13 @@ class AllPairsCorrelation:
         self._device = devices.as_device(device)
         check_choice("precision", precision, PRECISIONS)
         self._precision = precision
-        self._a, self._b = _layout("layers_a", layers_a), _layout("layers_b", layers_b)
+        self._a, self._b = as_layout("layers_a", layers_a), as_layout("layers_b", layers_b)
         self.options = PairOptions(
             RotationOptions(rotation, draws, seed), top_k, bool(exclude_self), bool(reverse)
         )
         if exclude_self:
             check_same_neurons(self._a, self._b)
-        self._threads = thread_count(threads)
+        self._threads = devices.thread_count(threads)
         self._placed: CoMoments | None = None
         self._pending = Pending(0)
         if self._device is None:
@@ -170,8 +165,8 @@ class AllPairsCorrelation:
                 and neuron. What was accumulated before stays as it was.
             TypeError: an argument of another type.
         """
-        x, leading = _batch("a", a, self._a)
-        y, leading_b = _batch("b", b, self._b)
+        x, leading = batch_rows("a", a, self._a)
+        y, leading_b = batch_rows("b", b, self._b)
         if not same_order(leading, leading_b) or len(x[0]) != len(y[0]):
             raise InputError(
                 f"a and b: leading shapes {list(leading)} and {list(leading_b)} differ; give both"
@@ -234,29 +229,14 @@ class AllPairsCorrelation:
         self._state.merge(more.to(self._state.device))
         self._flush()
 
-    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.
-
-        A collective: all processes call it, with accumulators of the same layers and options, gloo
-        and NCCL alike. Each then holds all tokens, so call it once, when all batches are in
-        (`reduce` leaves the tokens in one process, and may be called again and again).
-
-        Raises:
-            InputError: in every process: layers or options that differ.
-        """
-        self._reduce(None, group)
-
-    def reduce(self, dst: int = 0, group: dist.ProcessGroup | None = None) -> None:
-        """Moves the tokens of every process of a group into process ``dst``.
-
-        The others hold none then, and may go on with more. A collective, as `all_reduce`.
-        """
-        self._reduce(dst, group)
-
-    def _reduce(self, dst: int | None, group: dist.ProcessGroup | None) -> None:
-        processes = Processes(group)
-        total = processes.gather_tokens(self._plain_options(), self.tokens, None)
-        self.co_moments().reduce(processes, total, dst)
+    def _reduce(self, processes: Processes, dst: int | None) -> None:
+        tokens, error = self.tokens, None
+        try:
+            self._flush()
+        except InputError as refused:
+            error = str(refused)
+        total = processes.gather_tokens(self._plain_options(), tokens, error)
+        self._state.reduce(processes, total, dst)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and tensors, for ``torch.save``.
@@ -265,19 +245,17 @@ class AllPairsCorrelation:
         its chunk to be full.
         """
         state = self.saved_state()
-        return {
-            **state,
-            "moments": {name: tensor.clone() for name, tensor in state["moments"].items()},
-            "pending": [tensor.clone() for tensor in state["pending"]],
-        }
+        copies = {name: tensor.clone() for name, tensor in state["moments"].items()}
+        return {**state, "moments": copies}
 
     def saved_state(self) -> dict[str, Any]:
-        """`state_dict`, whose tensors on the CPU are not copied."""
+        """`state_dict`, whose moments on the CPU are not copied."""
         state = self._state
         return {
             **_FORMAT.mark(self._plain_options(), self.tokens),
             "moments": {name: tensor.cpu() for name, tensor in state.tensors().items()},
-            "pending": [layer.cpu() for layer in self._pending.layers()],
+            # Copied, lest all of their memory be saved.
+            "pending": [layer.cpu().clone() for layer in self._pending.layers()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -378,44 +356,3 @@ class AllPairsCorrelation:
                 f" neurons take {gigabytes(need)}, {where(device)} has {gigabytes(memory)};"
                 " accumulate some layers of A at a time"
             )
-
-
-def _layout(name: str, layers: Mapping[str, int]) -> Layout:
-    if not isinstance(layers, Mapping):
-        raise TypeError(f"{name}: expected a dict of layer to width, got {type(layers).__name__}")
-    if not layers:
-        raise InputError(f"{name}: has no layers; give at least one")
-    for layer in layers:
-        if not isinstance(layer, str):
-            raise TypeError(f"{name}: layer names must be str, found {type(layer).__name__}")
-    widths = [as_integer(f"{name}: {layer!r}", width, 1) for layer, width in layers.items()]
-    return Layout(tuple(layers), tuple(widths))
-
-
-def _batch(name: str, batch: object, layout: Layout) -> tuple[list[Tensor], tuple[int, ...]]:
-    """The layers of a batch as ``[tokens, width]``, and the leading shape of the first."""
-    layers = batch if isinstance(batch, Mapping) else {layout.names[0]: batch}
-    if set(layers) != set(layout.names):
-        raise InputError(
-            f"{name}: got layers {sorted(map(str, layers))}, expected {sorted(layout.names)}"
-        )
-    tensors = []
-    for layer, width in zip(layout.names, layout.widths, strict=True):
-        where = f"{name}: layer {layer!r}"
-        x = to_tensor(layers[layer], where)
-        check_dtype(x.dtype, where)
-        if x.dim() < 1 or x.shape[-1] != width:
-            raise InputError(
-                f"{where}: got shape {list(x.shape)}, expected [..., {width}] (the last axis is"
-                " neurons)"
-            )
-        tensors.append(x)
-    leading = tuple(tensors[0].shape[:-1])
-    rows = [x.reshape(-1, x.shape[-1]) for x in tensors]
-    for layer, x, flat in zip(layout.names, tensors, rows, strict=True):
-        if len(flat) != len(rows[0]) or not same_order(tuple(x.shape[:-1]), leading):
-            raise InputError(
-                f"{name}: layers {layout.names[0]!r} and {layer!r} have shapes"
-                f" {list(tensors[0].shape)} and {list(x.shape)}; give the same tokens of all layers"
-            )
-    return rows, leading

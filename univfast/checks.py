@@ -8,7 +8,7 @@ import operator
 
 from univfast.errors import InputError
 
-__all__ = ["as_integer", "as_number", "as_seed", "check_choice"]
+__all__ = ["as_integer", "as_number", "as_seed", "check_choice", "plain_text"]
 
 
 def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
@@ -60,6 +60,11 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises ``InputError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise InputError(f"{name}: got {value!r}, expected {' or '.join(choices)}")
+
+
+def plain_text(value: str) -> str:
+    """The text of a str, or of what derives from it as NumPy's does, which no file may hold."""
+    return str.__str__(value)
 
 
 def _check_range(name: str, number: float, low: float | None, high: float | None) -> None:

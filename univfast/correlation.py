@@ -6,17 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from univfast.accumulators import thread_count
-from univfast.checks import as_number, check_choice
-from univfast.chunks import PRECISIONS
 from univfast.co_moments import Layout
-from univfast.devices import CPU, as_device, on_cuda, unavailable
+from univfast.devices import CPU, as_device, on_cuda, thread_count, unavailable
 from univfast.errors import InputError
 from univfast.inputs import (
     Activations,
@@ -27,79 +23,20 @@ from univfast.inputs import (
     open_mask,
 )
 from univfast.matching import Matches, matches_by_index
-from univfast.memory import available_memory
+from univfast.memory import available_memory, gigabytes
+from univfast.options import Options
 from univfast.passes import IndexPass, Job, PairsPass, Setup
-from univfast.planning import plan_passes
+from univfast.planning import pass_bytes, plan_passes
 from univfast.processes import Processes
 from univfast.result import CorrelationResult, make_result
-from univfast.rotations import RotationOptions
 from univfast.runs import Progress, Run
 from univfast.saved_runs import SavedRun
-from univfast.searches import ALL_PAIRS, PairOptions, Searches, check_same_neurons
+from univfast.searches import Searches, check_same_neurons
 
-__all__ = ["MATCHES", "Options", "correlate", "correlate_together"]
-
-MATCHES = ("index", *ALL_PAIRS)
+__all__ = ["correlate", "correlate_together"]
 
 # Of the memory that is available, what a state may take if no limit is given.
 _MEMORY_SHARE = 0.8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How models are correlated: the arguments of `correlate`, which says what each means.
-
-    Raises:
-        InputError: an option that cannot be.
-        TypeError: one of a type that cannot be used.
-    """
-
-    match: str = "index"
-    rotation: str = "hadamard"
-    draws: int = 5
-    seed: int = 0
-    threshold: float = 0.5
-    mask: object | None = None
-    layers: str | None = None
-    top_k: int = 10
-    exclude_self: bool = False
-    reverse: bool = False
-    memory_limit: float | None = None
-    device: str | torch.device | None = None
-    precision: str = "float32"
-    threads: int | None = None
-    checkpoint: str | os.PathLike[str] | None = None
-    checkpoint_every: float = 60.0
-
-    def __post_init__(self) -> None:
-        check_choice("match", self.match, MATCHES)
-        check_choice("precision", self.precision, PRECISIONS)
-        as_device(self.device)
-        object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
-        object.__setattr__(self, "draws", self.pairs.rotation.draws)  # checks all of these
-        if self.match == "index" and (self.exclude_self or self.reverse):
-            raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
-        if self.memory_limit is not None:
-            as_number("memory_limit", self.memory_limit, 0)
-        as_number("checkpoint_every", self.checkpoint_every, 0)
-
-    @property
-    def pairs(self) -> PairOptions:
-        """Those of a search over all pairs."""
-        rotation = RotationOptions(self.rotation, self.draws, self.seed)
-        return PairOptions(rotation, self.top_k, self.exclude_self, self.reverse)
-
-    def identity(self) -> dict[str, Any]:
-        """What decides on the sums that are taken, as plain values."""
-        search = {"top_k": self.top_k, "exclude_self": self.exclude_self, "reverse": self.reverse}
-        return {
-            "match": self.match,
-            "rotation": self.rotation,
-            "draws": self.draws,
-            "seed": int(self.seed),
-            "precision": self.precision,
-            **({} if self.match == "index" else search),
-        }
 
 
 def correlate(
@@ -146,16 +83,18 @@ def correlate(
         exclude_self: leave out the neuron of the same number in the layer of the same name: for a
             model with itself; not by index.
         reverse: match B's neurons in A as well, in the same pass; for two models, not by index.
-        memory_limit: bytes that the co-moments of all pairs may take; None for most of what is
-            available. Where they take more, A's layers are done in several passes over the inputs.
+        memory_limit: bytes that the co-moments of all pairs may take, of each process; None for
+            most of what is available. Where they take more, A's layers are done in several passes
+            over the inputs.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the activations are.
         precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
             for its matrix units, which round activations to 11 bits; not by index.
         threads: of the CPU, at most this many; None for torch's number.
         checkpoint: a file to save the state to every so often. Where it is there already, written
             by a call with the same inputs and options, the work goes on from it, and ends with
-            the same numbers. An interrupt (SIGINT, SIGTERM) writes it first. It stays when all is
-            done.
+            the same numbers (``summary["seconds"]`` counts this call alone). It is written at the
+            end of each pass too, and on SIGINT or SIGTERM, which only the main thread gets. It
+            stays when all is done.
         checkpoint_every: seconds between two.
         progress: called after each slice with the number of tokens done, over all passes, and
             their total.
@@ -274,7 +213,8 @@ class _Task:
         ours = [layer for layer, _ in pairs[0]]
         run = self._run(["index"], [ours, *([y for _, y in found] for found in pairs)])
         work = IndexPass(pairs, self.models, rotation, self.setup)
-        run.do(0, work)
+        run.do(0, work, list)
+        self._close()
         if not self.is_first:
             return Layout.of(ours), 0, []
         found = work.correlations()
@@ -296,17 +236,52 @@ class _Task:
         ]
         limit, device = self._memory_limit(), self.setup.device
         plan = plan_passes(ours, theirs, self._options.match, options, limit, device)
-        run = self._run([[[job.other, list(job.layers)] for job in jobs] for jobs in plan], layers)
-        for search, found in zip(searches, run.found, strict=False):
-            search.load(found)
-        for number in range(run.first, len(run.plan)):
-            jobs = [Job(other, tuple(names)) for other, names in run.plan[number]]
-            work = PairsPass(jobs, layers, self.models, options, self.setup)
-            run.do(number, work, lambda: [search.state() for search in searches])
-            if self.is_first:
-                for other, state in work.co_moments():
-                    searches[other].add(state)
+        run = self._run([[job.plain() for job in jobs] for jobs in plan], layers)
+        if run.found:
+            for search, found in zip(searches, run.found, strict=True):
+                search.load(found)
+        rest = [[Job.of(job) for job in jobs] for jobs in run.plan[run.first :]]
+        self._check_plan(ours, theirs, rest, limit)
+        for number, jobs in enumerate(rest, start=run.first):
+            self._search(run, number, jobs, layers, searches)
         return searches
+
+    def _search(
+        self,
+        run: Run,
+        number: int,
+        jobs: list[Job],
+        layers: Sequence[Sequence[Layer]],
+        searches: list[Searches],
+    ) -> None:
+        """Takes the sums of a pass, which do not outlive it, and searches them in process 0."""
+        work = PairsPass(jobs, layers, self.models, self._options.pairs, self.setup)
+        run.do(number, work, lambda: [search.state() for search in searches])
+        if number + 1 == len(run.plan):
+            self._close()
+        if self.is_first:
+            for other, state in work.co_moments():
+                searches[other].add(state)
+
+    def _check_plan(
+        self, a: Layout, others: Sequence[Layout], passes: list[list[Job]], limit: float
+    ) -> None:
+        """Refuses the passes of a checkpoint that was written where there was more memory."""
+        match, options, device = self._options.match, self._options.pairs, self.setup.device
+        need = max(pass_bytes(a, others, jobs, match, options, device) for jobs in passes)
+        if self._options.memory_limit is None:
+            limit /= _MEMORY_SHARE
+        if need > limit:
+            raise InputError(
+                f"memory_limit: the checkpoint was written by a run whose states take"
+                f" {gigabytes(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
+                " fewer processes"
+            )
+
+    def _close(self) -> None:
+        """Ends the group once all sums are in process 0, which may go on for long."""
+        if self._processes is not None:
+            self._processes.close()
 
     def _memory_limit(self) -> float:
         """Bytes that the states of a pass may take, the same in every process."""

@@ -5,12 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from univfast.checks import as_integer
 from univfast.errors import InputError
 from univfast.extension import _native
 
-__all__ = ["CPU", "as_device", "auto_device", "of_inputs", "on_cuda", "stream", "unavailable"]
+__all__ = [
+    "CPU",
+    "as_device",
+    "auto_device",
+    "of_inputs",
+    "on_cuda",
+    "stream",
+    "thread_count",
+    "unavailable",
+]
 
 CPU = torch.device("cpu")
+
+# More than any machine has; each needs memory of its own.
+_MAX_THREADS = 1024
 
 
 def unavailable() -> str:
@@ -71,3 +84,15 @@ def stream(device: torch.device) -> tuple[int, int]:
     """The number of a CUDA device and the address of its current stream, for the core."""
     current = torch.cuda.current_stream(device)
     return current.device_index, current.cuda_stream
+
+
+def thread_count(threads: int | None) -> int:
+    """At most this many threads; None for torch's number.
+
+    Raises:
+        InputError: out of range.
+        TypeError: no integer.
+    """
+    if threads is None:
+        return torch.get_num_threads()
+    return as_integer("threads", threads, 1, _MAX_THREADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,7 +13,14 @@ from typing import BinaryIO
 
 from univfast.errors import InputError
 
-__all__ = ["check_directory", "check_writable", "make_directory", "replacing", "save_tensors"]
+__all__ = [
+    "check_directory",
+    "check_writable",
+    "make_directory",
+    "remove_unfinished",
+    "replacing",
+    "save_tensors",
+]
 
 
 @contextmanager
@@ -42,6 +50,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # mostly: it was moved, or never made
             temporary.unlink()
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Removes what processes that were killed while they wrote this file have left beside it."""
+    target = Path(os.path.realpath(path))
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def save_tensors(path: str | os.PathLike[str], content: object) -> None:

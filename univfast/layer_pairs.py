@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from univfast.accumulators import Origin, PairedCorrelation
-from univfast.all_pairs import PairOrigin
+from univfast.accumulators import PairedCorrelation
+from univfast.batches import Origin, PairOrigin
 from univfast.co_moments import Layout
 from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.result import CorrelationResult, make_result

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from univfast.accumulators import thread_count
-from univfast.all_pairs import AllPairsCorrelation, PairOrigin
+from univfast.all_pairs import AllPairsCorrelation
+from univfast.batches import PairOrigin
 from univfast.checks import as_number, check_choice
 from univfast.chunks import PRECISIONS
 from univfast.co_moments import Layout
-from univfast.devices import as_device, of_inputs
+from univfast.devices import as_device, of_inputs, thread_count
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs import all_layers, match_layers, open_activations, open_mask

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from univfast.accumulators import PairedCorrelation
-from univfast.all_pairs import AllPairsCorrelation, PairOrigin
+from univfast.all_pairs import AllPairsCorrelation
+from univfast.batches import PairOrigin
 from univfast.co_moments import CoMoments, Layout, chunk_tokens
 from univfast.devices import on_cuda
 from univfast.inputs import Activations, Layer
@@ -151,6 +152,16 @@ class Job:
 
     other: int
     layers: tuple[str, ...]
+
+    def plain(self) -> list[Any]:
+        """As a checkpoint has it."""
+        return [self.other, list(self.layers)]
+
+    @staticmethod
+    def of(plain: Sequence[Any]) -> Job:
+        """What `plain` gave."""
+        other, layers = plain
+        return Job(other, tuple(layers))
 
 
 class PairsPass:

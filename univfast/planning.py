@@ -13,7 +13,7 @@ from univfast.memory import gigabytes
 from univfast.passes import Job
 from univfast.searches import PairOptions, state_bytes
 
-__all__ = ["plan_passes"]
+__all__ = ["pass_bytes", "plan_passes"]
 
 
 def plan_passes(
@@ -49,17 +49,40 @@ def plan_passes(
     return passes
 
 
+def pass_bytes(
+    a: Layout,
+    others: Sequence[Layout],
+    jobs: Sequence[Job],
+    match: str,
+    options: PairOptions,
+    device: torch.device,
+) -> int:
+    """What the states of a pass take; arguments as `plan_passes` has them."""
+    need = 0
+    for job in jobs:
+        widths = dict(zip(a.names, a.widths, strict=True))
+        group = Layout(job.layers, tuple(widths[name] for name in job.layers))
+        need += _job_bytes(a, others[job.other], group, match, options, device)
+    return need
+
+
+def _job_bytes(
+    a: Layout, b: Layout, group: Layout, match: str, options: PairOptions, device: torch.device
+) -> int:
+    """Of some layers of A with all of B; one-to-one, which takes all of A, solves beside them."""
+    need = state_bytes(a, b, options, device, group)
+    return need + assignment_bytes(a, b) if match == "one-to-one" else need
+
+
 def _groups(
     a: Layout, b: Layout, match: str, options: PairOptions, limit: float, device: torch.device
 ) -> list[tuple[Layout, int]]:
     """Neighbouring layers of A whose state, with all of B, fits the limit, and its bytes."""
 
     def need_of(group: Layout) -> int:
-        return state_bytes(a, b, options, device, group)
+        return _job_bytes(a, b, group, match, options, device)
 
     need = need_of(a)
-    if match == "one-to-one":
-        need += assignment_bytes(a, b)
     if need <= limit:
         return [(a, need)]
     if match == "one-to-one":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -23,6 +24,9 @@ from univfast.processes import Processes
 from univfast.saved_runs import Position, SavedRun
 
 __all__ = ["Interrupted", "Progress", "Run"]
+
+# Seconds in which a second signal is taken for the first one sent again.
+_REPEATED = 1.0
 
 # Called with the number of tokens done, over all passes, and their total.
 Progress = Callable[[int, int], None]
@@ -67,18 +71,11 @@ class Run:
 
     def _share_position(self, processes: Processes) -> None:
         """Has process 0 read the checkpoint, whose sums it keeps, and tell the others the rest."""
-        position, error = None, None
-        if self._rank == 0 and self._saved is not None:
-            try:
-                position = self._saved.load()
-            except InputError as refused:
-                error = str(refused)
-        position = position or self._position
-        known, error = processes.gather(
-            (Position(position.plan, position.number, position.done), error)
-        )[0]
-        if error is not None:
-            raise InputError(error)
+        position = self._position
+        with processes.first_alone() as first:
+            if first and self._saved is not None:
+                position = self._saved.load() or position
+        known = processes.gather(Position(position.plan, position.number, position.done))[0]
         self._position = position if self._rank == 0 else known
 
     @property
@@ -96,40 +93,45 @@ class Run:
         """What the passes before it have found; empty but in process 0."""
         return self._position.found
 
-    def do(self, number: int, work: Pass, found: Callable[[], list[Any]] = list) -> None:
-        """Does a pass, or what is left of it; the sums are then in process 0.
+    def do(self, number: int, work: Pass, found: Callable[[], list[Any]]) -> None:
+        """Does a pass, or what is left of it; the sums are then in process 0, and saved.
 
         Args:
             number: of the pass.
             work: what it does.
-            found: gives what the passes before have found.
+            found: gives what the passes before have found, to be saved.
 
         Raises:
             InputError: what `work` raises, or another process died.
             Interrupted: by a signal, after the checkpoint was written.
         """
-        position = self._position
-        if number != position.number:
-            position = self._position = Position(position.plan, number)
-        if position.states:
-            work.load(position.states)
-            position.states = []
-        count = 1 if self._processes is None else self._processes.count
+        if number != self._position.number:
+            self._position = Position(self._position.plan, number)
+        position, processes = self._position, self._processes
+        with self._by_first() as first:
+            if first and position.states:
+                work.load(position.states)
+        position.states = []
+        count = 1 if processes is None else processes.count
         shares = _shares(_remaining(self._tokens, position.done, work.step), count)
         self._tell()
         with _signals(self._saved is not None) as interrupted:
+            saved = stop = False
             for i in range(len(shares[-1])):
                 failure = self._take(work, shares[self._rank], i)
                 save, stop = self._agree(failure, interrupted())
                 ranges = [share[i] for share in shares if i < len(share)]
                 position.done = _merged([*position.done, *ranges])
                 self._tell()
-                if save or stop:
+                saved = save and not stop
+                if saved:
                     self._save(work, found)
                 if stop:
-                    raise Interrupted(self._where())
-        if self._processes is not None:
-            work.reduce()
+                    break
+            if shares[-1] and not saved:
+                self._save(work, found)
+            if stop or self._agree(None, interrupted())[1]:
+                raise Interrupted(self._where())
 
     def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
         """The slice of this process; what fails is told the others first."""
@@ -148,7 +150,8 @@ class Run:
         due = self._rank == 0 and self._saved is not None and self._saved.due
         if self._processes is None:
             return due, interrupted
-        due, interrupted, failed = self._processes.any([due, interrupted, failure is not None])
+        flags = [due, interrupted, failure is not None]
+        due, interrupted, failed = self._processes.any_set(flags)
         if failure is not None:
             raise failure
         if failed:
@@ -156,11 +159,22 @@ class Run:
         return due, interrupted
 
     def _save(self, work: Pass, found: Callable[[], list[Any]]) -> None:
+        """Moves all sums to process 0, and has it write the checkpoint, if there is one."""
         if self._processes is not None:
             work.reduce()
-        if self._rank == 0 and self._saved is not None:
-            now = self._position
-            self._saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+        with self._by_first() as first:
+            if first and self._saved is not None:
+                now = self._position
+                self._saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+
+    @contextmanager
+    def _by_first(self) -> Iterator[bool]:
+        """A block of process 0 alone, which the others await; of this one, where there are none."""
+        if self._processes is None:
+            yield True
+            return
+        with self._processes.first_alone() as first:
+            yield first
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -179,24 +193,31 @@ class Run:
 
 @contextmanager
 def _signals(caught: bool) -> Iterator[Callable[[], bool]]:
-    """Has the first SIGINT or SIGTERM only be noted, so that a slice can be ended and saved."""
-    noted = False
+    """Has SIGINT and SIGTERM only be noted, so that a slice can be ended and the sums be saved.
+
+    In the main thread, which alone gets signals. A second SIGINT interrupts at once; but launchers
+    may send each of them twice.
+    """
+    first: float | None = None
     if not caught or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        if noted:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+        elif number == signal.SIGINT and now - first > _REPEATED:
             raise KeyboardInterrupt
-        noted = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: noted
+        yield lambda: first is not None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: it was not Python's, and cannot be put back
+                signal.signal(number, handler)
 
 
 def _remaining(tokens: int, done: Sequence[Range], step: int) -> list[Range]:

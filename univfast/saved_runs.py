@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from univfast.errors import InputError
-from univfast.files import check_writable, save_tensors
+from univfast.files import check_writable, remove_unfinished, save_tensors
 
 __all__ = ["Position", "SavedRun"]
 
@@ -82,6 +82,7 @@ class SavedRun:
                 be written.
         """
         check_writable(self.path)
+        remove_unfinished(self.path)
         if not os.path.exists(self.path):
             return None
         content = self._read()

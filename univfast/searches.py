@@ -14,6 +14,7 @@ from univfast.errors import InputError
 from univfast.matching import Matches, Search, check_assignment
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions, draw_bytes
+from univfast.states import check_tensor
 
 __all__ = ["ALL_PAIRS", "PairOptions", "Searches", "check_same_neurons", "state_bytes"]
 
@@ -109,7 +110,7 @@ class Searches:
         self._tokens = state["tokens"]
         for search, found in zip(self._searches, state["searches"], strict=True):
             for name, tensor in search.tensors().items():
-                tensor.copy_(found[name])
+                tensor.copy_(check_tensor(name, found.get(name), tensor.shape))
         self._assigned = [Matches(**matches) for matches in state["assigned"]]
 
     @property

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 
 from univfast.errors import InputError
 
-__all__ = ["StateFormat", "check_options", "check_tensor"]
+__all__ = ["StateFormat", "check_options", "check_tensor", "differ"]
 
 _CUT = "was the state cut or edited?"
 
@@ -71,8 +71,15 @@ def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str
         InputError: beginning with ``name``, with the option and both values.
     """
     for key, value in expected.items():
-        if got.get(key) != value:
+        if differ(got.get(key), value):
             raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")
+
+
+def differ(one: object, other: object) -> bool:
+    """Whether two options differ; layers in another order do, for tensors have them by place."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return list(one.items()) != list(other.items())
+    return one != other
 
 
 def check_tensor(name: str, found: object, shape: Size) -> Tensor:

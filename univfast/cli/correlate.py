@@ -120,8 +120,8 @@ Examples:
     "--memory-limit",
     type=click.FloatRange(min=0),
     metavar="GB",
-    help="Memory for the co-moments of all pairs. Where they need more, layers of A are done in"
-    " several passes.  [default: most of what is available]",
+    help="Memory for the co-moments of all pairs, in each process. Where they need more, layers of"
+    " A are done in several passes.  [default: most of what is available]",
 )
 @click.option(
     "--checkpoint",
@@ -140,7 +140,7 @@ Examples:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=click.FloatRange(min=1, max=86_400),
     default=600,
     show_default=True,
     metavar="SECONDS",
@@ -187,16 +187,17 @@ def correlate(
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.
     """
-    from univfast.cli.processes import launched_processes
-    from univfast.correlation import Options, correlate_together
+    from univfast.cli.processes import join_processes
+    from univfast.correlation import correlate_together
     from univfast.files import check_directory
+    from univfast.options import Options
 
     if out is not None:
         check_directory(out)
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
+    processes, place = join_processes(device, timeout)
     with (
-        launched_processes(device, timeout) as (processes, place),
         sources((a, *b), options, place) as (first, *others),
         progress_bar("correlate", "tokens", quiet) as progress,
     ):

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from univfast.checks import plain_text
 from univfast.formats import is_checkpoint
 from univfast.inputs.directories import open_directory
 from univfast.inputs.files import read_file
@@ -43,7 +44,7 @@ def open_activations(source: object, name: str) -> Activations:
         for layer in source:
             if not isinstance(layer, str):
                 raise TypeError(f"{name}: layer names must be str, found {type(layer).__name__}")
-        values = dict(source)
+        values = {plain_text(layer): value for layer, value in source.items()}
     elif isinstance(source, (torch.Tensor, np.ndarray)) or hasattr(source, "__dlpack__"):
         values = {LONE_LAYER: source}
     else:

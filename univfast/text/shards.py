@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.errors import InputError
-from univfast.files import make_directory, replacing
+from univfast.files import make_directory, remove_unfinished, replacing
 from univfast.inputs import Activations, Layer
 from univfast.text.windows import TokenWindows
 
@@ -119,6 +118,7 @@ class Shards:
         for number, (start, stop) in enumerate(self.spans):
             path = folder / f"shard-{number:05}.safetensors"
             if not path.exists():
+                remove_unfinished(path)  # a killed capture may leave half a gigabyte
                 self._write_shard(path, start, stop, progress)
             progress(stop, self._windows.tokens)
 
@@ -195,9 +195,6 @@ def _claim(out: str, about: dict[str, Any]) -> Path:
     else:
         with replacing(path) as file:
             file.write(json.dumps(about, indent=1).encode() + b"\n")
-    for left in folder.glob(".shard-*.tmp"):  # a killed capture may leave half a gigabyte
-        with suppress(OSError):
-            left.unlink()
     return folder
 
 
