@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 import univfast as uf
+import univfast.processes
 
 TOKENS, BATCH = 3000, 100
 Accumulator = uf.PairedCorrelation | uf.AllPairsCorrelation
@@ -83,9 +84,28 @@ def check_refused(make: Callable[[int], Accumulator]) -> None:
         accumulator.all_reduce()
 
 
+def check_order_refused() -> None:
+    layers = {"x": 4, "y": 4} if dist.get_rank() == 0 else {"y": 4, "x": 4}
+    with pytest.raises(uf.InputError, match=r"^all_reduce: layers_a differs"):
+        uf.AllPairsCorrelation(layers, {"x": 4}).all_reduce()
+
+
+def check_subgroup() -> None:
+    """The last two processes alone; ``dst`` is a number within the group."""
+    ranks = [dist.get_world_size() - 2, dist.get_world_size() - 1]
+    group = dist.new_group(ranks)
+    if dist.get_rank() not in ranks:
+        return
+    mine = paired("hadamard", 2)
+    feed(mine, range(dist.get_rank(group), 10, 2))
+    mine.reduce(dst=1, group=group)
+    assert mine.tokens == (10 * BATCH if dist.get_rank(group) == 1 else 0)
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
+    univfast.processes._PART = 50  # so that tensors are sent in parts
     for rotation, draws in (("hadamard", 3), ("haar", 2), ("none", 0)):
         check_reductions(lambda r=rotation, d=draws: paired(r, d), f"paired, {rotation}")
     check_reductions(lambda: all_pairs(1), "all pairs, streamed rotations")
@@ -96,6 +116,8 @@ def main() -> None:
     if dist.get_world_size() > 1:
         check_refused(lambda draws: paired("hadamard", draws))
         check_refused(all_pairs)
+        check_order_refused()
+        check_subgroup()
     print(f"process {dist.get_rank()} is content")
     dist.destroy_process_group()
 

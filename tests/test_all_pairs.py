@@ -892,6 +892,12 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
 def test_states_that_do_not_fit_are_refused() -> None:
     accumulator = uf.AllPairsCorrelation({"x": 3}, {"y": 4})
     state = accumulator.state_dict()
+    two = {"x": 3, "y": 3}
+    reordered = uf.AllPairsCorrelation({"y": 3, "x": 3}, two)
+    with pytest.raises(uf.InputError, match="merge: layers_a differs"):
+        uf.AllPairsCorrelation(two, two).merge(reordered)
+    with pytest.raises(uf.InputError, match="load_state_dict: layers_a differs"):
+        uf.AllPairsCorrelation(two, two).load_state_dict(reordered.state_dict())
     for other, message in (
         (uf.AllPairsCorrelation({"x": 3}, {"y": 5}), "layers_b differs"),
         (uf.AllPairsCorrelation({"x": 3}, {"y": 4}, seed=1), "seed differs"),
@@ -904,6 +910,7 @@ def test_states_that_do_not_fit_are_refused() -> None:
     with pytest.raises(TypeError, match="merge: expected an AllPairsCorrelation"):
         accumulator.merge(uf.PairedCorrelation(3))  # type: ignore[arg-type]
     for change, message in (
+        ({"options": {**state["options"], "draws": 9}}, "draws differs, got 9, expected 5"),
         ({"format": "univfast-paired"}, "not a state of AllPairsCorrelation"),
         ({"version": 1}, "of version 2 or 3 .* version 1"),
         ({"pending": [torch.zeros(2, 3)]}, "pending is missing"),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,7 +113,7 @@ def test_without_a_group() -> None:
     [
         (2, ["--match", "index"]),
         (3, ["--match", "best", "--reverse"]),
-        (2, ["--memory-limit", "0.03357", "--match", "best"]),
+        (2, ["--memory-limit", "1.4e-4", "--match", "best"]),
     ],
     ids=["index", "best", "best, in passes"],
 )
@@ -194,6 +195,72 @@ def test_a_dead_process_ends_the_run_and_others_go_on(
         capture_output=True,
     )
     check_same(tmp_path / "again", tmp_path / "one")
+
+
+def joined(rank: int, port: int, *arguments: object) -> subprocess.Popen[str]:
+    """One of two processes, started without torchrun, which would end the other if one dies."""
+    places = {"WORLD_SIZE": 2, "RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in places.items()}},
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_the_others_do_not_wait_for_ever(
+    end: signal.Signals, pair: list[Path], script: Path, tmp_path: Path
+) -> None:
+    a, b, _ = pair
+    saved = tmp_path / "run.pt"
+    arguments = ["correlate", a, b, "--timeout", "4", "--checkpoint", saved]
+    arguments += ["--checkpoint-every", "0", "--draws", "100", "--rotation", "gaussian"]
+    port = free_port()
+    first, second = (joined(rank, port, script, *arguments) for rank in range(2))
+    try:
+        while not saved.exists():
+            time.sleep(0.01)
+            assert first.poll() is None
+        second.send_signal(end)
+        _, err = first.communicate(timeout=60)
+    finally:
+        second.kill()
+        second.communicate()
+    assert first.returncode == 2
+    assert "Error: process 0 of 2: another one died or does not answer" in err
+
+
+def test_a_process_that_is_alone_says_so(pair: list[Path], script: Path) -> None:
+    a, b, _ = pair
+    process = joined(1, free_port(), script, "correlate", a, b, "--timeout", "2")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Error: torchrun: the processes do not come together (" in err
+
+
+def test_what_process_0_does_alone_may_take_longer_than_the_timeout(
+    pair: list[Path], script: Path, tmp_path: Path
+) -> None:
+    a, b, _ = pair
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\nfrom univfast.searches import Searches\n"
+        "add = Searches.add\n"
+        "Searches.add = lambda self, state: (time.sleep(6), add(self, state))[1]\n" + COMMAND
+    )
+    arguments = ["correlate", a, b, "--match", "best", "--memory-limit", "1.4e-4", "--out"]
+    out = tmp_path / "out"
+    finished(torchrun(2, slow, *arguments, out, "--timeout", "3"))
+    alone(script, *arguments, tmp_path / "one")
+    check_same(out, tmp_path / "one")
 
 
 def test_processes_that_were_given_other_files(pair: list[Path], tmp_path: Path) -> None:

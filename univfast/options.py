@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -45,37 +45,35 @@ class Options:
     threads: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     checkpoint_every: float = 60.0
+    # Those of a search over all pairs.
+    pairs: PairOptions = field(init=False)
 
     def __post_init__(self) -> None:
         check_choice("match", self.match, MATCHES)
         check_choice("precision", self.precision, PRECISIONS)
         as_device(self.device)
         object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
-        object.__setattr__(self, "draws", self.pairs.rotation.draws)  # checks all of these
+        rotation = RotationOptions(self.rotation, self.draws, self.seed)
+        pairs = PairOptions(rotation, self.top_k, bool(self.exclude_self), bool(self.reverse))
+        object.__setattr__(self, "pairs", pairs)
         if self.match == "index" and (self.exclude_self or self.reverse):
             raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
         if self.memory_limit is not None:
             as_number("memory_limit", self.memory_limit, 0)
         as_number("checkpoint_every", self.checkpoint_every, 0)
 
-    @property
-    def pairs(self) -> PairOptions:
-        """Those of a search over all pairs."""
-        rotation = RotationOptions(self.rotation, self.draws, self.seed)
-        return PairOptions(rotation, self.top_k, self.exclude_self, self.reverse)
-
     def identity(self) -> dict[str, Any]:
         """What decides on the sums that are taken, as plain values."""
         search = {
             "top_k": self.pairs.top_k,
-            "exclude_self": bool(self.exclude_self),
-            "reverse": bool(self.reverse),
+            "exclude_self": self.pairs.exclude_self,
+            "reverse": self.pairs.reverse,
         }
         return {
             "match": plain_text(self.match),
-            "rotation": plain_text(self.rotation),
-            "draws": self.draws,
-            "seed": int(self.seed),
+            "rotation": self.pairs.rotation.kind,
+            "draws": self.pairs.rotation.draws,
+            "seed": self.pairs.rotation.seed,
             "precision": plain_text(self.precision),
             **({} if self.match == "index" else search),
         }

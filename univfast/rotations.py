@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from univfast import native
-from univfast.checks import as_integer
+from univfast.checks import as_integer, plain_text
 from univfast.errors import InputError
 from univfast.memory import machine_memory
 from univfast.native import Best
@@ -187,6 +187,7 @@ class RotationOptions:
             raise InputError(
                 f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
             )
+        object.__setattr__(self, "kind", plain_text(self.kind))
         object.__setattr__(self, "draws", draws)
         object.__setattr__(self, "seed", as_integer("seed", self.seed))
 
