@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from parity import (
     BF16,
     DTYPES,
@@ -153,6 +154,27 @@ def test_states_merge_and_move(request: pytest.FixtureRequest) -> None:
     assert_same(loaded, expected)
     loaded.reset()
     assert loaded.tokens == 0
+
+
+def test_states_of_processes_are_added(cuda_on_cpu: None) -> None:
+    a, b = batches()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        pairs = uf.PairedCorrelation(70, draws=2)
+        pairs.update(a, b)
+        pairs.reduce()
+        all_pairs = uf.AllPairsCorrelation({"x": 70}, {"y": 70}, draws=2)
+        all_pairs.update({"x": a}, {"y": b})
+        expected = all_pairs.compute()
+        all_pairs.all_reduce()
+        assert_same(pairs, on_the_cpu(a, b))
+        assert torch.equal(all_pairs.compute().correlation, expected.correlation)
+        a[3, 4] = torch.nan
+        pairs.update(a, b)
+        with pytest.raises(uf.InputError, match=r"process 0: a: layer .* nan at token 3, neuron 4"):
+            pairs.all_reduce()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_inputs_are_not_written_to(cuda_on_cpu: None) -> None:
