@@ -41,35 +41,30 @@ def merge(
     if first_tokens == 0 or second_tokens == 0:
         return second.clone() if first_tokens == 0 else first.clone()
     tokens = first_tokens + second_tokens
-    weight = first_tokens * (second_tokens / tokens)
-    delta_a = second[MEAN_A] - first[MEAN_A]
-    delta_b = second[MEAN_B] - first[MEAN_B]
-    delta_rotated = rotations.apply(delta_b[None])[:, 0]
-
+    deltas = second[:M2_A] - first[:M2_A]
     merged = first + second
-    merged[MEAN_A] = first[MEAN_A] + delta_a * (second_tokens / tokens)
-    merged[MEAN_B] = first[MEAN_B] + delta_b * (second_tokens / tokens)
-    merged[M2_A] += weight * delta_a * delta_a
-    merged[M2_B] += weight * delta_b * delta_b
-    merged[CO_AB] += weight * delta_a * delta_b
-    merged[ROTATED::2] += weight * delta_rotated * delta_rotated
-    merged[ROTATED + 1 :: 2] += weight * delta_a * delta_rotated
+    merged[:M2_A] = first[:M2_A] + deltas * (second_tokens / tokens)
+    _shift(merged, first_tokens * (second_tokens / tokens), deltas, rotations)
     return merged
 
 
 def about(moments: Tensor, tokens: int, means: Tensor, rotations: Rotations) -> Tensor:
     """The same sums about other means ``[2, neurons]``: sets of tokens that share them just add."""
-    delta_a, delta_b = moments[:M2_A] - means
-    delta_rotated = rotations.apply(delta_b[None])[:, 0]
-
     moved = moments.clone()
     moved[:M2_A] = means
-    moved[M2_A] += tokens * delta_a * delta_a
-    moved[M2_B] += tokens * delta_b * delta_b
-    moved[CO_AB] += tokens * delta_a * delta_b
-    moved[ROTATED::2] += tokens * delta_rotated * delta_rotated
-    moved[ROTATED + 1 :: 2] += tokens * delta_a * delta_rotated
+    _shift(moved, tokens, moments[:M2_A] - means, rotations)
     return moved
+
+
+def _shift(moments: Tensor, weight: float, deltas: Tensor, rotations: Rotations) -> None:
+    """Adds to the sums what means that are ``deltas`` ``[2, neurons]`` away add."""
+    delta_a, delta_b = deltas
+    delta_rotated = rotations.apply(delta_b[None])[:, 0]
+    moments[M2_A] += weight * delta_a * delta_a
+    moments[M2_B] += weight * delta_b * delta_b
+    moments[CO_AB] += weight * delta_a * delta_b
+    moments[ROTATED::2] += weight * delta_rotated * delta_rotated
+    moments[ROTATED + 1 :: 2] += weight * delta_a * delta_rotated
 
 
 def finish(moments: Tensor) -> tuple[Tensor, Tensor]:
