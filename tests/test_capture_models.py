@@ -148,12 +148,39 @@ def test_captures_correlate_as_their_models_do(
         assert run("capture", path, *options, "--out", tmp_path / path.name, "--quiet") == 0
     assert run("correlate", *pair, *options, "--out", tmp_path / "o", "--quiet") == 0
     assert capfd.readouterr() == ("", "")
-    stored = uf.correlate(*(captured(tmp_path / path.name) for path in pair))
+    stored = uf.correlate(*(tmp_path / path.name for path in pair))
     live = json.loads((tmp_path / "o" / "summary.json").read_text())
     for name in ("tokens", "neurons", "dead", "universal"):
         assert live[name] == stored.summary[name]
     assert abs(live["mean_correlation"] - stored.summary["mean_correlation"]) < 1e-6
     assert abs(live["mean_baseline"] - stored.summary["mean_baseline"]) < 1e-6
+
+
+OTHER_TOKENS = {
+    "text": (("--max-tokens", 161), "differ in text; .* both the same --text FILE, --bos and"),
+    "context": (("--context", 8), r"context \(16 and 8\); .* both the same --context N$"),
+    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same --positions$"),
+    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same --skip$"),
+    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same --mask FILE$"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_TOKENS)
+def test_captures_of_other_tokens_are_refused(
+    what: str, directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(torch.arange(160) % 7 > 0, "mask.pt")
+    sizes = ("--context", CONTEXT, "--max-tokens", 160, "--positions", "1:", "--quiet")
+    changed, match = OTHER_TOKENS[what]
+    for out, change in (("a", ()), ("b", changed)):
+        options = on_text(directories, *sizes, *change, "--out", out)
+        assert run("capture", directories.gpt2, *options) == 0
+    for matching in ("index", "best"):
+        with pytest.raises(uf.InputError, match=f"^a and b: are captures of different .*{match}"):
+            uf.correlate("a", "b", match=matching)
+    layers = captured(tmp_path / "b")  # which say nothing of their tokens
+    assert uf.correlate("b", layers, rotation="none").correlation.nanmean() > 0.99
 
 
 # ---- what is written -----------------------------------------------------------------------------

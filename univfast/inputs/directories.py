@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from univfast.errors import InputError
@@ -66,7 +66,7 @@ def open_directory(path: str) -> Activations:
     Raises:
         InputError: names the file or directory, what is wrong with it and what to do.
     """
-    _check_kind(path)
+    captured = _check_kind(path)
     opened = OpenFiles()
     unusable: dict[str, InputError] = {}
     if is_dataset(path):
@@ -85,13 +85,18 @@ def open_directory(path: str) -> Activations:
                 f"{path}: no activations in this directory: looked for {', '.join(_SUFFIXES)} "
                 "files, in it or in directories in it; check the path"
             )
-    return collect(
+    found = collect(
         path, shards, lambda layer, parts: ShardedLayer(layer, parts, opened), unusable=unusable
     )
+    return replace(found, captured=captured)
 
 
-def _check_kind(path: str) -> None:
-    """Refuses a directory that says of itself that it is something else, or not yet whole."""
+def _check_kind(path: str) -> Mapping[str, Any] | None:
+    """Refuses a directory that says of itself that it is something else, or not yet whole.
+
+    Returns:
+        What `univfast capture` says of what it wrote; None where it wrote nothing.
+    """
     if "model_type" in _json(path, "config.json"):
         raise InputError(
             f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
@@ -105,6 +110,8 @@ def _check_kind(path: str) -> None:
                 f"{path}: the capture is incomplete, {found} of {capture['shards']} shards are "
                 "there; run the same `univfast capture` command again"
             )
+        return capture
+    return None
 
 
 def _json(path: str, file: str) -> Mapping[str, Any]:

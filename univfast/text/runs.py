@@ -97,7 +97,9 @@ def identity(run: TextRun, hooks: Sequence[str], options: TextOptions) -> dict[s
     The file and the directory are told by content, so that they may be moved.
     """
     (model,), (activations,) = run.models, run.activations
-    keep = None if run.keep is None else hashlib.sha256(run.keep.numpy().data).hexdigest()
+    keep = None
+    if run.keep is not None and not bool(run.keep.all()):
+        keep = hashlib.sha256(run.keep.numpy().data).hexdigest()
     return {
         "model": model.fingerprint.hex(),
         "text": run.windows.digest.hex(),
