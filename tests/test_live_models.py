@@ -24,7 +24,8 @@ from language_models import (
 from safetensors.torch import load_file, save_file
 
 import univfast as uf
-from univfast.text import CorpusOptions, TextOptions, TextRun, TokenFilters, open_run
+from univfast.text import CorpusOptions, TextOptions, TextRun, TokenFilters, models, open_run
+from univfast.text.models import load_model
 
 # ---- models --------------------------------------------------------------------------------------
 
@@ -287,6 +288,45 @@ def test_fingerprints_tell_models_layers_and_texts_apart(
         *prints(directories.gpt2, max_tokens=50),
     ]
     assert len({*first, *others}) == 10
+
+
+def test_a_model_is_told_by_every_weight_and_its_configuration(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(place: int | None = None, folder: str = "moved", **config: object) -> bytes:
+        copy = shutil.copytree(directories.llama, tmp_path / folder, dirs_exist_ok=True)
+        text = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps({**text, **config}))
+        model = load_model(str(copy), CPU)
+        if place is not None:
+            model.module.get_parameter("model.layers.1.mlp.up_proj.weight").data[place, 3] += 1e-3
+        return model.fingerprint
+
+    whole = load_model(str(directories.llama), CPU).fingerprint
+    monkeypatch.setattr(models, "_PART", 100)  # parts that end within rows
+    assert fingerprint() == whole
+    assert fingerprint(folder="other", _name_or_path="x", transformers_version="1") == whole
+    changed = [fingerprint(place) for place in (0, 1, 10, 23)]
+    changed += [fingerprint(rms_norm_eps=1e-5), fingerprint(hidden_act="gelu")]
+    assert len({whole, *changed}) == 7
+
+
+def test_only_a_checkpoint_asks_for_the_fingerprint_of_a_model(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        models.LanguageModel,
+        "fingerprint",
+        property(lambda model: asked.append(model.directory) or b""),
+    )
+    paths = [str(directories.gpt2), str(directories.half)]
+    options = TextOptions(str(directories.text))
+    with open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU) as run:
+        uf.correlate(*run.activations, draws=1)
+        assert asked == []
+        uf.correlate(*run.activations, draws=1, checkpoint=tmp_path / "run.pt")
+    assert {*asked} == {*paths}
 
 
 def test_modules_that_give_no_row_a_token_are_refused(
