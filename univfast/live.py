@@ -98,8 +98,8 @@ def correlate_models(
         A row a neuron of A, and the counts.
 
     Raises:
-        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches;
-            a NaN or infinity, named by model, layer, neuron and token, counted over all batches.
+        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches,
+            a model that changes its batch in place; a NaN or infinity, named by model, layer, neuron and token, counted over all batches.
         TypeError: an argument of a type that cannot be used.
     """
     start = time.perf_counter()
@@ -127,8 +127,8 @@ def correlate_models(
     ):
         stream = _Stream(a, b, settings)
         for done, (batch, keep) in enumerate(given, start=1):
-            _run(a, model_a, batch)
-            _run(b, model_b, batch)
+            _run(a, model_a, batch, settings.models[0])
+            _run(b, model_b, batch, settings.models[1])
             stream.add(keep)
             if progress:
                 progress(done, total)
@@ -318,24 +318,42 @@ def _attention_mask(batch: object) -> object:
     return batch.get("attention_mask") if isinstance(batch, Mapping) else None
 
 
-def _run(captured: Captured, model: nn.Module, batch: object) -> None:
+def _run(captured: Captured, model: nn.Module, batch: object, name: str) -> None:
     first = next(chain(model.parameters(), model.buffers()), None)
-    if first is not None:
-        batch = _moved(batch, first.device)
-    if isinstance(batch, Mapping):
-        captured.run(**batch)
-    elif isinstance(batch, (tuple, list)):
-        captured.run(*batch)
+    moved = _moved(batch, None if first is None else first.device)
+    before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
+    if isinstance(moved, Mapping):
+        captured.run(**moved)
+    elif isinstance(moved, (tuple, list)):
+        captured.run(*moved)
     else:
-        captured.run(batch)
+        captured.run(moved)
+    if any(x._version != version for x, version in before):
+        raise InputError(
+            f"{name}: changes its batch in place, which is the other model's and yours too; have"
+            " the model work on a copy"
+        )
 
 
-def _moved(value: object, device: torch.device) -> object:
-    """A batch with its tensors on a device."""
+def _moved(value: object, device: torch.device | None) -> object:
+    """A batch with its tensors on a device; None for where they are.
+
+    Those of inference mode are copied: nothing would tell that a model changes them.
+    """
     if isinstance(value, Tensor):
-        return value.to(device)
+        moved = value if device is None else value.to(device)
+        return moved.clone() if moved is value and value.is_inference() else moved
     if isinstance(value, Mapping):
         return {key: _moved(x, device) for key, x in value.items()}
     if isinstance(value, (tuple, list)):
         return [_moved(x, device) for x in value]
     return value
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """Those of a batch."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [x for each in value for x in _tensors(each)] if isinstance(value, (tuple, list)) else []
