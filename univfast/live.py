@@ -67,7 +67,8 @@ def correlate_models(
         model_b: another, on any device, of any width (by index, of the same); or the same one.
         batches: what the models take, one after another: each a tensor (``model(x)``), a mapping
             (``model(**x)``; what tokenizers of transformers give is one), or a tuple or list
-            (``model(*x)``). Tensors are copied to the device of a model's first parameter.
+            (``model(*x)``). Tensors are copied to the device of a model's first parameter. One
+            whose tensors are all empty is passed over.
         hooks: glob patterns of module names, as `capture` takes them.
         hooks_b: those of ``model_b``; None for the same.
         match: ``"index"``, ``"best"`` or ``"one-to-one"``, as `correlate` has them. By index,
@@ -99,7 +100,8 @@ def correlate_models(
 
     Raises:
         InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches,
-            a model that changes its batch in place; a NaN or infinity, named by model, layer, neuron and token, counted over all batches.
+            a model that changes its batch in place; a NaN or infinity, named by model, layer,
+            neuron and token, counted over all batches.
         TypeError: an argument of a type that cannot be used.
     """
     start = time.perf_counter()
@@ -127,9 +129,10 @@ def correlate_models(
     ):
         stream = _Stream(a, b, settings)
         for done, (batch, keep) in enumerate(given, start=1):
-            _run(a, model_a, batch, settings.models[0])
-            _run(b, model_b, batch, settings.models[1])
-            stream.add(keep)
+            if _has_tokens(batch):
+                _run(a, model_a, batch, settings.models[0])
+                _run(b, model_b, batch, settings.models[1])
+                stream.add(keep, "mask" if mask is not None else "batches: attention_mask")
             if progress:
                 progress(done, total)
         return stream.result(threshold, start)
@@ -217,10 +220,10 @@ class _Stream:
         self._sums: _ByIndex | _AllPairs | None = None
         self._tokens = 0  # also those that masks leave out
 
-    def add(self, mask: object) -> None:
-        """Adds what both models have just given."""
+    def add(self, mask: object, name: str) -> None:
+        """Adds what both models have just given; ``name`` is what to call the mask in errors."""
         layouts, shape = self._measure()
-        keep = None if mask is None else open_mask(mask, shape)
+        keep = None if mask is None else open_mask(mask, shape, name)
         if self._sums is None:
             kind = _ByIndex if self._settings.match == "index" else _AllPairs
             device = self._settings.device or of_inputs(*self._a.values(), *self._b.values())
@@ -236,7 +239,8 @@ class _Stream:
     def result(self, threshold: float, start: float) -> CorrelationResult:
         if self._sums is None:
             raise InputError(
-                "batches: there are none; give at least one (an iterator can be used only once)"
+                "batches: there are none with tokens; give at least one (an iterator can be used"
+                " only once)"
             )
         if self._sums.tokens == 0:
             raise InputError("mask: leaves no token; true marks the tokens to use")
@@ -315,7 +319,15 @@ def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple
 
 
 def _attention_mask(batch: object) -> object:
-    return batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
+        return found
+    if not bool(((found == 0) | (found == 1)).all()):
+        raise InputError(
+            "batches: attention_mask holds other values than 0 and 1; give mask=, of the tokens to"
+            " use"
+        )
+    return found == 1
 
 
 def _run(captured: Captured, model: nn.Module, batch: object, name: str) -> None:
@@ -333,6 +345,11 @@ def _run(captured: Captured, model: nn.Module, batch: object, name: str) -> None
             f"{name}: changes its batch in place, which is the other model's and yours too; have"
             " the model work on a copy"
         )
+
+
+def _has_tokens(batch: object) -> bool:
+    tensors = _tensors(batch)
+    return not tensors or any(x.numel() for x in tensors)
 
 
 def _moved(value: object, device: torch.device | None) -> object:
