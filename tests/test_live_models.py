@@ -268,6 +268,24 @@ def test_padding_is_not_seen(directories: Directories, opened: ExitStack, tmp_pa
             torch.testing.assert_close(rows[form], rows["none"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_cannot_leave_padding_out_is_refused(
+    directories: Directories,
+    opened: ExitStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    monkeypatch.setattr(
+        GPT2LMHeadModel, "forward", lambda self, input_ids: self.transformer(input_ids)
+    )
+    torch.save(torch.tensor([[9, 30, 2], [9, 30, 40]]), tmp_path / "ids.pt")
+    where = directories.gpt2, tmp_path / "ids.pt"
+    refused(opened, "gpt2: takes no attention_mask", *where, skip=("padding",))
+    torch.save(torch.tensor([[9, 30, 50], [9, 30, 40]]), tmp_path / "ids.pt")
+    open_one(opened, *where, skip=("padding",))
+
+
 def test_fingerprints_tell_models_layers_and_texts_apart(
     directories: Directories, opened: ExitStack
 ) -> None:

@@ -188,6 +188,15 @@ def test_padding_is_left_out_at_both_ends_alone(
     assert found == [0, 0, 1, 1, 1, 0, *[1] * 6, *[0] * 6]
 
 
+def test_padding_is_refused_where_nothing_is_padded(
+    directories: Directories, opened: ExitStack, tmp_path: Path
+) -> None:
+    torch.save(torch.tensor([9, 9, 2, 2]), tmp_path / "flat.pt")
+    for path in (tmp_path / "flat.pt", directories.text):
+        match = rf"{path.name}: has no samples that may be padded; skip 'padding' only of"
+        refused(opened, match, directories.gpt2, path, skip=("padding",))
+
+
 def test_a_bos_that_is_the_pad_token_is_no_padding(
     directories: Directories, opened: ExitStack, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from univfast.errors import InputError
 from univfast.inputs import Activations
 from univfast.text.activations import model_activations
 from univfast.text.corpus import CorpusOptions, read_corpus
@@ -80,7 +81,12 @@ def open_run(
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
-    if windows.samples and "padding" in options.filters.skip:
+    if "padding" in options.filters.skip:
+        if not windows.samples:
+            raise InputError(
+                f"{options.text}: has no samples that may be padded; skip 'padding' only of a file"
+                " of tokens [samples, sequence]"
+            )
         windows = dataclasses.replace(windows, padding=padding(windows, vocabulary))
     keep = kept_tokens(windows, vocabulary, options.filters)
     with ExitStack() as stack:
