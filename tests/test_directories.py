@@ -113,8 +113,11 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize(
     ("files", "layers"),
     [
-        (["mlp.0-0", "mlp.0-1", "mlp.1-0", "mlp.1-1"], {"mlp.0": [0, 1], "mlp.1": [2, 3]}),
-        (["mlp.0_00009", "mlp.0_00010", "x-1"], {"mlp.0": [0, 1], "x": [2]}),
+        (["mlp.0-000", "mlp.0-001", "mlp.1-0-of-1"], {"mlp.0": [0, 1], "mlp.1": [2]}),
+        (["mlp.0_00009", "mlp.0_00010", "x-001"], {"mlp.0": [0, 1], "x": [2]}),
+        (["acts_0", "acts_4096", "acts_8192", "acts_12288"], {"activations": [0, 1, 2, 3]}),
+        (["x-0_part-1", "x-0_part-2", "y.acts_7"], {"x-0_part": [0, 1], "y.acts": [2]}),
+        (["mlp.0.chunk-1", "mlp.0.chunk-2", "y"], {"mlp.0.chunk": [0, 1], "y": [2]}),
         (["mlp.0.post", "mlp.10", "mlp.9"], {"mlp.0.post": [0], "mlp.9": [2], "mlp.10": [1]}),
         (["acts-00001-of-00002", "acts-00002-of-00002"], {"activations": [0, 1]}),
         (["0-of-2", "1-of-2", "mlp"], {"activations": [0, 1], "mlp": [2]}),
@@ -122,7 +125,7 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
         (["Part1", "Part2", "mlp.0"], {"activations": [0, 1], "mlp.0": [2]}),
         (["layer_0", "layer_1"], {"layer_0": [0], "layer_1": [1]}),
         (["h.blocks-0", "h.blocks-1"], {"h.blocks-0": [0], "h.blocks-1": [1]}),
-        (["layer_0-0", "layer_0-1", "layer_1-0"], {"layer_0": [0, 1], "layer_1": [2]}),
+        (["layer_0-000", "layer_0-001", "layer_1-000"], {"layer_0": [0, 1], "layer_1": [2]}),
         (["layer-1-of-2", "layer-2-of-2"], {"activations": [0, 1]}),
         (["mlp.0"], {"activations": [0]}),
     ],
@@ -267,15 +270,19 @@ def test_empty_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "parts"),
     [
-        (["x-0", "x-1", "x-3"], ["x-3.npy", "shard 2 of layer 'x' is missing"]),
+        (["x-000", "x-001", "x-003"], ["x-003.npy", "shard 2 of layer 'x' is missing"]),
+        (["x-0000", "x-4096", "x-12288"], ["x-12288.npy", "shard 8192 of layer 'x' is missing"]),
+        (["0", "2", "4", "5"], ["2.npy", "shard 1 of layer 'activations' is missing"]),
         (["1", "2", "4"], ["4.npy", "shard 3 of layer 'activations'"]),
         (["x-1-of-3", "x-2-of-3"], ["2 of 3", "'x-1-of-3.npy'", "number 3 is missing"]),
         (["x-0-of-3", "x-2-of-3"], ["2 of 3", "number 1 is missing"]),
         (["x-2-of-3", "x-3-of-3"], ["number 1 is missing"]),
         (["x-1-of-2", "x-2-of-3"], ["x-1-of-2.npy", "x-2-of-3.npy", "of 2 and of 3"]),
-        (["x-1", "x-01"], ["x-01.npy", "x-1.npy", "both shard 1"]),
-        (["x", "x-1"], ["x.npy", "x-1.npy", "both layer 'x'", "has no number"]),
-        (["x-2", "x_1"], ["x_1.npy", "shard 3", "number them alike"]),
+        (["x-001", "x-0001"], ["x-001.npy", "x-0001.npy", "both shard 1"]),
+        (["x", "x-001"], ["x.npy", "x-001.npy", "both layer 'x'", "has no number"]),
+        (["x-002", "x_001"], ["x_001.npy", "shard 3", "number them alike"]),
+        (["mlp_0", "mlp_1"], ["may be layer 'mlp_0', or shard 0", "mlp.0.npy", "mlp-00000.npy"]),
+        (["h-10", "x"], ["may be layer 'h-10', or shard 10", "h.10.npy", "h-00010.npy"]),
     ],
 )
 def test_numbers_that_do_not_count(tmp_path: Path, files: list[str], parts: list[str]) -> None:
