@@ -345,14 +345,32 @@ def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
         assert list(opened(tmp_path)) == ["x"]
 
 
+def save_capture(folder: Path, tokens: int, **about: object) -> None:
+    """Two shards of five tokens, and what is said of them."""
+    known = {"format": "univfast-capture", "version": 1, "shards": 2, "tokens": tokens}
+    for i in range(2):
+        save(folder / f"shard-{i:05}.safetensors", {"x": random(5, 3, seed=i)})
+    (folder / "capture.json").write_text(json.dumps({**known, **about}))
+
+
+def test_a_capture_is_its_shards_alone(tmp_path: Path) -> None:
+    save_capture(tmp_path, 10)
+    for name in ("shard-00002", "shard-00001-copy", "acts"):
+        save(tmp_path / f"{name}.safetensors", {"x": random(5, 3, seed=9)})
+    assert_holds(opened(tmp_path)["x"], torch.cat([random(5, 3), random(5, 3, seed=1)]))
+
+
 def test_an_incomplete_capture(tmp_path: Path) -> None:
-    about = {"format": "univfast-capture", "version": 1, "shards": 2, "text": "t"}
-    (tmp_path / "capture.json").write_text(json.dumps(about))
-    save(tmp_path / "acts-00000.safetensors", {"x": random(5, 3)})
-    save(tmp_path / ".acts-00001.safetensors", {"x": random(5, 3)})
-    refused(tmp_path, tmp_path, "incomplete, 1 of 2", "same `univfast capture` command")
-    shutil.move(tmp_path / ".acts-00001.safetensors", tmp_path / "acts-00001.safetensors")
-    assert opened(tmp_path)["x"].tokens == 10
+    save_capture(tmp_path, 10)
+    shard = tmp_path / "shard-00001.safetensors"
+    shutil.copy(shard, tmp_path / "acts-00001.safetensors")
+    shard.rename(tmp_path / ".shard-00001.safetensors")
+    again = "same `univfast capture` command"
+    refused(tmp_path, tmp_path, "incomplete, 1 of 2", "shard-00001.safetensors is not", again)
+    save_capture(tmp_path, 11)
+    refused(tmp_path, tmp_path, "hold 10 tokens of layer 'x', capture.json says 11", again)
+    save_capture(tmp_path, 10, shards="2")
+    refused(tmp_path, tmp_path, "capture.json is damaged", again)
 
 
 def many(folder: Path, count: int) -> Layer:

@@ -18,8 +18,12 @@ from univfast.inputs.files import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 
-__all__ = ["open_directory"]
+__all__ = ["SHARD", "open_directory"]
 
+SHARD = "shard-{:05}.safetensors"
+"""A file of a capture, by its number."""
+
+_AGAIN = "run the same `univfast capture` command again"
 _SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".safetensors")
 
 _OF = r"(\d+)(?:[-_]of[-_](\d+))?"
@@ -71,6 +75,7 @@ def open_directory(path: str) -> Activations:
       is all of the layer that it is named after. If there is one such layer in all, it is called
       ``activations``, as a lone array in a file is.
     - If there are no such files, each directory in it is a layer, whose files are its shards.
+    - Where `univfast capture` wrote, its shards alone.
     - The columns of a Hugging Face dataset, as ``save_to_disk`` writes it: see ``read_dataset``.
 
     Only headers are read here. Shards of a layer need one width and dtype, their numbers one step
@@ -79,10 +84,13 @@ def open_directory(path: str) -> Activations:
     Raises:
         InputError: names the file or directory, what is wrong with it and what to do.
     """
-    captured = _check_kind(path)
+    _refuse_model(path)
     opened = OpenFiles()
     unusable: dict[str, InputError] = {}
-    if is_dataset(path):
+    captured = _capture(path)
+    if captured:
+        shards = _read_layers(path, _captured_files(path, captured), opened)
+    elif is_dataset(path):
         shards, unusable = read_dataset(path, opened)
     elif files := _files(path):
         shards = _read_layers(path, files, opened)
@@ -101,30 +109,49 @@ def open_directory(path: str) -> Activations:
     found = collect(
         path, shards, lambda layer, parts: ShardedLayer(layer, parts, opened), unusable=unusable
     )
-    return replace(found, captured=captured)
+    if captured:
+        _check_captured(found, captured)
+        found = replace(found, captured=captured)
+    return found
 
 
-def _check_kind(path: str) -> Mapping[str, Any] | None:
-    """Refuses a directory that says of itself that it is something else, or not yet whole.
-
-    Returns:
-        What `univfast capture` says of what it wrote; None where it wrote nothing.
-    """
+def _refuse_model(path: str) -> None:
     if "model_type" in _json(path, "config.json"):
         raise InputError(
             f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
             "modules to watch, with --text FILE and --hooks GLOB"
         )
+
+
+def _capture(path: str) -> Mapping[str, Any]:
+    """What `univfast capture` says of what it wrote; empty where it wrote nothing."""
     capture = _json(path, "capture.json")
-    if capture.get("format") == "univfast-capture":
-        found = sum(file.endswith(".safetensors") for file in _files(path))
-        if found < capture.get("shards", 0):
+    if capture.get("format") != "univfast-capture":
+        return {}
+    if not all(isinstance(capture.get(name), int) for name in ("shards", "tokens")):
+        raise InputError(f"{path}: its capture.json is damaged; {_AGAIN}")
+    return capture
+
+
+def _captured_files(path: str, capture: Mapping[str, Any]) -> list[str]:
+    """The shards of a capture, and none beside them."""
+    files = [os.path.join(path, SHARD.format(number)) for number in range(capture["shards"])]
+    missing = [file for file in files if not os.path.exists(file)]
+    if missing:
+        raise InputError(
+            f"{path}: the capture is incomplete, {len(files) - len(missing)} of {len(files)} "
+            f"shards are there, {os.path.basename(missing[0])} is not; {_AGAIN}"
+        )
+    return files
+
+
+def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:
+    for layer in found.layers.values():
+        if layer.tokens != capture["tokens"]:
             raise InputError(
-                f"{path}: the capture is incomplete, {found} of {capture['shards']} shards are "
-                "there; run the same `univfast capture` command again"
+                f"{found.name}: its shards hold {layer.tokens} tokens of layer {layer.name!r}, "
+                f"capture.json says {capture['tokens']}; {_AGAIN}"
             )
-        return capture
-    return None
 
 
 def _json(path: str, file: str) -> Mapping[str, Any]:
