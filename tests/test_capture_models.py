@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from language_models import CONTEXT, GPT2_HOOKS, LLAMA_HOOKS, Directories, reference_layers
@@ -181,6 +182,15 @@ def test_captures_of_other_tokens_are_refused(
             uf.correlate("a", "b", match=matching)
     layers = captured(tmp_path / "b")  # which say nothing of their tokens
     assert uf.correlate("b", layers, rotation="none").correlation.nanmean() > 0.99
+
+
+def test_activations_beside_a_foreign_configuration_are_correlated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "acts-0.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    (tmp_path / "config.json").write_text('{"layers": [3], "seed": 0}')
+    assert run("correlate", tmp_path, tmp_path, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["tokens"] == 50
 
 
 # ---- what is written -----------------------------------------------------------------------------

@@ -338,9 +338,10 @@ def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
     torch.save({"format": "univfast-checkpoint"}, tmp_path / "a.pt")
     refused(tmp_path, tmp_path / "a.pt", "checkpoint of `univfast train`")
     (tmp_path / "a.pt").unlink()
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    refused(tmp_path, tmp_path, "Hugging Face model", "--text FILE and --hooks GLOB")
-    for other in ("{}", "[1]", "no JSON"):
+    for config in ('{"model_type": "gpt2"}', '{"architectures": ["GPT2Model"]}'):
+        (tmp_path / "config.json").write_text(config)
+        refused(tmp_path, tmp_path, "Hugging Face model", "--text FILE and --hooks GLOB")
+    for other in ("{}", '{"layers": 2}', "[1]", "no JSON"):
         (tmp_path / "config.json").write_text(other)
         assert list(opened(tmp_path)) == ["x"]
 

@@ -70,7 +70,7 @@ BROKEN = {
     "narrow": "cannot be loaded|lacks",
     "foreign": "brings its own code",
     "unknown": "cannot be loaded",
-    "garbled": "cannot be loaded",
+    "garbled": "has no config.json that names one",
     "tokenizer": "cannot be loaded",
     "configless": "has no config.json",
 }

@@ -120,7 +120,8 @@ def sources(
         UsageError: options of text without directories of models, or the other way.
         InputError: what cannot be used.
     """
-    from univfast.text import is_model_directory, open_run
+    from univfast.formats import is_model_directory
+    from univfast.text import open_run
 
     directories = [model for model in models if is_model_directory(model)]
     hooks_b = options.pop("hooks_b")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -12,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint
+from univfast.formats import is_checkpoint, is_model_directory, read_json
 from univfast.inputs.arrow_files import is_dataset, read_dataset
 from univfast.inputs.files import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
@@ -116,7 +115,7 @@ def open_directory(path: str) -> Activations:
 
 
 def _refuse_model(path: str) -> None:
-    if "model_type" in _json(path, "config.json"):
+    if is_model_directory(path):
         raise InputError(
             f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
             "modules to watch, with --text FILE and --hooks GLOB"
@@ -125,7 +124,7 @@ def _refuse_model(path: str) -> None:
 
 def _capture(path: str) -> Mapping[str, Any]:
     """What `univfast capture` says of what it wrote; empty where it wrote nothing."""
-    capture = _json(path, "capture.json")
+    capture = read_json(os.path.join(path, "capture.json"))
     if capture.get("format") != "univfast-capture":
         return {}
     if not all(isinstance(capture.get(name), int) for name in ("shards", "tokens")):
@@ -152,16 +151,6 @@ def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:
                 f"{found.name}: its shards hold {layer.tokens} tokens of layer {layer.name!r}, "
                 f"capture.json says {capture['tokens']}; {_AGAIN}"
             )
-
-
-def _json(path: str, file: str) -> Mapping[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        with open(os.path.join(path, file), encoding="utf-8") as text:
-            content = json.load(text)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _visible(path: str) -> list[str]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from univfast.errors import InputError
+from univfast.formats import is_model_directory
 from univfast.text.library import LOCAL, quiet_transformers
 
-__all__ = ["LanguageModel", "is_model_directory", "load_model"]
+__all__ = ["LanguageModel", "load_model"]
 
 # Bytes of weights that are copied from the device, and hashed, at a time.
 _PART = 64 << 20
@@ -63,11 +62,6 @@ class LanguageModel:
         return digest.digest()
 
 
-def is_model_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the directory of a Hugging Face model."""
-    return (Path(path) / "config.json").is_file()
-
-
 def load_model(directory: str, device: torch.device) -> LanguageModel:
     """The model of a directory, in the dtype that it was saved in.
 
@@ -80,8 +74,8 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
     """
     if not is_model_directory(directory):
         raise InputError(
-            f"{directory}: is not the directory of a Hugging Face model: it has no config.json; "
-            "name one that save_pretrained wrote"
+            f"{directory}: is not the directory of a Hugging Face model: it has no config.json "
+            "that names one; name a directory that save_pretrained wrote"
         )
     with quiet_transformers(directory, _REMEDY) as transformers:
         config = transformers.AutoConfig.from_pretrained(directory, **LOCAL)
