@@ -402,6 +402,7 @@ def test_options_that_do_not_go_together_are_refused(
     directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     gpt2, acts, text = directories.gpt2, tmp_path / "a.pt", on_text(directories)
+    none = tmp_path / "none"
     torch.save(torch.randn(20, 3), acts)
     needs = "is the directory of a model, which needs --text FILE and --hooks GLOB"
     out = ("--out", tmp_path / "o")
@@ -429,6 +430,10 @@ def test_options_that_do_not_go_together_are_refused(
         (["capture", gpt2, *text, *out, "--context", 0], "'--context': 0 is not in the range"),
         (["capture", tmp_path, *text, *out], f"{tmp_path}: is not the directory of a Hugging Face"),
         (["capture", gpt2, *text, "--out", acts], f"{acts}: {acts} is not a directory"),
+        (["capture", gpt2, *text, "--out", gpt2], f"{gpt2}: is the directory of a model; name"),
+        (["capture", none, *text, *out], f"{none}: no such file or directory; check the path"),
+        (["correlate", gpt2, none, *text], f"{none}: no such file or directory; check the path"),
+        (["correlate", none, none, *text], f"{none}: no such file or directory; check the path"),
     ):
         assert run(*arguments) == 2, arguments
         assert expected in error_line(capfd)

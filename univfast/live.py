@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -20,7 +20,7 @@ from univfast.co_moments import Layout
 from univfast.devices import as_device, of_inputs, thread_count
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
-from univfast.inputs import all_layers, match_layers, open_activations, open_mask
+from univfast.inputs import all_layers, in_order, match_layers, open_activations, open_mask
 from univfast.layer_pairs import LayerPairs
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
@@ -256,10 +256,7 @@ class _Stream:
         if self._settings.match != "index":
             layers_a, layers_b = all_layers(a, b, None)
             return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
-        other_names = {*a.layers} != {*b.layers} and len(a.layers) == len(b.layers)
-        if self._settings.in_order and other_names:
-            b = replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
-        pairs = match_layers(a, b, None)
+        pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None)
         layouts = Layout.of([one for one, _ in pairs]), Layout.of([other for _, other in pairs])
         return layouts, torch.Size(pairs[0][0].shape[:-1])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import replace
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 
-__all__ = ["all_layers", "match_layers"]
+__all__ = ["all_layers", "in_order", "match_layers"]
 
 # Of a capture, what its tokens follow from, and how it is given.
 _OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
@@ -41,6 +42,17 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
         _check_pair(both, one, other)
     _check_tokens(both, [one for one, _ in pairs])
     return pairs
+
+
+def in_order(a: Activations, b: Activations) -> Activations:
+    """``b`` with its layers called as those of ``a`` are, in order.
+
+    For layers that the user named in both: as they are, where the names are the same or there are
+    more in one than in the other.
+    """
+    if {*a.layers} == {*b.layers} or len(a.layers) != len(b.layers):
+        return b
+    return replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
 
 
 def all_layers(
