@@ -171,6 +171,48 @@ def test_different_tokenizers_are_refused(directories: Directories) -> None:
         pass
 
 
+def test_tokens_need_no_common_tokenizer_unless_a_filter_does(
+    directories: Directories, tmp_path: Path
+) -> None:
+    torch.save(ids_of(directories), tmp_path / "ids.pt")
+    paths = [str(directories.gpt2), str(directories.other)]
+    with open_run(paths, [[GPT2_HOOKS]] * 2, TextOptions(str(tmp_path / "ids.pt")), CPU) as run:
+        assert torch.equal(run.windows.ids, ids_of(directories))
+    for options in (
+        TextOptions(str(tmp_path / "ids.pt"), filters=TokenFilters(("newline",))),
+        TextOptions(str(tmp_path / "ids.pt"), CorpusOptions(bos=True)),
+    ):
+        with (
+            pytest.raises(uf.InputError, match="have different tokenizers"),
+            open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("tuned_first", [False, True])
+def test_a_base_model_goes_with_its_copy_that_has_another_special_token(
+    tuned_first: bool, directories: Directories, tmp_path: Path
+) -> None:
+    import transformers
+
+    tuned = shutil.copytree(directories.gpt2, tmp_path / "tuned")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tuned)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|chat|>"]})
+    tokenizer.save_pretrained(tuned)
+    paths = [str(directories.gpt2), str(tuned)][:: -1 if tuned_first else 1]
+    options = TextOptions(str(directories.text), filters=TokenFilters(("special",)))
+    with open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU) as run:
+        assert torch.equal(run.windows.ids, ids_of(directories))
+    # The same token with another id, or ids that stand for something else.
+    renamed = (tuned / "tokenizer.json").read_text().replace('"<x>"', '"<y>"')
+    (tuned / "tokenizer.json").write_text(renamed)
+    with (
+        pytest.raises(uf.InputError, match="have different tokenizers"),
+        open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU),
+    ):
+        pass
+
+
 def test_a_directory_without_tokenizer_uses_the_others(directories: Directories) -> None:
     paths = [str(directories.bare), str(directories.gpt2)]
     options = TextOptions(str(directories.text))

@@ -238,7 +238,8 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
 
 def _matches(name: str, module: nn.Module, glob: str) -> bool:
     # Containers have torch's own forward, which only raises: a wildcard does not mean them.
-    called = getattr(module.forward, "__func__", None) is not nn.Module.forward
+    forward = getattr(module, "forward", None)  # scripted modules may have none
+    called = getattr(forward, "__func__", None) is not nn.Module.forward
     return name == glob or (called and fnmatch.fnmatchcase(name, glob))
 
 

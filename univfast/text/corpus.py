@@ -20,7 +20,7 @@ from univfast.inputs.files import read_file
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 
-__all__ = ["CONTEXT", "CorpusOptions", "read_corpus"]
+__all__ = ["CONTEXT", "CorpusOptions", "holds_tokens", "read_corpus"]
 
 CONTEXT = 512
 """Tokens of a window, unless the models can read fewer only."""
@@ -70,7 +70,7 @@ def read_corpus(
             there is none, or the options do not fit.
     """
     samples = None
-    if path.lower().endswith(_TOKEN_FILES):
+    if holds_tokens(path):
         found = _open_tokens(path)
         samples = found.shape[1] if found.dim() == 2 else None
         blocks = _blocks(found.flatten())
@@ -86,6 +86,11 @@ def read_corpus(
     if not ids:
         raise InputError(f"{path}: holds no tokens; give a file that does")
     return TokenWindows(path, torch.frombuffer(ids, dtype=torch.int32), window, samples is not None)
+
+
+def holds_tokens(path: str) -> bool:
+    """Whether a file is one of tokens, by its name."""
+    return path.lower().endswith(_TOKEN_FILES)
 
 
 def _window(path: str, samples: int | None, longest: int | None, options: CorpusOptions) -> int:

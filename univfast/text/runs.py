@@ -14,7 +14,7 @@ from torch import Tensor
 from univfast.errors import InputError
 from univfast.inputs import Activations
 from univfast.text.activations import model_activations
-from univfast.text.corpus import CorpusOptions, read_corpus
+from univfast.text.corpus import CorpusOptions, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
 from univfast.text.models import LanguageModel, load_model
 from univfast.text.vocabulary import common_vocabulary, load_vocabulary
@@ -77,7 +77,9 @@ def open_run(
             not go together.
     """
     models = [load_model(directory, device) for directory in directories]
-    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models])
+    # A file of tokens needs no tokenizer, unless it is asked which of them are what.
+    used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)
+    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models], used)
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
