@@ -300,11 +300,11 @@ def test_filters_and_a_mask_are_joined(
     directories: Directories, opened: ExitStack, tmp_path: Path
 ) -> None:
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    torch.save(mask, tmp_path / "mask.pt")
     ids = [[0, 9, 9], [9, 0, 9]]
-    options = {"skip": ("bos",), "positions": ":2"}
-    for given in (str(tmp_path / "mask.pt"), mask.flatten().bool()):
-        found = filtered(opened, directories.gpt2, ids, tmp_path, mask=given, **options)
+    options = {"skip": ("bos",), "positions": ":2", "mask": str(tmp_path / "mask.pt")}
+    for given in (mask, mask.flatten().bool()):
+        torch.save(given, tmp_path / "mask.pt")
+        found = filtered(opened, directories.gpt2, ids, tmp_path, **options)
         assert found == [0, 1, 0, 1, 0, 0]
 
 

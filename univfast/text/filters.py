@@ -33,7 +33,7 @@ class TokenFilters:
             ``"bos"``; ``"newline"``, those whose text has a line end; ``"padding"``, the pad tokens
             at the ends of samples, which other tokens do not see either.
         positions: ``"START:STOP"``, of the positions in a window, as Python slices; None for all.
-        mask: as `univfast.correlate` takes it, a flag a token; None for all.
+        mask: a file with a flag a token, as `univfast.correlate` takes it; None for all.
 
     Raises:
         InputError: ``skip`` or ``positions`` is none of these.
@@ -41,7 +41,7 @@ class TokenFilters:
 
     skip: tuple[str, ...] = ()
     positions: str | None = None
-    mask: object | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         for kind in self.skip:
