@@ -85,6 +85,35 @@ def test_models_of_other_kinds_are_matched_by_best(
     assert json.loads(out)["neurons"] == 128
 
 
+def test_the_summary_says_what_models_were_run_on(
+    directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    second = "transformer.h.*.mlp.c_proj:input"
+    options = on_text(directories, "--hooks-b", second, *FILTERS, "--bos", "--max-tokens", 150)
+    expected = {
+        "file": str(directories.text),
+        "tokens": 160,  # ten windows of 15 and BOS
+        "context": CONTEXT,
+        "bos": True,
+        "skip": ["newline", "special"],
+        "positions": "1:",
+        "mask": None,
+    }
+    for matching in (("index",), ("best", "--reverse")):
+        pair = directories.gpt2, directories.half
+        out = tmp_path / matching[0]
+        arguments = (*options, "--match", *matching, "--quiet", "--out", out)
+        assert run("correlate", *pair, *arguments) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["text"] == {**expected, "hooks": [[GPT2_HOOKS], [second]]}
+    reverse = json.loads((tmp_path / "best" / "reverse" / "summary.json").read_text())
+    assert reverse["text"] == {**expected, "hooks": [[second], [GPT2_HOOKS]]}
+    assert run("report", tmp_path / "best") == 0  # which reads it
+    stored = uf.correlate(torch.randn(20, 3), torch.randn(20, 3))
+    assert "text" not in stored.summary
+    capfd.readouterr()
+
+
 def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
     directories: Directories, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,8 @@ class Activations:
         captured: what the directory of a capture says of the tokens that it holds (``text``, a
             digest of their windows; ``kept``, a digest of which are held; and the options that both
             follow from); None for all other sources.
+        about: of a live model, its ``hooks`` and what it reads, as plain values to report; None for
+            all that is stored.
     """
 
     name: str
@@ -174,6 +176,7 @@ class Activations:
     window: int = 1
     most: int | None = None
     captured: Mapping[str, object] | None = None
+    about: Mapping[str, object] | None = None
 
 
 def collect(

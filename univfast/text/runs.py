@@ -92,11 +92,27 @@ def open_run(
         windows = dataclasses.replace(windows, padding=padding(windows, vocabulary))
     keep = kept_tokens(windows, vocabulary, options.filters)
     with ExitStack() as stack:
-        activations = [
-            stack.enter_context(model_activations(model, patterns, windows, options.batch_tokens))
-            for model, patterns in zip(models, hooks, strict=True)
-        ]
+        activations = []
+        for model, patterns in zip(models, hooks, strict=True):
+            found = stack.enter_context(
+                model_activations(model, patterns, windows, options.batch_tokens)
+            )
+            about = {**_described(options, windows), "hooks": list(patterns)}
+            activations.append(dataclasses.replace(found, about=about))
         yield TextRun(models, activations, windows, keep)
+
+
+def _described(options: TextOptions, windows: TokenWindows) -> dict[str, object]:
+    """What is read, and of which tokens activations count; for reports."""
+    return {
+        "file": options.text,
+        "tokens": windows.tokens,
+        "context": windows.window,
+        "bos": options.corpus.bos,
+        "skip": sorted(options.filters.skip),
+        "positions": options.filters.positions,
+        "mask": options.filters.mask,
+    }
 
 
 def identity(run: TextRun, hooks: Sequence[str], options: TextOptions) -> dict[str, object]:
