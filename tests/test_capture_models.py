@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from language_models import CONTEXT, GPT2_HOOKS, LLAMA_HOOKS, Directories, reference_layers
@@ -84,6 +85,35 @@ def test_models_of_other_kinds_are_matched_by_best(
     assert json.loads(out)["neurons"] == 128
 
 
+def test_the_summary_says_what_models_were_run_on(
+    directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    second = "transformer.h.*.mlp.c_proj:input"
+    options = on_text(directories, "--hooks-b", second, *FILTERS, "--bos", "--max-tokens", 150)
+    expected = {
+        "file": str(directories.text),
+        "tokens": 160,  # ten windows of 15 and BOS
+        "context": CONTEXT,
+        "bos": True,
+        "skip": ["newline", "special"],
+        "positions": "1:",
+        "mask": None,
+    }
+    for matching in (("index",), ("best", "--reverse")):
+        pair = directories.gpt2, directories.half
+        out = tmp_path / matching[0]
+        arguments = (*options, "--match", *matching, "--quiet", "--out", out)
+        assert run("correlate", *pair, *arguments) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["text"] == {**expected, "hooks": [[GPT2_HOOKS], [second]]}
+    reverse = json.loads((tmp_path / "best" / "reverse" / "summary.json").read_text())
+    assert reverse["text"] == {**expected, "hooks": [[second], [GPT2_HOOKS]]}
+    assert run("report", tmp_path / "best") == 0  # which reads it
+    stored = uf.correlate(torch.randn(20, 3), torch.randn(20, 3))
+    assert "text" not in stored.summary
+    capfd.readouterr()
+
+
 def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
     directories: Directories, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,12 +178,48 @@ def test_captures_correlate_as_their_models_do(
         assert run("capture", path, *options, "--out", tmp_path / path.name, "--quiet") == 0
     assert run("correlate", *pair, *options, "--out", tmp_path / "o", "--quiet") == 0
     assert capfd.readouterr() == ("", "")
-    stored = uf.correlate(*(captured(tmp_path / path.name) for path in pair))
+    stored = uf.correlate(*(tmp_path / path.name for path in pair))
     live = json.loads((tmp_path / "o" / "summary.json").read_text())
     for name in ("tokens", "neurons", "dead", "universal"):
         assert live[name] == stored.summary[name]
     assert abs(live["mean_correlation"] - stored.summary["mean_correlation"]) < 1e-6
     assert abs(live["mean_baseline"] - stored.summary["mean_baseline"]) < 1e-6
+
+
+OTHER_TOKENS = {
+    "text": (("--max-tokens", 161), "differ in text; .* both the same --text FILE, --bos and"),
+    "context": (("--context", 8), r"context \(16 and 8\); .* both the same --context N$"),
+    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same --positions$"),
+    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same --skip$"),
+    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same --mask FILE$"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_TOKENS)
+def test_captures_of_other_tokens_are_refused(
+    what: str, directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(torch.arange(160) % 7 > 0, "mask.pt")
+    sizes = ("--context", CONTEXT, "--max-tokens", 160, "--positions", "1:", "--quiet")
+    changed, match = OTHER_TOKENS[what]
+    for out, change in (("a", ()), ("b", changed)):
+        options = on_text(directories, *sizes, *change, "--out", out)
+        assert run("capture", directories.gpt2, *options) == 0
+    for matching in ("index", "best"):
+        with pytest.raises(uf.InputError, match=f"^a and b: are captures of different .*{match}"):
+            uf.correlate("a", "b", match=matching)
+    layers = captured(tmp_path / "b")  # which say nothing of their tokens
+    assert uf.correlate("b", layers, rotation="none").correlation.nanmean() > 0.99
+
+
+def test_activations_beside_a_foreign_configuration_are_correlated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "acts-0.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    (tmp_path / "config.json").write_text('{"layers": [3], "seed": 0}')
+    assert run("correlate", tmp_path, tmp_path, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["tokens"] == 50
 
 
 # ---- what is written -----------------------------------------------------------------------------
@@ -365,6 +431,7 @@ def test_options_that_do_not_go_together_are_refused(
     directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     gpt2, acts, text = directories.gpt2, tmp_path / "a.pt", on_text(directories)
+    none = tmp_path / "none"
     torch.save(torch.randn(20, 3), acts)
     needs = "is the directory of a model, which needs --text FILE and --hooks GLOB"
     out = ("--out", tmp_path / "o")
@@ -392,6 +459,10 @@ def test_options_that_do_not_go_together_are_refused(
         (["capture", gpt2, *text, *out, "--context", 0], "'--context': 0 is not in the range"),
         (["capture", tmp_path, *text, *out], f"{tmp_path}: is not the directory of a Hugging Face"),
         (["capture", gpt2, *text, "--out", acts], f"{acts}: {acts} is not a directory"),
+        (["capture", gpt2, *text, "--out", gpt2], f"{gpt2}: is the directory of a model; name"),
+        (["capture", none, *text, *out], f"{none}: no such file or directory; check the path"),
+        (["correlate", gpt2, none, *text], f"{none}: no such file or directory; check the path"),
+        (["correlate", none, none, *text], f"{none}: no such file or directory; check the path"),
     ):
         assert run(*arguments) == 2, arguments
         assert expected in error_line(capfd)

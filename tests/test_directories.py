@@ -113,8 +113,11 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize(
     ("files", "layers"),
     [
-        (["mlp.0-0", "mlp.0-1", "mlp.1-0", "mlp.1-1"], {"mlp.0": [0, 1], "mlp.1": [2, 3]}),
-        (["mlp.0_00009", "mlp.0_00010", "x-1"], {"mlp.0": [0, 1], "x": [2]}),
+        (["mlp.0-000", "mlp.0-001", "mlp.1-0-of-1"], {"mlp.0": [0, 1], "mlp.1": [2]}),
+        (["mlp.0_00009", "mlp.0_00010", "x-001"], {"mlp.0": [0, 1], "x": [2]}),
+        (["acts_0", "acts_4096", "acts_8192", "acts_12288"], {"activations": [0, 1, 2, 3]}),
+        (["x-0_part-1", "x-0_part-2", "y.acts_7"], {"x-0_part": [0, 1], "y.acts": [2]}),
+        (["mlp.0.chunk-1", "mlp.0.chunk-2", "y"], {"mlp.0.chunk": [0, 1], "y": [2]}),
         (["mlp.0.post", "mlp.10", "mlp.9"], {"mlp.0.post": [0], "mlp.9": [2], "mlp.10": [1]}),
         (["acts-00001-of-00002", "acts-00002-of-00002"], {"activations": [0, 1]}),
         (["0-of-2", "1-of-2", "mlp"], {"activations": [0, 1], "mlp": [2]}),
@@ -122,7 +125,7 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
         (["Part1", "Part2", "mlp.0"], {"activations": [0, 1], "mlp.0": [2]}),
         (["layer_0", "layer_1"], {"layer_0": [0], "layer_1": [1]}),
         (["h.blocks-0", "h.blocks-1"], {"h.blocks-0": [0], "h.blocks-1": [1]}),
-        (["layer_0-0", "layer_0-1", "layer_1-0"], {"layer_0": [0, 1], "layer_1": [2]}),
+        (["layer_0-000", "layer_0-001", "layer_1-000"], {"layer_0": [0, 1], "layer_1": [2]}),
         (["layer-1-of-2", "layer-2-of-2"], {"activations": [0, 1]}),
         (["mlp.0"], {"activations": [0]}),
     ],
@@ -267,15 +270,19 @@ def test_empty_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "parts"),
     [
-        (["x-0", "x-1", "x-3"], ["x-3.npy", "shard 2 of layer 'x' is missing"]),
+        (["x-000", "x-001", "x-003"], ["x-003.npy", "shard 2 of layer 'x' is missing"]),
+        (["x-0000", "x-4096", "x-12288"], ["x-12288.npy", "shard 8192 of layer 'x' is missing"]),
+        (["0", "2", "4", "5"], ["2.npy", "shard 1 of layer 'activations' is missing"]),
         (["1", "2", "4"], ["4.npy", "shard 3 of layer 'activations'"]),
         (["x-1-of-3", "x-2-of-3"], ["2 of 3", "'x-1-of-3.npy'", "number 3 is missing"]),
         (["x-0-of-3", "x-2-of-3"], ["2 of 3", "number 1 is missing"]),
         (["x-2-of-3", "x-3-of-3"], ["number 1 is missing"]),
         (["x-1-of-2", "x-2-of-3"], ["x-1-of-2.npy", "x-2-of-3.npy", "of 2 and of 3"]),
-        (["x-1", "x-01"], ["x-01.npy", "x-1.npy", "both shard 1"]),
-        (["x", "x-1"], ["x.npy", "x-1.npy", "both layer 'x'", "has no number"]),
-        (["x-2", "x_1"], ["x_1.npy", "shard 3", "number them alike"]),
+        (["x-001", "x-0001"], ["x-001.npy", "x-0001.npy", "both shard 1"]),
+        (["x", "x-001"], ["x.npy", "x-001.npy", "both layer 'x'", "has no number"]),
+        (["x-002", "x_001"], ["x_001.npy", "shard 3", "number them alike"]),
+        (["mlp_0", "mlp_1"], ["may be layer 'mlp_0', or shard 0", "mlp.0.npy", "mlp-00000.npy"]),
+        (["h-10", "x"], ["may be layer 'h-10', or shard 10", "h.10.npy", "h-00010.npy"]),
     ],
 )
 def test_numbers_that_do_not_count(tmp_path: Path, files: list[str], parts: list[str]) -> None:
@@ -331,21 +338,40 @@ def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
     torch.save({"format": "univfast-checkpoint"}, tmp_path / "a.pt")
     refused(tmp_path, tmp_path / "a.pt", "checkpoint of `univfast train`")
     (tmp_path / "a.pt").unlink()
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    refused(tmp_path, tmp_path, "Hugging Face model", "--text FILE and --hooks GLOB")
-    for other in ("{}", "[1]", "no JSON"):
+    for config in ('{"model_type": "gpt2"}', '{"architectures": ["GPT2Model"]}'):
+        (tmp_path / "config.json").write_text(config)
+        refused(tmp_path, tmp_path, "Hugging Face model", "--text FILE and --hooks GLOB")
+    for other in ("{}", '{"layers": 2}', "[1]", "no JSON"):
         (tmp_path / "config.json").write_text(other)
         assert list(opened(tmp_path)) == ["x"]
 
 
+def save_capture(folder: Path, tokens: int, **about: object) -> None:
+    """Two shards of five tokens, and what is said of them."""
+    known = {"format": "univfast-capture", "version": 1, "shards": 2, "tokens": tokens}
+    for i in range(2):
+        save(folder / f"shard-{i:05}.safetensors", {"x": random(5, 3, seed=i)})
+    (folder / "capture.json").write_text(json.dumps({**known, **about}))
+
+
+def test_a_capture_is_its_shards_alone(tmp_path: Path) -> None:
+    save_capture(tmp_path, 10)
+    for name in ("shard-00002", "shard-00001-copy", "acts"):
+        save(tmp_path / f"{name}.safetensors", {"x": random(5, 3, seed=9)})
+    assert_holds(opened(tmp_path)["x"], torch.cat([random(5, 3), random(5, 3, seed=1)]))
+
+
 def test_an_incomplete_capture(tmp_path: Path) -> None:
-    about = {"format": "univfast-capture", "version": 1, "shards": 2, "text": "t"}
-    (tmp_path / "capture.json").write_text(json.dumps(about))
-    save(tmp_path / "acts-00000.safetensors", {"x": random(5, 3)})
-    save(tmp_path / ".acts-00001.safetensors", {"x": random(5, 3)})
-    refused(tmp_path, tmp_path, "incomplete, 1 of 2", "same `univfast capture` command")
-    shutil.move(tmp_path / ".acts-00001.safetensors", tmp_path / "acts-00001.safetensors")
-    assert opened(tmp_path)["x"].tokens == 10
+    save_capture(tmp_path, 10)
+    shard = tmp_path / "shard-00001.safetensors"
+    shutil.copy(shard, tmp_path / "acts-00001.safetensors")
+    shard.rename(tmp_path / ".shard-00001.safetensors")
+    again = "same `univfast capture` command"
+    refused(tmp_path, tmp_path, "incomplete, 1 of 2", "shard-00001.safetensors is not", again)
+    save_capture(tmp_path, 11)
+    refused(tmp_path, tmp_path, "hold 10 tokens of layer 'x', capture.json says 11", again)
+    save_capture(tmp_path, 10, shards="2")
+    refused(tmp_path, tmp_path, "capture.json is damaged", again)
 
 
 def many(folder: Path, count: int) -> Layer:

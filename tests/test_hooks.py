@@ -93,6 +93,22 @@ def test_a_star_crosses_dots_and_is_no_name_of_the_model() -> None:
         assert "head" in captured.layers
 
 
+def test_a_star_passes_over_modules_that_nothing_calls() -> None:
+    model = Model()
+    model.more = nn.ModuleDict({"a": nn.ParameterList([torch.zeros(2)]), "b": nn.Module()})
+    with uf.capture(model, "*") as captured:
+        captured.run(torch.randn(2, 4))
+        assert captured.layers[0] == "blocks.0"
+        assert len(captured) == 9  # two blocks of four, and the head
+    with pytest.raises(InputError, match=r"no module matches 'mor\*'"):
+        uf.capture(model, "mor*").__enter__()
+    with (
+        uf.capture(model, "blocks") as captured,
+        pytest.raises(InputError, match="did not reach layer 'blocks'; hook modules that"),
+    ):
+        captured.run(torch.randn(2, 4))
+
+
 def test_nothing_is_copied() -> None:
     tensor = torch.randn(3, 4)
     model = around(Gives(tensor))

@@ -190,6 +190,72 @@ def test_models_of_other_kinds_widths_and_depths() -> None:
     assert live.summary["models"] == ["gpt2", "plain"]
 
 
+@pytest.mark.parametrize("match", ["index", "best"])
+def test_a_batch_without_tokens_is_passed_over(match: str) -> None:
+    a, b, batches = gpt2(seed=1), gpt2(seed=2), token_ids()
+    none = torch.zeros(0, 20, dtype=torch.int64)
+    done: list[int] = []
+    live, expected = (
+        uf.correlate_models(
+            a, b, given, hooks="*.mlp.act", match=match, progress=lambda n, _: done.append(n)
+        )
+        for given in ([none, *batches[:2], none[:, :0], *batches[2:]], batches)
+    )
+    assert torch.equal(live.correlation, expected.correlation)
+    assert done == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
+
+
+def test_attention_masks_of_floats() -> None:
+    (batches, _), a, b = padded(), gpt2(seed=1), gpt2(seed=2)
+    floats = [{**batch, "attention_mask": batch["attention_mask"].float()} for batch in batches]
+    live, expected = (
+        uf.correlate_models(a, b, given, hooks="*.mlp.act") for given in (floats, batches)
+    )
+    assert live.summary["tokens"] == expected.summary["tokens"]
+    torch.testing.assert_close(live.correlation, expected.correlation, rtol=0, atol=1e-6)
+    x = token_ids()[0]
+    for mask, match in (
+        (torch.full((6, 20), -1e4), "batches: attention_mask holds other values .*; give mask="),
+        (torch.full((6, 20), 2), "batches: attention_mask: a mask holds 0 and 1 alone"),
+        (torch.ones(6, 19), r"batches: attention_mask: the mask has 114 values"),
+    ):
+        batch = {"ids": x, "attention_mask": mask}
+        with pytest.raises(InputError, match=f"^{match}"):
+            uf.correlate_models(Plain(), Plain(), [batch], hooks=POST)
+
+
+class Changing(nn.Module):
+    """Centres its batch, in place or not."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_place, self.up = in_place, nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(x.sub_(1) if self.in_place else x - 1)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "mapping"])
+def test_a_model_that_changes_its_batch_is_refused(kind: str) -> None:
+    x = torch.randn(6, 20, 8)
+    batch = {"tensor": x, "tuple": (x,), "mapping": {"x": x}}[kind]
+    good, bad = Changing(in_place=False), Changing(in_place=True)
+    for pair, name in (((bad, good), "first"), ((good, bad), "second")):
+        with pytest.raises(InputError, match=rf"^{name}: changes its batch in place, .*; have"):
+            uf.correlate_models(*pair, [batch], hooks="up", names=("first", "second"))
+    uf.correlate_models(good, good, [batch], hooks="up")
+
+
+def test_each_model_gets_its_own_copy_of_tensors_of_inference_mode() -> None:
+    with torch.inference_mode():
+        x = torch.randn(6, 20, 8)
+    before, bad = x.clone(), Changing(in_place=True)
+    result = uf.correlate_models(bad, Changing(in_place=False), [x], hooks="up")
+    assert torch.equal(x, before)
+    assert result.correlation.min() > 0.999
+
+
 def test_by_index_layers_of_other_names_are_paired_in_order() -> None:
     a, b, batches = gpt2(width=24), Plain(width=24), token_ids()
     live = uf.correlate_models(a, b, batches, hooks="*.mlp.act", hooks_b=POST)

@@ -24,7 +24,8 @@ from language_models import (
 from safetensors.torch import load_file, save_file
 
 import univfast as uf
-from univfast.text import CorpusOptions, TextOptions, TextRun, TokenFilters, open_run
+from univfast.text import CorpusOptions, TextOptions, TextRun, TokenFilters, models, open_run
+from univfast.text.models import load_model
 
 # ---- models --------------------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ BROKEN = {
     "narrow": "cannot be loaded|lacks",
     "foreign": "brings its own code",
     "unknown": "cannot be loaded",
-    "garbled": "cannot be loaded",
+    "garbled": "has no config.json that names one",
     "tokenizer": "cannot be loaded",
     "configless": "has no config.json",
 }
@@ -165,6 +166,48 @@ def test_different_tokenizers_are_refused(directories: Directories) -> None:
     options = TextOptions(str(directories.text))
     with (
         pytest.raises(uf.InputError, match=r"gpt2 and .*other: have different tokenizers"),
+        open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU),
+    ):
+        pass
+
+
+def test_tokens_need_no_common_tokenizer_unless_a_filter_does(
+    directories: Directories, tmp_path: Path
+) -> None:
+    torch.save(ids_of(directories), tmp_path / "ids.pt")
+    paths = [str(directories.gpt2), str(directories.other)]
+    with open_run(paths, [[GPT2_HOOKS]] * 2, TextOptions(str(tmp_path / "ids.pt")), CPU) as run:
+        assert torch.equal(run.windows.ids, ids_of(directories))
+    for options in (
+        TextOptions(str(tmp_path / "ids.pt"), filters=TokenFilters(("newline",))),
+        TextOptions(str(tmp_path / "ids.pt"), CorpusOptions(bos=True)),
+    ):
+        with (
+            pytest.raises(uf.InputError, match="have different tokenizers"),
+            open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("tuned_first", [False, True])
+def test_a_base_model_goes_with_its_copy_that_has_another_special_token(
+    tuned_first: bool, directories: Directories, tmp_path: Path
+) -> None:
+    import transformers
+
+    tuned = shutil.copytree(directories.gpt2, tmp_path / "tuned")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tuned)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|chat|>"]})
+    tokenizer.save_pretrained(tuned)
+    paths = [str(directories.gpt2), str(tuned)][:: -1 if tuned_first else 1]
+    options = TextOptions(str(directories.text), filters=TokenFilters(("special",)))
+    with open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU) as run:
+        assert torch.equal(run.windows.ids, ids_of(directories))
+    # The same token with another id, or ids that stand for something else.
+    renamed = (tuned / "tokenizer.json").read_text().replace('"<x>"', '"<y>"')
+    (tuned / "tokenizer.json").write_text(renamed)
+    with (
+        pytest.raises(uf.InputError, match="have different tokenizers"),
         open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU),
     ):
         pass
@@ -267,6 +310,24 @@ def test_padding_is_not_seen(directories: Directories, opened: ExitStack, tmp_pa
             torch.testing.assert_close(rows[form], rows["none"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_cannot_leave_padding_out_is_refused(
+    directories: Directories,
+    opened: ExitStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    monkeypatch.setattr(
+        GPT2LMHeadModel, "forward", lambda self, input_ids: self.transformer(input_ids)
+    )
+    torch.save(torch.tensor([[9, 30, 2], [9, 30, 40]]), tmp_path / "ids.pt")
+    where = directories.gpt2, tmp_path / "ids.pt"
+    refused(opened, "gpt2: takes no attention_mask", *where, skip=("padding",))
+    torch.save(torch.tensor([[9, 30, 50], [9, 30, 40]]), tmp_path / "ids.pt")
+    open_one(opened, *where, skip=("padding",))
+
+
 def test_fingerprints_tell_models_layers_and_texts_apart(
     directories: Directories, opened: ExitStack
 ) -> None:
@@ -287,6 +348,45 @@ def test_fingerprints_tell_models_layers_and_texts_apart(
         *prints(directories.gpt2, max_tokens=50),
     ]
     assert len({*first, *others}) == 10
+
+
+def test_a_model_is_told_by_every_weight_and_its_configuration(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(place: int | None = None, folder: str = "moved", **config: object) -> bytes:
+        copy = shutil.copytree(directories.llama, tmp_path / folder, dirs_exist_ok=True)
+        text = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps({**text, **config}))
+        model = load_model(str(copy), CPU)
+        if place is not None:
+            model.module.get_parameter("model.layers.1.mlp.up_proj.weight").data[place, 3] += 1e-3
+        return model.fingerprint
+
+    whole = load_model(str(directories.llama), CPU).fingerprint
+    monkeypatch.setattr(models, "_PART", 100)  # parts that end within rows
+    assert fingerprint() == whole
+    assert fingerprint(folder="other", _name_or_path="x", transformers_version="1") == whole
+    changed = [fingerprint(place) for place in (0, 1, 10, 23)]
+    changed += [fingerprint(rms_norm_eps=1e-5), fingerprint(hidden_act="gelu")]
+    assert len({whole, *changed}) == 7
+
+
+def test_only_a_checkpoint_asks_for_the_fingerprint_of_a_model(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        models.LanguageModel,
+        "fingerprint",
+        property(lambda model: asked.append(model.directory) or b""),
+    )
+    paths = [str(directories.gpt2), str(directories.half)]
+    options = TextOptions(str(directories.text))
+    with open_run(paths, [[GPT2_HOOKS]] * 2, options, CPU) as run:
+        uf.correlate(*run.activations, draws=1)
+        assert asked == []
+        uf.correlate(*run.activations, draws=1, checkpoint=tmp_path / "run.pt")
+    assert {*asked} == {*paths}
 
 
 def test_modules_that_give_no_row_a_token_are_refused(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from language_models import CPU, GPT2_HOOKS, LLAMA_HOOKS, Directories, ids_of, open_one, refused
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from univfast.text import TextOptions, corpus, open_run
-from univfast.text.vocabulary import load_vocabulary
+from univfast.text import TextOptions, TokenFilters, corpus, filters, open_run
+from univfast.text.vocabulary import Vocabulary, load_vocabulary
+from univfast.text.windows import TokenWindows
 
 # ---- corpora -------------------------------------------------------------------------------------
 
@@ -32,6 +36,43 @@ def test_a_text_is_tokenised_in_blocks(
     assert decoded == directories.text.read_text()
     if block >= 300:  # lines fit: what is between blocks is a line end
         assert torch.equal(windows.ids, expected)
+
+
+def test_a_text_that_fits_in_a_block_is_not_cut(
+    directories: Directories, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = Vocabulary.encode
+
+    def watched(self: Vocabulary, text: str) -> Any:
+        encoded.append(text)
+        return encode(self, text)
+
+    monkeypatch.setattr(Vocabulary, "encode", watched)
+    text = directories.text.read_text()
+    size = directories.text.stat().st_size
+    for block, parts in ((size + 1, 1), (size, 1), (size - 1, 2)):
+        encoded.clear()
+        monkeypatch.setattr(corpus, "_BLOCK", block)
+        open_one(opened, directories.gpt2, directories.text)
+        assert len(encoded) == parts
+        assert "".join(encoded) == text
+
+
+@pytest.mark.parametrize("block", [1 << 20, 1])
+def test_a_byte_order_mark_is_no_text(
+    block: int,
+    directories: Directories,
+    opened: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(corpus, "_BLOCK", block)
+    found = []
+    for name, encoding in (("plain.txt", "utf-8"), ("marked.txt", "utf-8-sig")):
+        (tmp_path / name).write_text("the fox, naïve", encoding=encoding)
+        found.append(open_one(opened, directories.gpt2, tmp_path / name).windows.ids)
+    assert torch.equal(found[0], found[1])
 
 
 def test_windows_are_cut_from_flat_tokens(
@@ -188,6 +229,15 @@ def test_padding_is_left_out_at_both_ends_alone(
     assert found == [0, 0, 1, 1, 1, 0, *[1] * 6, *[0] * 6]
 
 
+def test_padding_is_refused_where_nothing_is_padded(
+    directories: Directories, opened: ExitStack, tmp_path: Path
+) -> None:
+    torch.save(torch.tensor([9, 9, 2, 2]), tmp_path / "flat.pt")
+    for path in (tmp_path / "flat.pt", directories.text):
+        match = rf"{path.name}: has no samples that may be padded; skip 'padding' only of"
+        refused(opened, match, directories.gpt2, path, skip=("padding",))
+
+
 def test_a_bos_that_is_the_pad_token_is_no_padding(
     directories: Directories, opened: ExitStack, tmp_path: Path
 ) -> None:
@@ -211,15 +261,50 @@ def test_positions_are_slices_of_each_window(
     assert run.keep.nonzero().flatten().tolist() == by_hand
 
 
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = call(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not made._is_view():
+            self.bytes = max(self.bytes, made.nbytes)
+        return made
+
+
+def test_filters_take_a_byte_a_token(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.randint(0, 300, (50_000,), dtype=torch.int32)
+    ids.view(-1, 50)[:, 40:] = 2
+    windows = TokenWindows("a.pt", ids, 50, samples=True)
+    vocabulary = load_vocabulary(str(directories.gpt2), None)
+    kinds = TokenFilters(("special", "newline", "padding"))
+    whole = filters.padding(windows, vocabulary)
+    windows = dataclasses.replace(windows, padding=whole)
+    kept = filters.kept_tokens(windows, vocabulary, kinds)
+    monkeypatch.setattr(filters, "_BLOCK", 1024)
+    with Largest() as largest:
+        assert torch.equal(filters.padding(windows, vocabulary), whole)
+        again = filters.kept_tokens(windows, vocabulary, kinds)
+    assert kept is not None
+    assert again is not None
+    assert torch.equal(again, kept)
+    assert largest.bytes <= len(ids)
+
+
 def test_filters_and_a_mask_are_joined(
     directories: Directories, opened: ExitStack, tmp_path: Path
 ) -> None:
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    torch.save(mask, tmp_path / "mask.pt")
     ids = [[0, 9, 9], [9, 0, 9]]
-    options = {"skip": ("bos",), "positions": ":2"}
-    for given in (str(tmp_path / "mask.pt"), mask.flatten().bool()):
-        found = filtered(opened, directories.gpt2, ids, tmp_path, mask=given, **options)
+    options = {"skip": ("bos",), "positions": ":2", "mask": str(tmp_path / "mask.pt")}
+    for given in (mask, mask.flatten().bool()):
+        torch.save(given, tmp_path / "mask.pt")
+        found = filtered(opened, directories.gpt2, ids, tmp_path, **options)
         assert found == [0, 1, 0, 1, 0, 0]
 
 

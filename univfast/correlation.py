@@ -153,12 +153,13 @@ def correlate_together(
         if len(searches) == 1 and task.is_first:
             seconds = time.perf_counter() - start
             names = (task.models[0].name, task.models[1].name)
-            return searches[0].result(names, options.threshold, seconds)
+            result = searches[0].result(names, options.threshold, seconds)
+            return _with_text(result, task.models)
         matches = [search.matches()[0] for search in searches] if task.is_first else []
         layout, tokens = searches[0].measured
     if not task.is_first:
         return None
-    return make_result(
+    result = make_result(
         layout,
         tokens,
         matches,
@@ -169,6 +170,18 @@ def correlate_together(
         device=str(task.setup.device),
         seconds=time.perf_counter() - start,
     )
+    return _with_text(result, task.models)
+
+
+def _with_text(result: CorrelationResult, models: Sequence[Activations]) -> CorrelationResult:
+    """The result, whose summary says what live models were run on."""
+    found = [model.about for model in models if model.about is not None]
+    if len(found) == len(models):
+        hooks = [about["hooks"] for about in found]  # of each model
+        result.summary["text"] = {**found[0], "hooks": hooks}
+        if result.reverse is not None:
+            result.reverse.summary["text"] = {**found[0], "hooks": hooks[::-1]}
+    return result
 
 
 def _open(a: object, b: object) -> list[Activations]:

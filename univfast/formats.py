@@ -1,10 +1,12 @@
-"""What marks the files that univfast writes."""
+"""What marks the files and directories that are read."""
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any, TypeGuard
 
-__all__ = ["CHECKPOINT_FORMAT", "is_checkpoint"]
+__all__ = ["CHECKPOINT_FORMAT", "is_checkpoint", "is_model_directory", "read_json"]
 
 CHECKPOINT_FORMAT = "univfast-checkpoint"
 
@@ -13,3 +15,19 @@ def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
     """Whether a loaded object claims to be a checkpoint of ``univfast train``."""
     kind = content.get("format") if isinstance(content, dict) else None
     return isinstance(kind, str) and kind == CHECKPOINT_FORMAT
+
+
+def is_model_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether a directory has a ``config.json`` that says which Hugging Face model it is."""
+    config = read_json(os.path.join(path, "config.json"))
+    return "model_type" in config or "architectures" in config
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8") as text:
+            content = json.load(text)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -87,11 +87,12 @@ class Captured(Mapping[str, Tensor]):
         """Runs the model, without gradients, until every layer is captured.
 
         The first run is complete, so that a module that is called twice is found. Later ones end
-        with the last layer: the logits of a language model take more memory than all before. Where
-        several captures have hooks in the same modules, a run is heard by its own alone.
+        with the last layer: the logits of a language model take more memory than all before. So a
+        module that is called again after it, in a later run only, is not found. Where several
+        captures have hooks in the same modules, a run is heard by its own alone.
 
         Raises:
-            InputError: a layer that the forward pass did not reach.
+            InputError: a layer that the forward pass did not reach, or one that is called twice.
         """
         running = _running.set(self)
         try:
@@ -174,15 +175,18 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
 
     ``with uf.capture(model, "transformer.h.*.mlp.act") as captured: model(ids)``, and
     ``captured["transformer.h.0.mlp.act"]`` is ``[..., neurons]``. The model is called as usual, as
-    a whole or in part. Afterwards its hooks are removed and the activations forgotten, also where
-    the block raises.
+    a whole or in part. Call the model, not its ``.forward``: that passes its own hooks by, so that
+    the pass before is not forgotten, and a module that is called twice not found. Afterwards its
+    hooks are removed and the activations forgotten, also where the block raises.
 
     Args:
         model: any module: plain, of Hugging Face transformers, a TransformerLens model.
         hooks: glob patterns (``*``, which crosses dots, ``?``, ``[...]``; case matters) of names in
-            ``model.named_modules()``. A layer is a module's output, the first tensor of it where it
-            is a tuple, a list or a mapping; with ``:input`` at the end of the pattern, and of the
-            layer's name, it is the first tensor that the module is called with by position.
+            ``model.named_modules()``; those without a forward, such as ``nn.ModuleList``, match
+            only their full name, as nothing calls them. A layer is a module's output, the first
+            tensor of it where it is a tuple, a list or a mapping; with ``:input`` at the end of the
+            pattern, and of the layer's name, it is the first tensor that the module is called with
+            by position.
 
     Yields:
         The activations of the latest forward pass, detached and not copied (but for those of
@@ -220,16 +224,23 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
         pattern: (pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)) for pattern in patterns
     }
     for pattern, (glob, _) in globs.items():
-        if not any(fnmatch.fnmatchcase(name, glob) for name in modules):
+        if not any(_matches(name, module, glob) for name, module in modules.items()):
             raise InputError(f"hooks: no module matches {pattern!r}; {_nearest(glob, [*modules])}")
     sites = [
         _Site(name + _INPUT if is_input else name, module, is_input)
         for name, module in modules.items()
         for is_input in (True, False)
-        if any(fnmatch.fnmatchcase(name, g) for g, kind in globs.values() if kind is is_input)
+        if any(_matches(name, module, g) for g, kind in globs.values() if kind is is_input)
     ]
     _check_own_modules(modules, sites)
     return sites
+
+
+def _matches(name: str, module: nn.Module, glob: str) -> bool:
+    # Containers have torch's own forward, which only raises: a wildcard does not mean them.
+    forward = getattr(module, "forward", None)  # scripted modules may have none
+    called = getattr(forward, "__func__", None) is not nn.Module.forward
+    return name == glob or (called and fnmatch.fnmatchcase(name, glob))
 
 
 def _check_own_modules(modules: Mapping[str, nn.Module], sites: Sequence[_Site]) -> None:

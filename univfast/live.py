@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -20,7 +20,7 @@ from univfast.co_moments import Layout
 from univfast.devices import as_device, of_inputs, thread_count
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
-from univfast.inputs import all_layers, match_layers, open_activations, open_mask
+from univfast.inputs import all_layers, in_order, match_layers, open_activations, open_mask
 from univfast.layer_pairs import LayerPairs
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
@@ -67,7 +67,8 @@ def correlate_models(
         model_b: another, on any device, of any width (by index, of the same); or the same one.
         batches: what the models take, one after another: each a tensor (``model(x)``), a mapping
             (``model(**x)``; what tokenizers of transformers give is one), or a tuple or list
-            (``model(*x)``). Tensors are copied to the device of a model's first parameter.
+            (``model(*x)``). Tensors are copied to the device of a model's first parameter. One
+            whose tensors are all empty is passed over.
         hooks: glob patterns of module names, as `capture` takes them.
         hooks_b: those of ``model_b``; None for the same.
         match: ``"index"``, ``"best"`` or ``"one-to-one"``, as `correlate` has them. By index,
@@ -98,8 +99,9 @@ def correlate_models(
         A row a neuron of A, and the counts.
 
     Raises:
-        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches;
-            a NaN or infinity, named by model, layer, neuron and token, counted over all batches.
+        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches,
+            a model that changes its batch in place; a NaN or infinity, named by model, layer,
+            neuron and token, counted over all batches.
         TypeError: an argument of a type that cannot be used.
     """
     start = time.perf_counter()
@@ -127,9 +129,10 @@ def correlate_models(
     ):
         stream = _Stream(a, b, settings)
         for done, (batch, keep) in enumerate(given, start=1):
-            _run(a, model_a, batch)
-            _run(b, model_b, batch)
-            stream.add(keep)
+            if _has_tokens(batch):
+                _run(a, model_a, batch, settings.models[0])
+                _run(b, model_b, batch, settings.models[1])
+                stream.add(keep, "mask" if mask is not None else "batches: attention_mask")
             if progress:
                 progress(done, total)
         return stream.result(threshold, start)
@@ -217,10 +220,10 @@ class _Stream:
         self._sums: _ByIndex | _AllPairs | None = None
         self._tokens = 0  # also those that masks leave out
 
-    def add(self, mask: object) -> None:
-        """Adds what both models have just given."""
+    def add(self, mask: object, name: str) -> None:
+        """Adds what both models have just given; ``name`` is what to call the mask in errors."""
         layouts, shape = self._measure()
-        keep = None if mask is None else open_mask(mask, shape)
+        keep = None if mask is None else open_mask(mask, shape, name)
         if self._sums is None:
             kind = _ByIndex if self._settings.match == "index" else _AllPairs
             device = self._settings.device or of_inputs(*self._a.values(), *self._b.values())
@@ -236,7 +239,8 @@ class _Stream:
     def result(self, threshold: float, start: float) -> CorrelationResult:
         if self._sums is None:
             raise InputError(
-                "batches: there are none; give at least one (an iterator can be used only once)"
+                "batches: there are none with tokens; give at least one (an iterator can be used"
+                " only once)"
             )
         if self._sums.tokens == 0:
             raise InputError("mask: leaves no token; true marks the tokens to use")
@@ -252,10 +256,7 @@ class _Stream:
         if self._settings.match != "index":
             layers_a, layers_b = all_layers(a, b, None)
             return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
-        other_names = {*a.layers} != {*b.layers} and len(a.layers) == len(b.layers)
-        if self._settings.in_order and other_names:
-            b = replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
-        pairs = match_layers(a, b, None)
+        pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None)
         layouts = Layout.of([one for one, _ in pairs]), Layout.of([other for _, other in pairs])
         return layouts, torch.Size(pairs[0][0].shape[:-1])
 
@@ -315,27 +316,58 @@ def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple
 
 
 def _attention_mask(batch: object) -> object:
-    return batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
+        return found
+    if not bool(((found == 0) | (found == 1)).all()):
+        raise InputError(
+            "batches: attention_mask holds other values than 0 and 1; give mask=, of the tokens to"
+            " use"
+        )
+    return found == 1
 
 
-def _run(captured: Captured, model: nn.Module, batch: object) -> None:
+def _run(captured: Captured, model: nn.Module, batch: object, name: str) -> None:
     first = next(chain(model.parameters(), model.buffers()), None)
-    if first is not None:
-        batch = _moved(batch, first.device)
-    if isinstance(batch, Mapping):
-        captured.run(**batch)
-    elif isinstance(batch, (tuple, list)):
-        captured.run(*batch)
+    moved = _moved(batch, None if first is None else first.device)
+    before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
+    if isinstance(moved, Mapping):
+        captured.run(**moved)
+    elif isinstance(moved, (tuple, list)):
+        captured.run(*moved)
     else:
-        captured.run(batch)
+        captured.run(moved)
+    if any(x._version != version for x, version in before):
+        raise InputError(
+            f"{name}: changes its batch in place, which is the other model's and yours too; have"
+            " the model work on a copy"
+        )
 
 
-def _moved(value: object, device: torch.device) -> object:
-    """A batch with its tensors on a device."""
+def _has_tokens(batch: object) -> bool:
+    tensors = _tensors(batch)
+    return not tensors or any(x.numel() for x in tensors)
+
+
+def _moved(value: object, device: torch.device | None) -> object:
+    """A batch with its tensors on a device; None for where they are.
+
+    Those of inference mode are copied: nothing would tell that a model changes them.
+    """
     if isinstance(value, Tensor):
-        return value.to(device)
+        moved = value if device is None else value.to(device)
+        return moved.clone() if moved is value and value.is_inference() else moved
     if isinstance(value, Mapping):
         return {key: _moved(x, device) for key, x in value.items()}
     if isinstance(value, (tuple, list)):
         return [_moved(x, device) for x in value]
     return value
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """Those of a batch."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [x for each in value for x in _tensors(each)] if isinstance(value, (tuple, list)) else []

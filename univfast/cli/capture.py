@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import given, take_text, text_options
+from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
 
 __all__ = ["capture"]
@@ -76,6 +76,7 @@ def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     Or MODEL is a checkpoint of 'univfast train', which reads its held-out test set. --out gets a
     dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
     """
+    check_exists(model)
     if os.path.isdir(model):
         _refuse(model, options, ("site", "data"), "a checkpoint of 'univfast train'")
         _capture_directory(model, out, quiet, options)
@@ -92,10 +93,13 @@ def _refuse(model: str, options: dict[str, Any], names: tuple[str, ...], what: s
 def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
     from univfast.devices import as_device, auto_device
     from univfast.files import check_directory
+    from univfast.formats import is_model_directory
     from univfast.text import Shards, identity, open_run
 
     text, hooks = take_text(model, options, options["mask"])
     check_directory(out)
+    if is_model_directory(out):
+        raise InputError(f"{out}: is the directory of a model; name another --out directory")
     named = options["device"]
     device = as_device(None if named == "auto" else named) or auto_device()
     with (

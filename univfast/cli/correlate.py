@@ -178,7 +178,7 @@ def correlate(
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
     axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; a
-    directory of such files, joined in natural order (LAYER-3.npy is shard 3 of LAYER); a Hugging
+    directory of such files, joined in natural order (LAYER-003.npy is shard 3 of LAYER); a Hugging
     Face dataset on disk; a checkpoint that 'univfast train' wrote, whose activations are captured
     on the way; or the directory of a Hugging Face model, which reads --text and whose activations
     are not kept. With more models, A is compared with each of the others, and the numbers are means

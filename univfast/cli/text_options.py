@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,10 +14,9 @@ from univfast.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from univfast.inputs import Activations
     from univfast.text import TextOptions
 
-__all__ = ["given", "sources", "take_text", "text_options"]
+__all__ = ["check_exists", "given", "sources", "take_text", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -108,6 +107,16 @@ def take_text(
     return text, values["hooks"]
 
 
+def check_exists(model: str) -> None:
+    """Refuses a path where nothing is.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not os.path.exists(model):
+        raise InputError(f"{model}: no such file or directory; check the path")
+
+
 @contextmanager
 def sources(
     models: Sequence[str], options: dict[str, Any], device: torch.device
@@ -120,12 +129,17 @@ def sources(
         UsageError: options of text without directories of models, or the other way.
         InputError: what cannot be used.
     """
-    from univfast.text import is_model_directory, open_run
+    from univfast.formats import is_model_directory
+    from univfast.inputs import in_order
+    from univfast.text import open_run
 
     directories = [model for model in models if is_model_directory(model)]
     hooks_b = options.pop("hooks_b")
+    wrong = [*given(options), *(["--hooks-b"] if hooks_b else [])]
+    if directories or wrong:
+        for model in models:
+            check_exists(model)
     if not directories:
-        wrong = [*given(options), *(["--hooks-b"] if hooks_b else [])]
         if wrong:
             raise click.UsageError(
                 f"{models[0]}: is no directory of a Hugging Face model, which {wrong[0]} is for;"
@@ -147,12 +161,5 @@ def sources(
         options["mask"] = run.keep
         first, *others = run.activations
         if hooks_b and options["match"] == "index":
-            others = [_in_order(first, other) for other in others]
+            others = [in_order(first, other) for other in others]
         yield [first, *others]
-
-
-def _in_order(a: Activations, b: Activations) -> Activations:
-    """B with A's layers in order, where it has as many of other names: the user named both."""
-    if {*a.layers} == {*b.layers} or len(a.layers) != len(b.layers):
-        return b
-    return dataclasses.replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))

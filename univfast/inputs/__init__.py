@@ -19,12 +19,13 @@
 from univfast.inputs.activations import open_activations
 from univfast.inputs.layers import Activations, Layer
 from univfast.inputs.masks import open_mask
-from univfast.inputs.matching import all_layers, match_layers
+from univfast.inputs.matching import all_layers, in_order, match_layers
 
 __all__ = [
     "Activations",
     "Layer",
     "all_layers",
+    "in_order",
     "match_layers",
     "open_activations",
     "open_mask",

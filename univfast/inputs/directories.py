@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint
+from univfast.formats import is_checkpoint, is_model_directory, read_json
 from univfast.inputs.arrow_files import is_dataset, read_dataset
 from univfast.inputs.files import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 
-__all__ = ["open_directory"]
+__all__ = ["SHARD", "open_directory"]
 
+SHARD = "shard-{:05}.safetensors"
+"""A file of a capture, by its number."""
+
+_AGAIN = "run the same `univfast capture` command again"
 _SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".safetensors")
 
 _OF = r"(\d+)(?:[-_]of[-_](\d+))?"
-_UNNAMED = re.compile(rf"(?:shard|part|chunk|batch|acts|activations)?{_OF}", re.IGNORECASE)
+_SHARD = r"(?:shard|part|chunk|batch|acts|activations)"
+_UNNAMED = re.compile(rf"{_SHARD}?{_OF}", re.IGNORECASE)
 _NUMBERED = re.compile(rf"(.+?)[-_]{_OF}", re.IGNORECASE)
+# What a number behind it counts is shards. Behind other names it may be layers, unless it is padded
+# with zeros to so many digits as few models have layers.
+_SHARDS = re.compile(rf"(?:.*[-_.])?{_SHARD}s?", re.IGNORECASE)
+_DIGITS = 3
 # What a number behind it counts is layers, not shards.
 _COUNTED = re.compile(r"(?:.*[-_.])?(?:layer|block)s?", re.IGNORECASE)
 
@@ -36,12 +45,16 @@ class _Lone(str):
 
 @dataclass(frozen=True)
 class _Name:
-    """What a file's name says: shard ``number``, of ``count``, of ``layer``; or all of it."""
+    """What a file's name says: shard ``number``, of ``count``, of ``layer``; or all of it.
+
+    ``unclear``: it may as well be a layer of that number.
+    """
 
     file: str
     layer: str
     number: int | None = None
     count: int | None = None
+    unclear: bool = False
 
 
 def open_directory(path: str) -> Activations:
@@ -53,23 +66,30 @@ def open_directory(path: str) -> Activations:
     - A layer that files hold by name (a dict in ``.pt``, ``.npz``, ``.safetensors``) continues over
       all files that hold it: so each file may hold all layers, or one.
     - A file that holds a lone array (``.npy``, a tensor in ``.pt``) is shard N of LAYER if its name
-      is LAYER-N or LAYER_N (``mlp.0-00003.npy``, ``acts-00001-of-00008.npy``), but all of a layer
-      where that would be the N-th layer or block (``layer_3.npy``). A number alone, or behind
-      shard, part, chunk, batch, acts or activations, is a shard of a layer without a name. Any
-      other file is all of the layer that it is named after. If there is one such layer in all, it
-      is called ``activations``, as a lone array in a file is.
+      is LAYER-N or LAYER_N, where N has three digits or more (``mlp.0-00003.npy``), LAYER ends in
+      shard, part, chunk, batch, acts or activations, or -of-COUNT follows
+      (``mlp.0-1-of-8.npy``). It is all of a layer where that would be the N-th layer or block
+      (``layer_3.npy``). Other names of this form are refused: ``mlp_3.npy`` may be either. A number
+      alone, or behind shard, part and so on, is a shard of a layer without a name. Any other file
+      is all of the layer that it is named after. If there is one such layer in all, it is called
+      ``activations``, as a lone array in a file is.
     - If there are no such files, each directory in it is a layer, whose files are its shards.
+    - Where `univfast capture` wrote, its shards alone.
     - The columns of a Hugging Face dataset, as ``save_to_disk`` writes it: see ``read_dataset``.
 
-    Only headers are read here. Shards of a layer need one width and dtype, their numbers no gap.
+    Only headers are read here. Shards of a layer need one width and dtype, their numbers one step
+    (0, 1, 2 or 0, 4096, 8192).
 
     Raises:
         InputError: names the file or directory, what is wrong with it and what to do.
     """
-    _check_kind(path)
+    _refuse_model(path)
     opened = OpenFiles()
     unusable: dict[str, InputError] = {}
-    if is_dataset(path):
+    captured = _capture(path)
+    if captured:
+        shards = _read_layers(path, _captured_files(path, captured), opened)
+    elif is_dataset(path):
         shards, unusable = read_dataset(path, opened)
     elif files := _files(path):
         shards = _read_layers(path, files, opened)
@@ -85,36 +105,52 @@ def open_directory(path: str) -> Activations:
                 f"{path}: no activations in this directory: looked for {', '.join(_SUFFIXES)} "
                 "files, in it or in directories in it; check the path"
             )
-    return collect(
+    found = collect(
         path, shards, lambda layer, parts: ShardedLayer(layer, parts, opened), unusable=unusable
     )
+    if captured:
+        _check_captured(found, captured)
+        found = replace(found, captured=captured)
+    return found
 
 
-def _check_kind(path: str) -> None:
-    """Refuses a directory that says of itself that it is something else, or not yet whole."""
-    if "model_type" in _json(path, "config.json"):
+def _refuse_model(path: str) -> None:
+    if is_model_directory(path):
         raise InputError(
             f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
             "modules to watch, with --text FILE and --hooks GLOB"
         )
-    capture = _json(path, "capture.json")
-    if capture.get("format") == "univfast-capture":
-        found = sum(file.endswith(".safetensors") for file in _files(path))
-        if found < capture.get("shards", 0):
-            raise InputError(
-                f"{path}: the capture is incomplete, {found} of {capture['shards']} shards are "
-                "there; run the same `univfast capture` command again"
-            )
 
 
-def _json(path: str, file: str) -> Mapping[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        with open(os.path.join(path, file), encoding="utf-8") as text:
-            content = json.load(text)
-    except (OSError, ValueError):
+def _capture(path: str) -> Mapping[str, Any]:
+    """What `univfast capture` says of what it wrote; empty where it wrote nothing."""
+    capture = read_json(os.path.join(path, "capture.json"))
+    if capture.get("format") != "univfast-capture":
         return {}
-    return content if isinstance(content, dict) else {}
+    if not all(isinstance(capture.get(name), int) for name in ("shards", "tokens")):
+        raise InputError(f"{path}: its capture.json is damaged; {_AGAIN}")
+    return capture
+
+
+def _captured_files(path: str, capture: Mapping[str, Any]) -> list[str]:
+    """The shards of a capture, and none beside them."""
+    files = [os.path.join(path, SHARD.format(number)) for number in range(capture["shards"])]
+    missing = [file for file in files if not os.path.exists(file)]
+    if missing:
+        raise InputError(
+            f"{path}: the capture is incomplete, {len(files) - len(missing)} of {len(files)} "
+            f"shards are there, {os.path.basename(missing[0])} is not; {_AGAIN}"
+        )
+    return files
+
+
+def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:
+    for layer in found.layers.values():
+        if layer.tokens != capture["tokens"]:
+            raise InputError(
+                f"{found.name}: its shards hold {layer.tokens} tokens of layer {layer.name!r}, "
+                f"capture.json says {capture['tokens']}; {_AGAIN}"
+            )
 
 
 def _visible(path: str) -> list[str]:
@@ -151,7 +187,8 @@ def _parse(file: str) -> _Name:
             return _Name(file, stem)
     else:
         return _Name(file, stem)
-    return _Name(file, layer, int(number), None if count is None else int(count))
+    unclear = count is None and len(number) < _DIGITS and not _SHARDS.fullmatch(layer)
+    return _Name(file, layer, int(number), None if count is None else int(count), unclear)
 
 
 def _read_layers(path: str, files: list[str], opened: OpenFiles) -> dict[str, list[Shard]]:
@@ -163,9 +200,11 @@ def _read_layers(path: str, files: list[str], opened: OpenFiles) -> dict[str, li
         for layer, shard in _read(file, _Lone(name.layer), opened).items():
             shards[str(layer)].append(shard)
             if isinstance(layer, _Lone):
+                _check_clear(name)
                 lone.add(str(layer))
+    steps = _steps(names.values())
     for layer, parts in shards.items():
-        _check_numbers(layer, [names[shard.path] for shard in parts], layer in lone)
+        _check_numbers(layer, [names[shard.path] for shard in parts], steps, layer in lone)
     if len(lone) == len(shards) == 1:
         return {LONE_LAYER: shards[lone.pop()]}
     return dict(shards)
@@ -185,7 +224,7 @@ def _read_folder(folder: str, files: list[str], opened: OpenFiles) -> list[Shard
                 f"array alone, or give {folder}"
             )
         shards += found.values()
-    _check_numbers(layer, names, lone=False)
+    _check_numbers(layer, names, _steps(names), lone=False)
     return shards
 
 
@@ -235,7 +274,30 @@ def _check_counts(path: str, names: Iterable[_Name]) -> None:
             )
 
 
-def _check_numbers(layer: str, names: list[_Name], lone: bool) -> None:
+def _check_clear(name: _Name) -> None:
+    """Refuses the name of a lone array that does not tell a layer from a shard."""
+    if name.unclear:
+        stem, suffix = os.path.splitext(os.path.basename(name.file))
+        raise InputError(
+            f"{name.file}: may be layer {stem!r}, or shard {name.number} of layer {name.layer!r}; "
+            f"call it {name.layer}.{name.number}{suffix} if it is a layer, "
+            f"{name.layer}-{name.number:05}{suffix} if it is a shard"
+        )
+
+
+def _steps(names: Iterable[_Name]) -> dict[str, int]:
+    """From the number of a shard to the next, for each layer that files are named after."""
+    numbers: defaultdict[str, set[int]] = defaultdict(set)
+    for name in names:
+        if name.number is not None:
+            numbers[name.layer].add(name.number)
+    return {
+        layer: min((y - x for x, y in pairwise(sorted(found))), default=1)
+        for layer, found in numbers.items()
+    }
+
+
+def _check_numbers(layer: str, names: list[_Name], steps: Mapping[str, int], lone: bool) -> None:
     """Refuses shards of a layer with a number twice, or with one missing in between.
 
     ``lone``: the files' names say which layer it is, so that all of it and a shard of it clash.
@@ -258,7 +320,8 @@ def _check_numbers(layer: str, names: list[_Name], lone: bool) -> None:
                 "keep one"
             )
         seen[group, number] = file
-        if number != (due := before.get(group, number - 1) + 1):
+        step = steps[group]
+        if number != (due := before.get(group, number - step) + step):
             raise InputError(
                 f"{file}: shard {due} of layer {layer!r} is missing before it; complete the "
                 "shards, or number them alike and without a gap"

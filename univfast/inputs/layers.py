@@ -162,6 +162,11 @@ class Activations:
             reason.
         window: slices to read begin at multiples of so many tokens.
         most: tokens to read at a time, at most; None where only memory bounds them.
+        captured: what the directory of a capture says of the tokens that it holds (``text``, a
+            digest of their windows; ``kept``, a digest of which are held; and the options that both
+            follow from); None for all other sources.
+        about: of a live model, its ``hooks`` and what it reads, as plain values to report; None for
+            all that is stored.
     """
 
     name: str
@@ -170,6 +175,8 @@ class Activations:
     unusable: dict[str, InputError] = field(default_factory=dict)
     window: int = 1
     most: int | None = None
+    captured: Mapping[str, object] | None = None
+    about: Mapping[str, object] | None = None
 
 
 def collect(

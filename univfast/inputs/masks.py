@@ -15,22 +15,23 @@ from univfast.inputs.files import read_file
 __all__ = ["open_mask"]
 
 
-def open_mask(mask: object, shape: tuple[int, ...]) -> torch.Tensor:
+def open_mask(mask: object, shape: tuple[int, ...], name: str = "mask") -> torch.Tensor:
     """The mask of activations ``[*shape, neurons]``, flattened to bool ``[tokens]``.
 
     Args:
         mask: true for the tokens to use: bool, or integers 0 and 1, as a tensor, an array or a
             file's path; of ``shape``, or with axes of it merged.
         shape: the leading axes of the activations.
+        name: what to call it in errors where it is no file.
 
     Raises:
-        InputError: it is no such mask; names the file or ``mask``.
+        InputError: it is no such mask; names it.
         TypeError: ``mask`` is none of these.
     """
     if isinstance(mask, (str, os.PathLike)):
         name, found = os.fsdecode(mask), _read(mask)
     else:
-        name, found = "mask", to_tensor(mask, "mask")
+        found = to_tensor(mask, name)
     if found.numel() != math.prod(shape) or not same_order(tuple(found.shape), shape):
         raise InputError(
             f"{name}: the mask has {found.numel()} values of shape {list(found.shape)}, expected "

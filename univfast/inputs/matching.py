@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 
-__all__ = ["all_layers", "match_layers"]
+__all__ = ["all_layers", "in_order", "match_layers"]
 
+# Of a capture, what its tokens follow from, and how it is given.
+_OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
 _SHOWN = 6  # layer names in an error before "and N more": it has one line
 
 
@@ -23,8 +27,8 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
         pattern: only layers whose name matches this glob (``*``, ``?``, ``[...]``, case matters).
 
     Raises:
-        InputError: other layers in one than in the other, other token counts or widths, or a
-            checkpoint's activations on another test set.
+        InputError: other layers in one than in the other, other token counts or widths, or
+            captures of other tokens.
     """
     both = f"{a.name} and {b.name}"
     _check_test_sets(a, b)
@@ -40,6 +44,17 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
     return pairs
 
 
+def in_order(a: Activations, b: Activations) -> Activations:
+    """``b`` with its layers called as those of ``a`` are, in order.
+
+    For layers that the user named in both: as they are, where the names are the same or there are
+    more in one than in the other.
+    """
+    if {*a.layers} == {*b.layers} or len(a.layers) != len(b.layers):
+        return b
+    return replace(b, layers=dict(zip(a.layers, b.layers.values(), strict=True)))
+
+
 def all_layers(
     a: Activations, b: Activations, pattern: str | None
 ) -> tuple[list[Layer], list[Layer]]:
@@ -51,8 +66,7 @@ def all_layers(
         pattern: only layers whose name matches this glob, in either model.
 
     Raises:
-        InputError: token counts or their order differ, or a checkpoint's activations are on another
-            test set.
+        InputError: token counts or their order differ, or captures are of other tokens.
     """
     _check_test_sets(a, b)
     layers_a, layers_b = (list(_select(model, pattern).values()) for model in (a, b))
@@ -70,6 +84,32 @@ def _check_test_sets(a: Activations, b: Activations) -> None:
             f"{a.name} and {b.name}: were captured on different test sets ({a.test_set} and "
             f"{b.test_set}); train both on the same data"
         )
+    if a.captured is not None and b.captured is not None:
+        _check_captured(f"{a.name} and {b.name}", a.captured, b.captured)
+
+
+def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object]) -> None:
+    """Refuses captures of other tokens, naming the options that differ."""
+    if all(a.get(name) == b.get(name) for name in ("text", "kept")):
+        return
+    differ = [name for name in _OPTIONS if a.get(name) != b.get(name)]
+    if not differ:
+        differ = ["text" if a.get("text") != b.get("text") else "mask"]
+    values = [
+        f"{name} ({_shown(a.get(name))} and {_shown(b.get(name))})" if name in _OPTIONS else name
+        for name in differ
+    ]
+    remedy = ", ".join(_OPTIONS.get(name) or f"--{name} FILE" for name in differ)
+    if differ == ["text"]:
+        remedy += ", --bos and --max-tokens"
+    raise InputError(
+        f"{both}: are captures of different tokens, which differ in {', '.join(values)}; capture "
+        f"again, and give both the same {remedy}"
+    )
+
+
+def _shown(value: object) -> str:
+    return (",".join(value) if isinstance(value, list) else str(value or "")) or "none"
 
 
 def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:

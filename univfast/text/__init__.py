@@ -15,7 +15,6 @@
 
 from univfast.text.corpus import CorpusOptions
 from univfast.text.filters import TokenFilters
-from univfast.text.models import is_model_directory
 from univfast.text.runs import TextOptions, TextRun, identity, open_run
 from univfast.text.shards import Shards
 
@@ -26,6 +25,5 @@ __all__ = [
     "TextRun",
     "TokenFilters",
     "identity",
-    "is_model_directory",
     "open_run",
 ]

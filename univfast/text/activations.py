@@ -79,6 +79,12 @@ class _LiveModel:
         self.model, self.windows, self.most = model, windows, 1
         self._captured = captured
         self._accepted = inspect.signature(model.module.forward).parameters
+        padded = windows.padding is not None and bool(windows.padding.any())
+        if padded and "attention_mask" not in self._accepted:
+            raise InputError(
+                f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
+                " give it samples without any"
+            )
         self._device = next(model.module.parameters()).device
         self._range = (0, 0)
         self._rows: dict[str, Tensor] = {}  # [tokens of the range, neurons]

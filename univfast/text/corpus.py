@@ -20,7 +20,7 @@ from univfast.inputs.files import read_file
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 
-__all__ = ["CONTEXT", "CorpusOptions", "read_corpus"]
+__all__ = ["CONTEXT", "CorpusOptions", "holds_tokens", "read_corpus"]
 
 CONTEXT = 512
 """Tokens of a window, unless the models can read fewer only."""
@@ -31,7 +31,8 @@ _TOKEN_FILES = (".npy", ".npz", ".pt", ".safetensors")
 _KINDS = "a file of tokens is .npy, .npz, .pt or .safetensors"
 # Of a text, in bytes, and of a file of tokens, in tokens: what is held beside the result.
 _BLOCK = 1 << 20
-# No tokenizer in use joins what is before with what is after it; runs of white space, some do.
+# Byte-level tokenizers join nothing across one (runs of white space, they do join). Those of
+# SentencePiece's kind may begin a block as they begin a text, so that its first token differs.
 _LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
@@ -55,7 +56,8 @@ def read_corpus(
 ) -> TokenWindows:
     """The tokens of a file, in windows.
 
-    A text is tokenised block by block, which are cut at line ends: memory holds 4 bytes a token.
+    A text is tokenised in blocks of 1 MiB, cut at line ends; a shorter one, whole. Memory holds 4
+    bytes a token, while reading too; each filter adds one (`kept_tokens`, `padding`).
 
     Args:
         path: a text in UTF-8; or, told by its name, a file of one array of integers: ``[tokens]``,
@@ -70,7 +72,7 @@ def read_corpus(
             there is none, or the options do not fit.
     """
     samples = None
-    if path.lower().endswith(_TOKEN_FILES):
+    if holds_tokens(path):
         found = _open_tokens(path)
         samples = found.shape[1] if found.dim() == 2 else None
         blocks = _blocks(found.flatten())
@@ -86,6 +88,11 @@ def read_corpus(
     if not ids:
         raise InputError(f"{path}: holds no tokens; give a file that does")
     return TokenWindows(path, torch.frombuffer(ids, dtype=torch.int32), window, samples is not None)
+
+
+def holds_tokens(path: str) -> bool:
+    """Whether a file is one of tokens, by its name."""
+    return path.lower().endswith(_TOKEN_FILES)
 
 
 def _window(path: str, samples: int | None, longest: int | None, options: CorpusOptions) -> int:
@@ -135,17 +142,18 @@ def _blocks(ids: Tensor) -> Iterator[Ids]:
 
 
 def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     done, rest = 0, ""
     try:
         with Path(path).open("rb") as file:
-            while data := file.read(_BLOCK):
-                rest += decoder.decode(data)
+            data = file.read(_BLOCK)
+            while data:
+                after = file.read(_BLOCK)
+                rest += decoder.decode(data, final=not after)
                 done += len(data)
-                cut = _cut(rest)
+                cut = _cut(rest) if after else len(rest)
                 yield vocabulary.encode(rest[:cut])
-                rest = rest[cut:]
-            rest += decoder.decode(b"", final=True)
+                data, rest = after, rest[cut:]
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is not a text in UTF-8 (bytes {done} to {done + _BLOCK}: {error.reason}); "
@@ -153,8 +161,6 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if rest:
-        yield vocabulary.encode(rest)
 
 
 def _cut(text: str) -> int:

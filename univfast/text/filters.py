@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,10 @@ SKIPS = ("special", "padding", "bos", "newline")
 """Tokens that can be left out."""
 
 
+# Tokens that are looked at at a time, as what is made of them takes many bytes a token.
+_BLOCK = 1 << 20
+
+
 @dataclass(frozen=True)
 class TokenFilters:
     """Which tokens count: those that pass every filter.
@@ -30,7 +33,7 @@ class TokenFilters:
             ``"bos"``; ``"newline"``, those whose text has a line end; ``"padding"``, the pad tokens
             at the ends of samples, which other tokens do not see either.
         positions: ``"START:STOP"``, of the positions in a window, as Python slices; None for all.
-        mask: as `univfast.correlate` takes it, a flag a token; None for all.
+        mask: a file with a flag a token, as `univfast.correlate` takes it; None for all.
 
     Raises:
         InputError: ``skip`` or ``positions`` is none of these.
@@ -38,7 +41,7 @@ class TokenFilters:
 
     skip: tuple[str, ...] = ()
     positions: str | None = None
-    mask: object | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         for kind in self.skip:
@@ -62,6 +65,8 @@ def kept_tokens(
 ) -> Tensor | None:
     """The tokens that count, as bool ``[tokens]``; None for all of them.
 
+    A mask takes another byte a token while it is joined.
+
     Raises:
         InputError: a filter needs a token that the vocabulary does not have, the mask is none for
             these tokens, or nothing is left.
@@ -71,9 +76,9 @@ def kept_tokens(
     keep = _at_positions(windows, filters.slice())
     for kind in filters.skip:
         if kind != "padding":
-            keep &= ~torch.isin(windows.ids, _ids(kind, windows, vocabulary))
+            _leave_out(_ids(kind, windows, vocabulary), windows.ids, keep)
         elif windows.padding is not None:
-            keep &= ~windows.padding
+            keep[windows.padding] = False
     if filters.mask is not None:
         shape: tuple[int, ...] = (windows.tokens,)
         if windows.samples and windows.tokens % windows.window == 0:
@@ -94,14 +99,25 @@ def padding(windows: TokenWindows, vocabulary: Vocabulary) -> Tensor:
     """
     if vocabulary.pad is None:
         raise _missing("padding", vocabulary)
-    short = -windows.tokens % windows.window  # tokens that the last sample lacks
-    ids = torch.nn.functional.pad(windows.ids, (0, short), value=vocabulary.pad)
-    pad = ids.view(-1, windows.window) == vocabulary.pad
-    before = pad.cumprod(1).bool()
+    found = torch.empty(windows.tokens, dtype=torch.bool)
+    step = max(1, _BLOCK // windows.window) * windows.window
+    for start in range(0, windows.tokens, step):
+        block = slice(start, start + step)
+        found[block] = _ends(windows.ids[block], windows.window, vocabulary)
+    return found
+
+
+def _ends(ids: Tensor, window: int, vocabulary: Vocabulary) -> Tensor:
+    """The pad tokens at both ends of some samples, bool ``[tokens]``."""
+    assert vocabulary.pad is not None
+    short = -len(ids) % window  # tokens that the last sample lacks
+    filled = torch.nn.functional.pad(ids, (0, short), value=vocabulary.pad)
+    pad = (filled.view(-1, window) == vocabulary.pad).to(torch.uint8)
+    before = pad.cumprod(1, dtype=torch.uint8).bool()
     if vocabulary.pad == vocabulary.bos:
         before = before & torch.nn.functional.pad(before[:, 1:], (0, 1))
-    after = pad.flip(1).cumprod(1).flip(1).bool()
-    return (before | after).flatten()[: windows.tokens]
+    after = pad.flip(1).cumprod(1, dtype=torch.uint8).flip(1).bool()
+    return (before | after).flatten()[: len(ids)]
 
 
 def _at_positions(windows: TokenWindows, positions: slice) -> Tensor:
@@ -115,11 +131,20 @@ def _at_positions(windows: TokenWindows, positions: slice) -> Tensor:
 def _ids(kind: str, windows: TokenWindows, vocabulary: Vocabulary) -> Tensor:
     """The token ids of a kind, as found in the windows or in the vocabulary."""
     if kind == "newline":
-        return vocabulary.with_newline(torch.from_numpy(np.unique(windows.ids.numpy())))
+        found = torch.zeros(int(windows.ids.max()) + 1, dtype=torch.bool)
+        for start in range(0, windows.tokens, _BLOCK):
+            found[windows.ids[start : start + _BLOCK].long()] = True
+        return vocabulary.with_newline(found.nonzero().flatten())
     ids = vocabulary.special if kind == "special" else [vocabulary.bos]
     if not ids or None in ids:
         raise _missing(kind, vocabulary)
     return torch.tensor(ids, dtype=torch.int32)
+
+
+def _leave_out(unwanted: Tensor, ids: Tensor, keep: Tensor) -> None:
+    for start in range(0, len(ids), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        keep[block] &= ~torch.isin(ids[block], unwanted)
 
 
 def _missing(kind: str, vocabulary: Vocabulary) -> InputError:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from univfast.errors import InputError
+from univfast.formats import is_model_directory
 from univfast.text.library import LOCAL, quiet_transformers
 
-__all__ = ["LanguageModel", "is_model_directory", "load_model"]
+__all__ = ["LanguageModel", "load_model"]
 
-# Values of each parameter that tell one checkpoint from another.
-_SAMPLES = 16
+# Bytes of weights that are copied from the device, and hashed, at a time.
+_PART = 64 << 20
+# Of a configuration, what says where a model comes from and not what it is.
+_ORIGIN = ("_name_or_path", "transformers_version")
 _REMEDY = "check the directory, or save the model again with save_pretrained"
 
 
@@ -42,21 +44,22 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Tells this checkpoint from others: names, shapes, dtypes and some values of weights."""
-        digest = hashlib.sha256()
+        """Tells this checkpoint from others: a digest of its configuration and all weights.
+
+        Reads every weight once, so it is made when it is asked for.
+        """
+        config: Any = self.module.config
+        described = json.dumps(_without_origin(config.to_diff_dict()), sort_keys=True, default=str)
+        digest = hashlib.sha256(described.encode())
+        seen: dict[object, str] = {}  # weights that two modules share
         for name, value in self.module.state_dict().items():
-            digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-            flat = value.detach().flatten()
-            if flat.numel():
-                places = torch.linspace(0, flat.numel() - 1, _SAMPLES, dtype=torch.float64).long()
-                some = flat[places.to(flat.device)].cpu().contiguous()
-                digest.update(some.view(torch.uint8).numpy().tobytes())
+            place = value.data_ptr(), value.shape, value.stride(), value.dtype
+            first = seen.setdefault(place, name) if value.numel() else name
+            digest.update(repr((name, first, tuple(value.shape), str(value.dtype))).encode())
+            if first == name:
+                for part in value.detach().reshape(-1).split(_PART // value.itemsize):
+                    digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.digest()
-
-
-def is_model_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the directory of a Hugging Face model."""
-    return (Path(path) / "config.json").is_file()
 
 
 def load_model(directory: str, device: torch.device) -> LanguageModel:
@@ -71,8 +74,8 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
     """
     if not is_model_directory(directory):
         raise InputError(
-            f"{directory}: is not the directory of a Hugging Face model: it has no config.json; "
-            "name one that save_pretrained wrote"
+            f"{directory}: is not the directory of a Hugging Face model: it has no config.json "
+            "that names one; name a directory that save_pretrained wrote"
         )
     with quiet_transformers(directory, _REMEDY) as transformers:
         config = transformers.AutoConfig.from_pretrained(directory, **LOCAL)
@@ -99,6 +102,13 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", getattr(text, "n_positions", None))
     return LanguageModel(directory, module, text, len(embedding), longest)
+
+
+def _without_origin(value: Any) -> Any:
+    """A configuration, and those within it, without what depends on where it was loaded from."""
+    if not isinstance(value, dict):
+        return value
+    return {str(k): _without_origin(x) for k, x in value.items() if k not in _ORIGIN}
 
 
 def _check_weights(directory: str, module: Any, loading: dict[str, Any]) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from univfast.errors import InputError
 from univfast.inputs import Activations
 from univfast.text.activations import model_activations
-from univfast.text.corpus import CorpusOptions, read_corpus
+from univfast.text.corpus import CorpusOptions, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
 from univfast.text.models import LanguageModel, load_model
 from univfast.text.vocabulary import common_vocabulary, load_vocabulary
@@ -76,19 +77,42 @@ def open_run(
             not go together.
     """
     models = [load_model(directory, device) for directory in directories]
-    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models])
+    # A file of tokens needs no tokenizer, unless it is asked which of them are what.
+    used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)
+    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models], used)
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
-    if windows.samples and "padding" in options.filters.skip:
+    if "padding" in options.filters.skip:
+        if not windows.samples:
+            raise InputError(
+                f"{options.text}: has no samples that may be padded; skip 'padding' only of a file"
+                " of tokens [samples, sequence]"
+            )
         windows = dataclasses.replace(windows, padding=padding(windows, vocabulary))
     keep = kept_tokens(windows, vocabulary, options.filters)
     with ExitStack() as stack:
-        activations = [
-            stack.enter_context(model_activations(model, patterns, windows, options.batch_tokens))
-            for model, patterns in zip(models, hooks, strict=True)
-        ]
+        activations = []
+        for model, patterns in zip(models, hooks, strict=True):
+            found = stack.enter_context(
+                model_activations(model, patterns, windows, options.batch_tokens)
+            )
+            about = {**_described(options, windows), "hooks": list(patterns)}
+            activations.append(dataclasses.replace(found, about=about))
         yield TextRun(models, activations, windows, keep)
+
+
+def _described(options: TextOptions, windows: TokenWindows) -> dict[str, object]:
+    """What is read, and of which tokens activations count; for reports."""
+    return {
+        "file": options.text,
+        "tokens": windows.tokens,
+        "context": windows.window,
+        "bos": options.corpus.bos,
+        "skip": sorted(options.filters.skip),
+        "positions": options.filters.positions,
+        "mask": options.filters.mask,
+    }
 
 
 def identity(run: TextRun, hooks: Sequence[str], options: TextOptions) -> dict[str, object]:
@@ -97,7 +121,9 @@ def identity(run: TextRun, hooks: Sequence[str], options: TextOptions) -> dict[s
     The file and the directory are told by content, so that they may be moved.
     """
     (model,), (activations,) = run.models, run.activations
-    keep = None if run.keep is None else hashlib.sha256(run.keep.numpy().data).hexdigest()
+    keep = None
+    if run.keep is not None and not bool(run.keep.all()):
+        keep = hashlib.sha256(run.keep.numpy().data).hexdigest()
     return {
         "model": model.fingerprint.hex(),
         "text": run.windows.digest.hex(),

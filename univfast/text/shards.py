@@ -20,6 +20,7 @@ from univfast.checks import check_choice
 from univfast.errors import InputError
 from univfast.files import make_directory, remove_unfinished, replacing
 from univfast.inputs import Activations, Layer
+from univfast.inputs.directories import SHARD
 from univfast.text.windows import TokenWindows
 
 __all__ = ["AUTO", "DTYPES", "Shards"]
@@ -116,7 +117,7 @@ class Shards:
         }
         folder = _claim(out, about)
         for number, (start, stop) in enumerate(self.spans):
-            path = folder / f"shard-{number:05}.safetensors"
+            path = folder / SHARD.format(number)
             if not path.exists():
                 remove_unfinished(path)  # a killed capture may leave half a gigabyte
                 self._write_shard(path, start, stop, progress)

@@ -89,8 +89,13 @@ def load_vocabulary(directory: str, config: Any) -> Vocabulary:
     return Vocabulary(directory, tokenizer, config)
 
 
-def common_vocabulary(vocabularies: Sequence[Vocabulary]) -> Vocabulary:
+def common_vocabulary(vocabularies: Sequence[Vocabulary], used: bool) -> Vocabulary:
     """The vocabulary to read a text with for several models: of the first that has a tokenizer.
+
+    Args:
+        vocabularies: of the models.
+        used: whether it is used, so that it must be that of the others too. Tokens beyond the
+            smallest vocabulary, as a chat model has, need not be.
 
     Raises:
         InputError: two tokenizers differ.
@@ -100,13 +105,23 @@ def common_vocabulary(vocabularies: Sequence[Vocabulary]) -> Vocabulary:
         return vocabularies[0]
     first = able[0]
     for other in able[1:]:
-        same = first.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-        if not same or not np.array_equal(first.encode(_PROBE), other.encode(_PROBE)):
+        if used and not _agree(first, other):
             raise InputError(
                 f"{first.directory} and {other.directory}: have different tokenizers, so the same "
                 "token would mean different things; compare models of one tokenizer"
             )
     return first
+
+
+def _agree(a: Vocabulary, b: Vocabulary) -> bool:
+    """Whether the ids that both have stand for the same, and both encode alike."""
+    ours, theirs = (
+        {token: text for text, token in one.tokenizer.get_vocab().items()} for one in (a, b)
+    )
+    shared = min(max(ours), max(theirs)) + 1
+    return all(ours.get(token) == theirs.get(token) for token in range(shared)) and (
+        np.array_equal(a.encode(_PROBE), b.encode(_PROBE))
+    )
 
 
 def _ids(value: Any) -> list[int]:
