@@ -69,3 +69,20 @@ def opened() -> Iterator[ExitStack]:
     """Closes what a test opened."""
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Chunks of 64 tokens, products of a few rows and blocks of 32 neurons: many of each."""
+    monkeypatch.setattr(co_moments, "_CHUNK_TOKENS", 64)
+    monkeypatch.setattr(co_moments, "_TILE_BYTES", 4 * 64 * 40)
+    monkeypatch.setattr(co_moments, "_BLOCK", 32)
+    return 64
+
+
+@pytest.fixture(params=["rotated as they come", "within"])
+def baseline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the variances of rotated neurons come from."""
+    streamed = request.param == "rotated as they come"
+    monkeypatch.setattr(co_moments, "_WIDTH_OF_A_DRAW", 1 if streamed else 10**6)
+    return str(request.param)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pairs import accumulated, assert_matches, exact, matches_of, models
 from parity import F16, F32, Array
-from test_all_pairs import accumulated, assert_matches, exact, matches_of, models
 
 from univfast import reference
 from univfast.matching import Matches

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from on_device import DEVICE, LIMITS, TF32_LIMIT, assert_same, sleep
+from pairs import MATCHES, ROTATIONS, Layers, models
 from parity import BF16, DTYPES, F16, F32, F64, bits, hard_cases, name_of
-from test_all_pairs import MATCHES, ROTATIONS, Layers, models
 from torch import Tensor
 
 import univfast as uf

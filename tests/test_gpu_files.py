@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from on_device import DEVICE, TF32_LIMIT, assert_same
+from pairs import MATCHES
 from parity import assert_close
-from test_all_pairs import MATCHES
 
 import univfast as uf
 from univfast.cli import main

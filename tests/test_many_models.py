@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pairs import exact, models
 from parity import F32, F64
-from test_all_pairs import exact, models
 
 import univfast as uf
 from univfast import reference
