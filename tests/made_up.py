@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from univfast.co_moments import Layout
+from univfast.layout import Layout
 from univfast.matching import Matches
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions

@@ -16,6 +16,7 @@ from torch import Tensor
 import univfast as uf
 from univfast import co_moments, correlation, devices, native
 from univfast.cli import main
+from univfast.layout import Layout
 from univfast.searches import Searches, state_bytes
 
 # ---- memory -------------------------------------------------------------------------------------
@@ -28,9 +29,9 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
     torch.save(b, tmp_path / "b.pt")
     paths = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
     options = correlation.PairOptions(correlation.RotationOptions(rotation, 3, 0), reverse=True)
-    layers_b = co_moments.Layout(("b0", "b1"), (30, 45))
+    layers_b = Layout(("b0", "b1"), (30, 45))
     layers_a, group = (
-        co_moments.Layout(names, widths)
+        Layout(names, widths)
         for names, widths in ((tuple(a), (40, 30, 50, 5)), (("x", "y"), (50, 5)))
     )
     enough = state_bytes(layers_a, layers_b, options, devices.CPU, group)
@@ -71,7 +72,7 @@ def test_several_passes_of_other_searches_are_one(case: str) -> None:
     others = a if itself else [b, c]
     wide = a if itself else b
     layers_a, layers_b, group = (
-        co_moments.Layout(tuple(layers), tuple(x.shape[1] for x in layers.values()))
+        Layout(tuple(layers), tuple(x.shape[1] for x in layers.values()))
         for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
     )
     options = correlation.PairOptions(correlation.RotationOptions("hadamard", 3, 0), 10, itself)
@@ -110,14 +111,14 @@ def test_what_fits_no_memory_is_refused() -> None:
         uf.correlate(a, b, match="one-to-one", memory_limit=1e6)
     with pytest.raises(uf.InputError, match=r"take .* this machine has"):
         uf.AllPairsCorrelation({"a": 10**7}, {"b": 10**7})
-    layers = co_moments.Layout(("x",), (20000,))
+    layers = Layout(("x",), (20000,))
     options = correlation.PairOptions(correlation.RotationOptions("none", 0, 0))
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
         Searches(layers, layers, "one-to-one", options, 1, devices.CPU)
 
 
 def test_partners_are_counted_as_memory() -> None:
-    layers = co_moments.Layout(("x",), (1000,))
+    layers = Layout(("x",), (1000,))
     none = correlation.RotationOptions("none", 0, 0)
     few, many, all_there_are, both = (
         state_bytes(layers, layers, correlation.PairOptions(none, k, reverse=reverse), devices.CPU)

@@ -13,10 +13,10 @@ from univfast import devices, native
 from univfast import moments as m
 from univfast.batches import Origin, bad_value, readable
 from univfast.checks import as_integer, plain_text
-from univfast.co_moments import Layout
 from univfast.errors import InputError
 from univfast.inputs import open_mask
 from univfast.inputs.arrays import check_dtype, to_tensor
+from univfast.layout import Layout
 from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.native import PairedState
 from univfast.processes import Processes, Reducible

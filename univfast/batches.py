@@ -10,9 +10,9 @@ from torch import Tensor
 
 from univfast import native
 from univfast.checks import as_integer, plain_text
-from univfast.co_moments import Layout
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
+from univfast.layout import Layout
 
 __all__ = [
     "Origin",

@@ -9,8 +9,6 @@ matrix product, in float32 unless the input is float64, sees neither offsets nor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,12 +16,12 @@ from torch import Tensor
 from univfast import devices, native
 from univfast import moments as m
 from univfast.chunks import Chunk, multiply
-from univfast.inputs import Layer
+from univfast.layout import Layout
 from univfast.processes import Processes
 from univfast.reference import MIN_STRUCTURED
 from univfast.rotations import HadamardRotations, RotationOptions, Rotations
 
-__all__ = ["CoMoments", "Layout", "Side", "chunk_tokens", "tile_bytes"]
+__all__ = ["CoMoments", "Side", "chunk_tokens", "tile_bytes"]
 
 # Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
 # few percent of it; few enough that a chunk stays small beside the state. A CUDA device multiplies
@@ -54,50 +52,6 @@ def chunk_tokens(device: torch.device) -> int:
 def tile_bytes(device: torch.device) -> int:
     """Of the largest product, or part of the state, that is taken at a time."""
     return _CUDA_TILE_BYTES if devices.on_cuda(device) else _TILE_BYTES
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Layers side by side on one axis, in order.
-
-    Attributes:
-        names: of the layers.
-        widths: neurons of each.
-    """
-
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-
-    @staticmethod
-    def of(layers: Sequence[Layer]) -> Layout:
-        """That of some layers of activations."""
-        return Layout(
-            tuple(layer.name for layer in layers), tuple(layer.neurons for layer in layers)
-        )
-
-    @property
-    def neurons(self) -> int:
-        """Of all layers together."""
-        return sum(self.widths)
-
-    @property
-    def slices(self) -> list[slice]:
-        """Where each layer stands."""
-        ends = list(accumulate(self.widths))
-        return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
-
-    def start(self, part: Layout) -> int:
-        """Number of the first neuron of some of these layers."""
-        before = self.widths[: self.names.index(part.names[0])]
-        return sum(before)
-
-    def locate(self, neuron: Tensor) -> tuple[Tensor, Tensor]:
-        """Number of the layer, and in it, of neurons counted over all layers; -1 stays -1."""
-        ends = torch.tensor(list(accumulate(self.widths)))
-        layer = torch.bucketize(neuron.contiguous(), ends, right=True)
-        starts = torch.tensor([part.start for part in self.slices])
-        inside = neuron - starts[layer.clamp(max=len(ends) - 1)]
-        return torch.where(neuron < 0, -1, layer), torch.where(neuron < 0, -1, inside)
 
 
 class Side:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from univfast.co_moments import Layout
 from univfast.devices import CPU, as_device, on_cuda, thread_count, unavailable
 from univfast.errors import InputError
 from univfast.inputs import (
@@ -22,6 +21,7 @@ from univfast.inputs import (
     open_activations,
     open_mask,
 )
+from univfast.layout import Layout
 from univfast.matching import Matches, matches_by_index
 from univfast.memory import available_memory, gigabytes
 from univfast.options import Options

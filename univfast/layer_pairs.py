@@ -10,7 +10,7 @@ from torch import Tensor
 
 from univfast.accumulators import PairedCorrelation
 from univfast.batches import Origin, PairOrigin
-from univfast.co_moments import Layout
+from univfast.layout import Layout
 from univfast.matching import LayerCorrelation, matches_by_index
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions

@@ -16,12 +16,12 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.batches import PairOrigin
 from univfast.checks import as_number, check_choice
 from univfast.chunks import PRECISIONS
-from univfast.co_moments import Layout
 from univfast.devices import as_device, of_inputs, thread_count
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs import all_layers, in_order, match_layers, open_activations, open_mask
 from univfast.layer_pairs import LayerPairs
+from univfast.layout import Layout
 from univfast.result import CorrelationResult
 from univfast.rotations import RotationOptions
 from univfast.searches import ALL_PAIRS, PairOptions, Searches

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from univfast import devices, native
-from univfast.co_moments import Layout, Side, tile_bytes
+from univfast.co_moments import Side, tile_bytes
 from univfast.errors import InputError
+from univfast.layout import Layout
 from univfast.native import Best
 from univfast.rotations import RotationOptions, draws_together, make_rotations
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from univfast.accumulators import PairedCorrelation
 from univfast.all_pairs import AllPairsCorrelation
 from univfast.batches import PairOrigin
-from univfast.co_moments import CoMoments, Layout, chunk_tokens
+from univfast.co_moments import CoMoments, chunk_tokens
 from univfast.devices import on_cuda
 from univfast.inputs import Activations, Layer
 from univfast.layer_pairs import LayerPairs
+from univfast.layout import Layout
 from univfast.matching import LayerCorrelation
 from univfast.rotations import RotationOptions
 from univfast.searches import PairOptions

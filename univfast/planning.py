@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from univfast.co_moments import Layout
 from univfast.errors import InputError
+from univfast.layout import Layout
 from univfast.matching import assignment_bytes
 from univfast.memory import gigabytes
 from univfast.passes import Job

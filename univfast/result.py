@@ -12,8 +12,8 @@ from torch import Tensor
 
 from univfast import __version__
 from univfast.checks import as_number, check_choice
-from univfast.co_moments import Layout
 from univfast.errors import InputError
+from univfast.layout import Layout
 from univfast.matching import Matches
 from univfast.rotations import RotationOptions
 from univfast.statistics import Statistics, statistics

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from univfast.checks import as_integer, check_choice
-from univfast.co_moments import CoMoments, Layout, chunk_tokens, streams, tile_bytes
+from univfast.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
 from univfast.errors import InputError
+from univfast.layout import Layout
 from univfast.matching import Matches, Search, check_assignment
 from univfast.result import CorrelationResult, make_result
 from univfast.rotations import RotationOptions, draw_bytes
