@@ -334,7 +334,7 @@ def test_killed_runs_end_with_the_same_numbers(
     match: str, options: list[str], tmp_path: Path
 ) -> None:
     paths = [str(tmp_path / name) for name in ("a.pt", "b.pt")]
-    for path, model in zip(paths, models(2, 120_000), strict=True):
+    for path, model in zip(paths, models(2, 80_000), strict=True):
         torch.save(model, path)
     saved, out = tmp_path / "run.pt", tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, "correlate", *paths, "--match", match, *options]
@@ -350,7 +350,7 @@ def test_killed_runs_end_with_the_same_numbers(
         process = subprocess.Popen(command)
         # Some are killed at any time, most while the checkpoint is being written again and again.
         if kills % 5 == 0:
-            time.sleep(moments.uniform(0, 3))
+            time.sleep(moments.uniform(0, 2))
         else:
             while process.poll() is None and (
                 not saved.exists() or saved.stat().st_mtime_ns == before
