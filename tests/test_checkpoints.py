@@ -317,7 +317,7 @@ def test_the_command_says_where_it_stopped(
 # Small slices, as in the other tests, in a process of its own.
 COMMAND = """
 import sys
-from univfast import co_moments, passes, runs
+from univfast import co_moments, passes
 passes._LEAST_TOKENS, passes._READ_BYTES, co_moments._CHUNK_TOKENS = 2048, 1, 512
 co_moments._TILE_BYTES = 4096
 from univfast.cli import main
