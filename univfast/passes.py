@@ -106,17 +106,13 @@ class IndexPass:
             rows = [layer.read(*part) for layer in layers]
             here = None if keep is None else keep[slice(*part)]
             if self._uploads is not None:
-                *rows, here = self._brought(self._uploads, rows, here)
+                rows = self._uploads.bring(rows if here is None else [*rows, here])
+                here = None if here is None else rows.pop()
             a, *others = rows
             for sums, name, b in zip(self._sums, self._names[1:], others, strict=True):
                 sums.update_rows(i, a, b, here, PairOrigin(self._names[0], name, part[0]))
             for layer in layers:
                 layer.release(*part)
-
-    @staticmethod
-    def _brought(uploads: Uploads, rows: list[Tensor], keep: Tensor | None) -> list[Any]:
-        brought = uploads.bring(rows if keep is None else [*rows, keep])
-        return [*brought, None] if keep is None else list(brought)
 
     @property
     def _accumulators(self) -> list[PairedCorrelation]:

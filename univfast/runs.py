@@ -64,19 +64,14 @@ class Run:
         self._saved, self._processes, self._progress = saved, processes, progress
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
-        if processes is None:
-            self._position = (saved and saved.load()) or self._position
-        else:
-            self._share_position(processes)
-
-    def _share_position(self, processes: Processes) -> None:
-        """Has process 0 read the checkpoint, whose sums it keeps, and tell the others the rest."""
-        position = self._position
-        with processes.first_alone() as first:
-            if first and self._saved is not None:
-                position = self._saved.load() or position
-        known = processes.gather(Position(position.plan, position.number, position.done))[0]
-        self._position = position if self._rank == 0 else known
+        with self._by_first() as first:
+            if first and saved is not None:
+                self._position = saved.load() or self._position
+        if processes is not None:
+            # Process 0 keeps the sums of a checkpoint to itself.
+            now = self._position
+            known = processes.gather(Position(now.plan, now.number, now.done))[0]
+            self._position = known if processes.rank else now
 
     @property
     def plan(self) -> list[Any]:
