@@ -283,15 +283,18 @@ def test_layers_of_16_bits_are_multiplied_as_they_are(
 # ---- files and the command line -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 @pytest.mark.parametrize("match", ["index", "best"])
-def test_files(match: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_files(match: str, masked: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     a, b = batches()
+    mask = torch.arange(len(a)) % 3 > 0 if masked else None
     torch.save({"x": a}, tmp_path / "a.pt")
     torch.save({"x": b}, tmp_path / "b.pt")
     files = tmp_path / "a.pt", tmp_path / "b.pt"
-    expected = uf.correlate(*files, match=match, draws=2)
+    expected = uf.correlate(*files, match=match, draws=2, mask=mask)
     request.getfixturevalue("cuda_on_cpu")
-    got = uf.correlate(*files, match=match, draws=2)
+    got = uf.correlate(*files, match=match, draws=2, mask=mask)
+    assert got.summary["tokens"] == expected.summary["tokens"]
     torch.testing.assert_close(got.correlation, expected.correlation, atol=1e-6, rtol=0)
     torch.testing.assert_close(got.baseline, expected.baseline, atol=1e-6, rtol=0)
 
