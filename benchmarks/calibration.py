@@ -21,7 +21,7 @@ from torch import Tensor
 
 import univfast as uf
 from univfast import reference
-from univfast.statistics import statistics
+from univfast.nulls.statistics import statistics
 
 # True r of the planted pairs.
 PLANTED = (0.3, 0.5, 0.7, 0.9)

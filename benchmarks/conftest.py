@@ -15,7 +15,7 @@ from table import markdown
 
 from univfast import native, reference
 from univfast.bench.data import correlated
-from univfast.devices import unavailable
+from univfast.machine.devices import unavailable
 
 _records = pytest.StashKey[list[dict[str, Any]]]()
 _device_records = pytest.StashKey[list[dict[str, Any]]]()

@@ -17,7 +17,7 @@ from harness import Activations, Answer, Array, Data, Layers, Measure
 
 from univfast import reference
 from univfast.bench.data import LAYER, correlated
-from univfast.rotations import HadamardRotations
+from univfast.nulls.rotations import HadamardRotations
 
 __all__ = [
     "DEVICE",

@@ -124,7 +124,7 @@ build() {
 # Tests are skipped where no device can be used, which here is a failure.
 device() {
   nvidia-smi
-  "$python" -m univfast info && "$python" -c 'import sys; from univfast import devices; sys.exit(devices.unavailable())'
+  "$python" -m univfast info && "$python" -c 'import sys; from univfast.machine import devices; sys.exit(devices.unavailable())'
 }
 
 run_pytest() {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import univfast as uf
 from univfast import native
-from univfast.rotations import HadamardRotations
+from univfast.nulls.rotations import HadamardRotations
 
 DEVICE = "cuda"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from univfast.memory import machine_memory
+from univfast.machine.memory import machine_memory
 
 NEURONS = 3072
 PARTS, ROWS = 40, 2000

@@ -18,8 +18,9 @@ from test_paired import LIMIT, measure_floor, measure_univfast
 from torch import Tensor
 
 import univfast as uf
-from univfast import moments, reference
+from univfast import reference
 from univfast.bench.data import LAYER, correlated
+from univfast.sums import moments
 
 
 def grouped(value: Any, name: str) -> Any:

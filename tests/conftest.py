@@ -14,8 +14,9 @@ from hypothesis import settings
 from language_models import Directories, make_directories
 from torch import Tensor
 
-from univfast import co_moments, devices
-from univfast.native import cpu, cuda, views
+from univfast.machine import devices
+from univfast.native import cpu, cuda, place, views
+from univfast.sums import co_moments
 
 # The same examples every time, and no deadline: machines are noisy.
 settings.register_profile("univfast", derandomize=True, deadline=None, max_examples=40)
@@ -53,8 +54,8 @@ def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
     """Takes the CPU for a CUDA device, and runs the kernels on it."""
     for module in (views, cpu, cuda, devices):
         monkeypatch.setattr(module, "_native", core_on_cpu)
-    monkeypatch.setattr(devices, "on_cuda", lambda where: True)
-    monkeypatch.setattr(devices, "stream", lambda device: (0, 0))
+    monkeypatch.setattr(place, "on_cuda", lambda where: True)
+    monkeypatch.setattr(place, "stream", lambda device: (0, 0))
     monkeypatch.setattr(co_moments, "multiply", _multiply)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from univfast.layout import Layout
-from univfast.matching import Matches
-from univfast.result import CorrelationResult, make_result
-from univfast.rotations import RotationOptions
+from univfast.inputs.layout import Layout
+from univfast.nulls.rotations import Baseline
+from univfast.result import CorrelationResult, Question, make_result
+from univfast.search.partners import Matches
 
 NAMES = ("mlp.0", "mlp.1")
 
@@ -45,14 +45,13 @@ def made_up(
     """
     widths = [len(part) for part in np.array_split(np.arange(neurons), len(layers))]
     sizes = (neurons, planted, dead, unmatched, draws)
+    baseline = Baseline("hadamard" if draws else "none", draws, 17)
     return make_result(
+        Question(match, baseline, threshold, "cpu"),
+        models or ["a.pt", *(f"{letter}.pt" for letter in "bcdefghijkl"[: len(others)])],
         Layout(tuple(layers), tuple(widths)),
         123_456,
         [_matches(sizes, match, names, i) for i, names in enumerate(others)],
-        models=models or ["a.pt", *(f"{letter}.pt" for letter in "bcdefghijkl"[: len(others)])],
-        match=match,
-        rotation=RotationOptions("hadamard" if draws else "none", draws, 17),
-        threshold=threshold,
         seconds=1.5,
     )
 

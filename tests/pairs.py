@@ -11,8 +11,8 @@ from torch import Tensor
 
 import univfast as uf
 from univfast import reference
-from univfast.matching import Matches
-from univfast.searches import Searches
+from univfast.search.partners import Matches
+from univfast.search.searches import Searches
 
 Layers = dict[str, Tensor]
 
@@ -114,6 +114,6 @@ def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
 def matches_of(accumulator: uf.AllPairsCorrelation, match: str = "best") -> list[Matches]:
     state = accumulator.co_moments()
     layouts = accumulator._a, accumulator._b
-    searches = Searches(*layouts, match, accumulator.options, accumulator._threads, state.device)
+    searches = Searches(*layouts, match, accumulator.options, state.device)
     searches.add(state)
     return searches.matches()

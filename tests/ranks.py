@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 import univfast as uf
-import univfast.processes
+import univfast.machine.processes
 
 TOKENS, BATCH = 3000, 100
 Accumulator = uf.PairedCorrelation | uf.AllPairsCorrelation
@@ -105,7 +105,7 @@ def check_subgroup() -> None:
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    univfast.processes._PART = 50  # so that tensors are sent in parts
+    univfast.machine.processes._PART = 50  # so that tensors are sent in parts
     for rotation, draws in (("hadamard", 3), ("haar", 2), ("none", 0)):
         check_reductions(lambda r=rotation, d=draws: paired(r, d), f"paired, {rotation}")
     check_reductions(lambda: all_pairs(1), "all pairs, streamed rotations")

@@ -21,7 +21,8 @@ from pairs import (
 from parity import BF16, DTYPES, F16, F32, F64, assert_close, hard_cases, name_of
 
 import univfast as uf
-from univfast import chunks, reference
+from univfast import reference
+from univfast.sums import chunks
 
 # ---- against the full matrix --------------------------------------------------------------------
 

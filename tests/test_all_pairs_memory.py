@@ -14,11 +14,18 @@ from parity import assert_close
 from torch import Tensor
 
 import univfast as uf
-from univfast import co_moments, devices, native
+from univfast import native
 from univfast.cli import main
-from univfast.layout import Layout
-from univfast.rotations import RotationOptions
-from univfast.searches import PairOptions, Searches, state_bytes
+from univfast.inputs.layout import Layout
+from univfast.machine import devices
+from univfast.options import AllPairsOptions, complete
+from univfast.search.searches import Searches, state_bytes
+from univfast.sums import co_moments
+
+
+def all_pairs_options(**given: Any) -> AllPairsOptions:
+    return complete(AllPairsOptions, given, "AllPairsCorrelation")
+
 
 # ---- memory -------------------------------------------------------------------------------------
 
@@ -29,7 +36,7 @@ def test_several_passes_are_one(rotation: str, tmp_path: Path) -> None:
     torch.save(a, tmp_path / "a.pt")
     torch.save(b, tmp_path / "b.pt")
     paths = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
-    options = PairOptions(RotationOptions(rotation, 3, 0), reverse=True)
+    options = all_pairs_options(rotation=rotation, draws=3, reverse=True)
     layers_b = Layout(("b0", "b1"), (30, 45))
     layers_a, group = (
         Layout(names, widths)
@@ -76,7 +83,7 @@ def test_several_passes_of_other_searches_are_one(case: str) -> None:
         Layout(tuple(layers), tuple(x.shape[1] for x in layers.values()))
         for layers in (a, wide, {"a2": a["a2"], "a3": a["a3"]})
     )
-    options = PairOptions(RotationOptions("hadamard", 3, 0), 10, itself)
+    options = all_pairs_options(draws=3, exclude_self=itself)
     enough = state_bytes(layers_a, layers_b, options, devices.CPU, group)
     seen: list[tuple[int, int]] = []
     whole, parts = (
@@ -114,17 +121,19 @@ def test_what_fits_no_memory_is_refused() -> None:
     with pytest.raises(uf.InputError, match=r"take .* this machine has"):
         uf.AllPairsCorrelation({"a": 10**7}, {"b": 10**7})
     layers = Layout(("x",), (20000,))
-    options = PairOptions(RotationOptions("none", 0, 0))
+    options = all_pairs_options(rotation="none")
     with pytest.raises(uf.InputError, match="'one-to-one' of 20000 and 20000"):
-        Searches(layers, layers, "one-to-one", options, 1, devices.CPU)
+        Searches(layers, layers, "one-to-one", options, devices.CPU)
 
 
 def test_partners_are_counted_as_memory() -> None:
     layers = Layout(("x",), (1000,))
-    none = RotationOptions("none", 0, 0)
     few, many, all_there_are, both = (
-        state_bytes(layers, layers, PairOptions(none, k, reverse=reverse), devices.CPU)
-        for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
+        state_bytes(layers, layers, options, devices.CPU)
+        for options in (
+            all_pairs_options(rotation="none", top_k=k, reverse=reverse)
+            for k, reverse in ((1, False), (501, False), (10**11, False), (501, True))
+        )
     )
     assert many - few >= 16 * 1000 * 500
     assert all_there_are - few == (many - few) * 999 / 500
@@ -135,8 +144,9 @@ MEMORY = """
 import sys
 import torch
 import univfast as uf
-from univfast import co_moments, devices
-from univfast.searches import state_bytes
+from univfast.sums import co_moments
+from univfast.machine import devices
+from univfast.search.searches import state_bytes
 
 torch.set_num_threads(1)
 # Chunks and products are small here, so that matrices are what is seen. Those of B are over 32 MB,

@@ -12,7 +12,7 @@ from pairs import accumulated, assert_matches, exact, matches_of, models
 from parity import F16, F32, Array
 
 from univfast import reference
-from univfast.matching import Matches
+from univfast.search.partners import Matches
 
 Data = tuple[Array, dict[str, Array]]  # A [tokens, neurons]; layers of B
 DRAWS = 3

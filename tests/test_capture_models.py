@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import univfast as uf
-from univfast import passes
 from univfast.cli import main
+from univfast.runs import passes
 
 FILTERS = ("--context", CONTEXT, "--skip", "special,newline", "--positions", "1:")
 
@@ -300,7 +300,7 @@ KILLED = """
 import os, signal, sys
 import torch, transformers
 from univfast.cli import main
-from univfast.text import shards
+from univfast.text import shard_writer as shards
 for deadly in map(int, sys.argv[1].split(",")):
     child = os.fork()
     if child:
@@ -455,7 +455,7 @@ def test_options_that_do_not_go_together_are_refused(
         (["correlate", gpt2, gpt2, *text, "--skip", "odd"], "skip: got 'odd', expected special"),
         (["correlate", gpt2, gpt2, *text, "--hooks-b", "odd"], "hooks: no module matches 'odd'"),
         (["capture", gpt2, *out], f"{gpt2}: {needs}"),
-        (["capture", gpt2, *text, *out, "--site", "pre"], f"{gpt2}: --site is for a checkpoint"),
+        (["capture", gpt2, *text, *out, "--site", "pre"], f"{gpt2}: --site is for a model file"),
         (["capture", gpt2, *text, *out, "--context", 0], "'--context': 0 is not in the range"),
         (["capture", tmp_path, *text, *out], f"{tmp_path}: is not the directory of a Hugging Face"),
         (["capture", gpt2, *text, "--out", acts], f"{acts}: {acts} is not a directory"),

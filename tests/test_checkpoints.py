@@ -19,10 +19,11 @@ import pytest
 import torch
 
 import univfast as uf
-from univfast import co_moments, passes, runs
 from univfast.cli import main
-from univfast.options import Options
-from univfast.runs import Interrupted
+from univfast.runs import passes
+from univfast.runs import run as runs
+from univfast.runs.run import Interrupted
+from univfast.sums import co_moments
 
 TOKENS = 2000
 LAYERS = {"mlp.0": 24, "mlp.1": 16}
@@ -248,7 +249,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(uf.InputError, match=r"is not an ordinary file\); name a file"):
         uf.correlate(a, b, checkpoint=tmp_path)
     with pytest.raises(uf.InputError, match="checkpoint_every: got -1"):
-        Options(checkpoint_every=-1)
+        uf.correlate(a, b, checkpoint_every=-1)
 
 
 # ---- signals and kills --------------------------------------------------------------------------
@@ -317,7 +318,8 @@ def test_the_command_says_where_it_stopped(
 # Small slices, as in the other tests, in a process of its own.
 COMMAND = """
 import sys
-from univfast import co_moments, passes
+from univfast.sums import co_moments
+from univfast.runs import passes
 passes._LEAST_TOKENS, passes._READ_BYTES, co_moments._CHUNK_TOKENS = 2048, 1, 512
 co_moments._TILE_BYTES = 4096
 from univfast.cli import main

@@ -431,7 +431,7 @@ def test_devices_and_inputs_are_not_replaced(
 SMALL = ("--steps", 4, "--samples", 64, "--d-model", 16, "--d-mlp", 24, "--quiet")
 
 
-def test_checkpoints_and_captured_files_give_the_same_numbers(
+def test_model_files_and_captured_files_give_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = [tmp_path / "a.ckpt", tmp_path / "b.ckpt"]
@@ -508,13 +508,18 @@ def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_interrupt_exits_130_without_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     def interrupted(*_: object) -> float:
         signal.raise_signal(signal.SIGINT)
         return 0.0
 
     monkeypatch.setattr("univfast.experiment.training._step", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert run("train", tmp_path / "a.ckpt") == 130
     out, err = capsys.readouterr()
     assert (out, err.strip()) == ("", "Interrupted.")
@@ -533,7 +538,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     for path in paths:  # 1 GB each, which takes no disk: the file system holds no zeros
         np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(1 << 20, 256))
     code = (
-        "import resource, sys; from univfast.cli import main; import univfast.plots, torch; "
+        "import resource, sys; from univfast.cli import main; import univfast.report.plots, torch; "
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
         "status = main(['correlate', *sys.argv[1:], '--quiet', '--draws', '1']); "
         "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -18,11 +18,12 @@ from parity import activations, assert_close, exact, make_case
 from torch import Tensor
 
 import univfast as uf
+from univfast.columns import columns_of
 from univfast.errors import InputError
-from univfast.output import load_result
-from univfast.result import COLUMNS
+from univfast.report.files import load_result
 
 FLOATS = ("correlation", "baseline", "baseline_std", "excess", "p_value", "q_value")
+COLUMNS = [column.name for column in columns_of("neurons")]
 FILES = {
     *("neurons.csv", "null_excess.npy", "summary.json"),
     *("correlation.png", "excess.png", "report.html"),
@@ -186,8 +187,8 @@ def test_reading_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = pair(5000, 8)
     mask = torch.arange(5000) % 3 > 0
     whole = uf.correlate(a, b, mask=mask)
-    monkeypatch.setattr(univfast.passes, "_READ_BYTES", 1)
-    monkeypatch.setattr(univfast.passes, "_LEAST_TOKENS", 1024)
+    monkeypatch.setattr(univfast.runs.passes, "_READ_BYTES", 1)
+    monkeypatch.setattr(univfast.runs.passes, "_LEAST_TOKENS", 1024)
     ticks: list[tuple[int, int]] = []
     sliced = uf.correlate(a, b, mask=mask, threads=2, progress=lambda *tick: ticks.append(tick))
     assert [done for done, _ in ticks] == [0, 1024, 2048, 3072, 4096, 5000]
@@ -419,7 +420,7 @@ def test_a_failing_write_leaves_the_old_files(
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
-    monkeypatch.setattr("univfast.report.report_html", lambda *_: 1 / 0)
+    monkeypatch.setattr("univfast.report.html.report_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         result.save(tmp_path)
     monkeypatch.undo()

@@ -22,8 +22,9 @@ from parity import (
 from torch import Tensor
 
 import univfast as uf
-from univfast import co_moments, devices
 from univfast.cli import main
+from univfast.machine import devices
+from univfast.sums import co_moments
 
 HARD = (
     "offset 1e4 sd",

@@ -14,7 +14,8 @@ import torch
 
 import univfast as uf
 from univfast.errors import InputError
-from univfast.inputs import Activations, Layer, open_activations
+from univfast.inputs.activations import open_activations
+from univfast.inputs.layers import Activations, Layer
 
 datasets = pytest.importorskip("datasets")
 

@@ -19,7 +19,8 @@ import torch
 
 import univfast as uf
 from univfast.errors import InputError
-from univfast.inputs import Layer, open_activations
+from univfast.inputs.activations import open_activations
+from univfast.inputs.layers import Layer
 
 MIB = 2**20
 TOKENS, NEURONS = 97, 6
@@ -336,7 +337,7 @@ def test_what_cannot_be_mapped(tmp_path: Path) -> None:
 def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
     save(tmp_path / "0.safetensors", {"x": random(5, 3)})
     torch.save({"format": "univfast-checkpoint"}, tmp_path / "a.pt")
-    refused(tmp_path, tmp_path / "a.pt", "checkpoint of `univfast train`")
+    refused(tmp_path, tmp_path / "a.pt", "model file of `univfast train`")
     (tmp_path / "a.pt").unlink()
     for config in ('{"model_type": "gpt2"}', '{"architectures": ["GPT2Model"]}'):
         (tmp_path / "config.json").write_text(config)
@@ -449,7 +450,7 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
 import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 import univfast as uf
-from univfast.inputs import open_activations
+from univfast.inputs.activations import open_activations
 layer = open_activations({str(tmp_path / "a")!r}, "a").layers["activations"]
 kept = layer.read(0, 200)
 assert len(os.listdir("/proc/self/fd")) < 40

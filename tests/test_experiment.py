@@ -1,4 +1,4 @@
-"""The experiment: model, corpora, training, checkpoints, capture."""
+"""The experiment: model, corpora, training, model files, capture."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from univfast import experiment
 from univfast.errors import InputError
 from univfast.experiment import (
     HALVES,
-    Checkpoint,
     ModelConfig,
     TinyTransformer,
+    TrainedModel,
     TrainingOptions,
     capture_mlp,
     default_half,
     from_dict,
-    load_checkpoint,
     load_corpus,
+    load_model,
     record_mlp,
-    save_checkpoint,
+    save_model,
     train,
 )
 from univfast.experiment.data import TextCorpus, generator, shuffled
-from univfast.formats import is_checkpoint
+from univfast.inputs.model_paths import is_model_file
 
 SMALL = ModelConfig(sequence=16, d_model=16, heads=2, layers=3, d_mlp=24)
 WEIGHT = "blocks.0.mlp.up.weight"
@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> Checkpoint:
+def trained() -> TrainedModel:
     return train(SMALL, "docs", 1, "first", BRIEF)
 
 
@@ -58,7 +58,7 @@ def text_file(folder: Path, characters: int = 5_000, name: str = "text.txt") -> 
     return path
 
 
-def same_state(a: Checkpoint, b: Checkpoint) -> bool:
+def same_state(a: TrainedModel, b: TrainedModel) -> bool:
     return all(torch.equal(a.state[name], b.state[name]) for name in a.state)
 
 
@@ -239,13 +239,13 @@ def test_the_shortest_text_will_do(tmp_path: Path) -> None:
 def test_the_loss_falls() -> None:
     losses: list[float] = []
     options = TrainingOptions(steps=40, batch_size=16)
-    checkpoint = train(
+    trained = train(
         ModelConfig(), "docs", 1, "first", options, lambda step, steps, loss: losses.append(loss)
     )
     assert len(losses) == 40
     assert losses[0] > 4.5, "about log(128) before anything is learnt"
     assert losses[-1] < 3.3
-    assert checkpoint.loss == losses[-1]
+    assert trained.loss == losses[-1]
 
 
 def test_random_tokens_cannot_be_predicted() -> None:
@@ -264,7 +264,7 @@ def test_the_seed_alone_sets_the_initial_weights() -> None:
     assert not torch.equal(one.state[WEIGHT], other_seed.state[WEIGHT])
 
 
-def test_a_seed_gives_one_checkpoint(trained: Checkpoint) -> None:
+def test_a_seed_gives_one_model_file(trained: TrainedModel) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     again = train(SMALL, "docs", 1, "first", BRIEF)
@@ -283,7 +283,7 @@ def test_a_seed_gives_one_checkpoint(trained: Checkpoint) -> None:
     ],
 )
 def test_seed_half_and_data_change_the_model(
-    trained: Checkpoint, data: str, seed: int, half: experiment.Half
+    trained: TrainedModel, data: str, seed: int, half: experiment.Half
 ) -> None:
     assert not same_state(trained, train(SMALL, data, seed, half, BRIEF))
 
@@ -332,28 +332,28 @@ def test_a_bad_seed_or_half_is_named(seed: int, half: Any, message: str) -> None
 # Checkpoints
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, trained: Checkpoint) -> None:
+def test_a_model_file_comes_back_as_it_was(tmp_path: Path, trained: TrainedModel) -> None:
     path = tmp_path / "a.ckpt"
     path.write_text("older")
-    save_checkpoint(path, trained)
+    save_model(path, trained)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
     loaded = torch.load(path, weights_only=True)
     assert (loaded["format"], loaded["version"]) == ("univfast-checkpoint", 1)
-    assert is_checkpoint(loaded)
-    back = load_checkpoint(path)
+    assert is_model_file(loaded)
+    back = load_model(path)
     assert same_state(trained, back)
     for name in ("config", "data", "seed", "half", "steps", "loss", "test_samples"):
         assert getattr(back, name) == getattr(trained, name)
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, trained: Checkpoint) -> None:
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, trained: TrainedModel) -> None:
     path = tmp_path / "a.ckpt"
     path.write_text("older")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes: as if the disk were full
     try:
         with pytest.raises(InputError, match=rf"^{path}: cannot be written"):
-            save_checkpoint(path, trained)
+            save_model(path, trained)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
@@ -361,11 +361,13 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, trained: Checkpoin
 
 
 @pytest.mark.parametrize("name", ["folder", "absent/a.ckpt", "file/a.ckpt"])
-def test_an_unwritable_checkpoint_is_named(tmp_path: Path, trained: Checkpoint, name: str) -> None:
+def test_an_unwritable_model_file_is_named(
+    tmp_path: Path, trained: TrainedModel, name: str
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=rf"^{tmp_path / name}: cannot be written"):
-        save_checkpoint(tmp_path / name, trained)
+        save_model(tmp_path / name, trained)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -379,11 +381,11 @@ class Malicious:
         return os.mkdir, (self.victim,)
 
 
-def test_a_malicious_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_malicious_model_file_is_refused(tmp_path: Path) -> None:
     path, victim = tmp_path / "bad.ckpt", tmp_path / "victim"
     torch.save({"format": "univfast-checkpoint", "version": 1, "config": Malicious(victim)}, path)
     with pytest.raises(InputError, match=rf"^{path}: .* alone can be loaded safely"):
-        load_checkpoint(path)
+        load_model(path)
     assert not victim.exists()
 
 
@@ -399,26 +401,26 @@ def save(obj: object) -> Callable[[Path], object]:
         (write(b""), "is damaged"),
         (write(b"PK\x03\x04 garbage"), "is damaged"),
         (write(b"{'some': 'text'}\n"), "is damaged"),
-        (save(torch.ones(3)), "is not a univfast checkpoint"),
-        (save({"layer": torch.ones(3)}), "is not a univfast checkpoint"),
-        (save({"format": torch.ones(3)}), "is not a univfast checkpoint"),
+        (save(torch.ones(3)), "is not a model file of univfast"),
+        (save({"layer": torch.ones(3)}), "is not a model file of univfast"),
+        (save({"format": torch.ones(3)}), "is not a model file of univfast"),
     ],
 )
-def test_files_that_are_no_checkpoint_are_named(
+def test_files_that_are_no_model_file_are_named(
     tmp_path: Path, make: Callable[[Path], object], reason: str
 ) -> None:
     path = tmp_path / "bad.ckpt"
     make(path)
     with pytest.raises(InputError, match=rf"^{path}: {reason}.*; [^\n]+$"):
-        load_checkpoint(path)
+        load_model(path)
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path: Path, trained: Checkpoint) -> None:
+def test_a_truncated_model_file_is_named(tmp_path: Path, trained: TrainedModel) -> None:
     path = tmp_path / "cut.ckpt"
-    save_checkpoint(path, trained)
+    save_model(path, trained)
     path.write_bytes(path.read_bytes()[:-1_000])
     with pytest.raises(InputError, match=rf"^{path}: is damaged"):
-        load_checkpoint(path)
+        load_model(path)
 
 
 ABSENT = object()
@@ -427,31 +429,31 @@ ABSENT = object()
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
-        (["version"], 2, "has checkpoint version 2, this univfast reads 1; update univfast"),
-        (["seed"], ABSENT, "is a checkpoint without seed"),
-        (["seed"], "1", r"is a damaged checkpoint \(seed: expected an integer, got str\)"),
-        (["half"], "third", r"is a damaged checkpoint \(half: got 'third'"),
-        (["loss"], None, r"is a damaged checkpoint \(loss must be a float"),
+        (["version"], 2, "has model file version 2, this univfast reads 1; update univfast"),
+        (["seed"], ABSENT, "is a model file without seed"),
+        (["seed"], "1", r"is a damaged model file \(seed: expected an integer, got str\)"),
+        (["half"], "third", r"is a damaged model file \(half: got 'third'"),
+        (["loss"], None, r"is a damaged model file \(loss must be a float"),
         (
             ["test_samples"],
             0,
-            r"is a damaged checkpoint \(test_samples: got 0, expected at least 1",
+            r"is a damaged model file \(test_samples: got 0, expected at least 1",
         ),
-        (["config"], [], r"is a damaged checkpoint \(config must be a dict, not list\)"),
-        (["config", "heads"], ABSENT, r"is a damaged checkpoint \(config: must have d_mlp, "),
-        (["config", "heads"], 3, r"is a damaged checkpoint \(heads: 3 does not divide"),
-        (["config", "layers"], 2, r"is a damaged checkpoint \(state: blocks.2.\S+ is missing or"),
-        (["config", "layers"], 16_000, r"is a damaged checkpoint \(state: too few tensors"),
+        (["config"], [], r"is a damaged model file \(config must be a dict, not list\)"),
+        (["config", "heads"], ABSENT, r"is a damaged model file \(config: must have d_mlp, "),
+        (["config", "heads"], 3, r"is a damaged model file \(heads: 3 does not divide"),
+        (["config", "layers"], 2, r"is a damaged model file \(state: blocks.2.\S+ is missing or"),
+        (["config", "layers"], 16_000, r"is a damaged model file \(state: too few tensors"),
         (["config", "d_mlp"], 25, r"\(state: blocks.0.mlp.up.weight has shape \[24, 16\], exp"),
         (["state", WEIGHT], ABSENT, rf"\(state: {WEIGHT} is missing or unexpected\)"),
         (["state", WEIGHT], [1.0], rf"\(state: {WEIGHT} must be a torch.float32 tensor\)"),
         (["state", "more"], torch.ones(1), r"\(state: more is missing or unexpected\)"),
     ],
 )
-def test_damaged_checkpoints_are_named(
-    tmp_path: Path, trained: Checkpoint, keys: list[str], value: object, reason: str
+def test_damaged_model_files_are_named(
+    tmp_path: Path, trained: TrainedModel, keys: list[str], value: object, reason: str
 ) -> None:
-    save_checkpoint(tmp_path / "a.ckpt", trained)
+    save_model(tmp_path / "a.ckpt", trained)
     obj = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert same_state(from_dict(obj, "before"), trained)
     parent = obj[keys[0]] if len(keys) == 2 else obj
@@ -466,7 +468,7 @@ def test_damaged_checkpoints_are_named(
 # Capture
 
 
-def test_capture_is_the_hidden_layer_on_the_test_set(trained: Checkpoint) -> None:
+def test_capture_is_the_hidden_layer_on_the_test_set(trained: TrainedModel) -> None:
     pre, post = capture_mlp(trained, "pre"), capture_mlp(trained, "post")
     assert list(pre) == list(post) == ["mlp.0", "mlp.1", "mlp.2"]
     for name in pre:
@@ -477,7 +479,7 @@ def test_capture_is_the_hidden_layer_on_the_test_set(trained: Checkpoint) -> Non
         assert torch.equal(post[name], pre[name].relu())
 
 
-def test_captured_values_are_those_of_the_formula(trained: Checkpoint) -> None:
+def test_captured_values_are_those_of_the_formula(trained: TrainedModel) -> None:
     """The first layer by hand, on a sample of the second batch of the capture."""
     model = trained.model()
     tokens = load_corpus("docs", 16).test(70)[65:66]
@@ -492,7 +494,7 @@ def test_captured_values_are_those_of_the_formula(trained: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_capture_leaves_no_hooks(trained: Checkpoint, fails: bool) -> None:
+def test_capture_leaves_no_hooks(trained: TrainedModel, fails: bool) -> None:
     model = trained.model()
     tokens = torch.full((2, 16), 1_000 if fails else 65)
     if fails:
@@ -503,13 +505,13 @@ def test_capture_leaves_no_hooks(trained: Checkpoint, fails: bool) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_an_unknown_site_is_named(trained: Checkpoint) -> None:
+def test_an_unknown_site_is_named(trained: TrainedModel) -> None:
     site: Any = "middle"
     with pytest.raises(InputError, match=r"^site: got 'middle', expected pre or post$"):
         capture_mlp(trained, site)
 
 
-def test_the_test_set_is_described(tmp_path: Path, trained: Checkpoint) -> None:
+def test_the_test_set_is_described(tmp_path: Path, trained: TrainedModel) -> None:
     assert experiment.test_set_name(trained) == "docs, 70 samples of 16 tokens"
     path = text_file(tmp_path)
     of_text = dataclasses.replace(trained, data=str(path))

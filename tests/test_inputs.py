@@ -13,7 +13,7 @@ import pytest
 import torch
 from activation_files import DTYPES, MIB, WRITERS, assert_holds, only, random, resident, slices
 
-from univfast.inputs import open_activations
+from univfast.inputs.activations import open_activations
 
 # Files
 
@@ -155,7 +155,7 @@ def test_file_larger_than_memory_and_swap(tmp_path: Path) -> None:
     assert not only(path).read(tokens - 3, tokens).any()
 
 
-def test_checkpoint_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_file_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = {"format": "univfast-checkpoint", "weights": torch.ones(3)}
     torch.save(saved, tmp_path / "a.ckpt")
 
@@ -167,8 +167,8 @@ def test_checkpoint_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     experiment = types.ModuleType("univfast.experiment")
     vars(experiment).update(
         from_dict=from_dict,
-        capture_mlp=lambda checkpoint, site: {f"mlp.{site}": random(2, 3, 4)},
-        test_set_name=lambda checkpoint: "docs, 2 samples",
+        capture_mlp=lambda trained, site: {f"mlp.{site}": random(2, 3, 4)},
+        test_set_name=lambda trained: "docs, 2 samples",
     )
     monkeypatch.setitem(sys.modules, "univfast.experiment", experiment)
     found = open_activations(tmp_path / "a.ckpt", "a")

@@ -10,7 +10,9 @@ import torch
 from activation_files import WRITERS, assert_one_line, matched, model, random
 
 from univfast.errors import InputError
-from univfast.inputs import Activations, match_layers, open_mask
+from univfast.inputs.layers import Activations
+from univfast.inputs.masks import open_mask
+from univfast.inputs.pairing import match_layers
 
 # Matching
 

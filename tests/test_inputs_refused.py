@@ -19,7 +19,9 @@ import torch
 from activation_files import WRITERS, assert_one_line, matched, model, random, read_all, refused
 
 from univfast.errors import InputError
-from univfast.inputs import match_layers, open_activations, open_mask
+from univfast.inputs.activations import open_activations
+from univfast.inputs.masks import open_mask
+from univfast.inputs.pairing import match_layers
 
 # What is refused
 

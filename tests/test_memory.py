@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import univfast as uf
-from univfast import memory
+from univfast.machine import memory
 
 Write = Callable[[str, dict[str, object]], None]
 

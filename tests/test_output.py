@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import univfast as uf
+from univfast.columns import columns_of
 from univfast.errors import InputError
-from univfast.output import load_result, redraw, save_result
-from univfast.result import COLUMNS, RANGE_COLUMNS, CorrelationResult
+from univfast.report.files import load_result, redraw, save_result
+from univfast.result import CorrelationResult
 
 TWO = (NAMES, ("x", "y", "z"))
 ALWAYS = {
@@ -58,8 +59,8 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
         return "\n".join(text.get_text() for text in texts).encode("utf-8", "replace")
 
-    monkeypatch.setattr("univfast.plots.png_bytes", text_bytes)
-    monkeypatch.setattr("univfast.report.png_bytes", text_bytes)
+    monkeypatch.setattr("univfast.report.plots.png_bytes", text_bytes)
+    monkeypatch.setattr("univfast.report.html.png_bytes", text_bytes)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -100,7 +101,7 @@ def test_what_is_saved_is_read_back(case: str, tmp_path: Path) -> None:
     loaded = load_result(tmp_path)
     several = result.correlation_min is not None
     assert several == case.startswith("several")
-    for name in COLUMNS + RANGE_COLUMNS:
+    for name in [column.name for column in columns_of("neurons", models=True)]:
         got, expected = getattr(loaded, name), getattr(result, name)
         if isinstance(expected, list) or expected is None:
             assert got == expected

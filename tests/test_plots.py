@@ -19,9 +19,10 @@ from matplotlib.colors import to_hex
 
 import univfast as uf
 from univfast.errors import InputError
-from univfast.pictures.canvas import GREEN, NAME_LENGTH, short_names
-from univfast.pictures.layers import MOST_PANELS
-from univfast.plots import (
+from univfast.report.html import report_html
+from univfast.report.pictures.canvas import GREEN, NAME_LENGTH, short_names
+from univfast.report.pictures.layers import MOST_PANELS
+from univfast.report.plots import (
     correlation_figure,
     excess_figure,
     figures,
@@ -29,7 +30,6 @@ from univfast.plots import (
     models_figure,
     png_bytes,
 )
-from univfast.report import report_html
 
 TWO = (NAMES, ("x", "y", "z"))
 

@@ -27,7 +27,8 @@ NUMBERS = ["correlation", "baseline", "baseline_std", "excess", "p_value", "q_va
 # Slices so small that there are many of them.
 COMMAND = """
 import sys
-from univfast import co_moments, passes
+from univfast.sums import co_moments
+from univfast.runs import passes
 passes._LEAST_TOKENS, passes._READ_BYTES = 128, 1
 co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = 64, 4096
 from univfast.cli import main
@@ -252,7 +253,7 @@ def test_what_process_0_does_alone_may_take_longer_than_the_timeout(
     a, b, _ = pair
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import time\nfrom univfast.searches import Searches\n"
+        "import time\nfrom univfast.search.searches import Searches\n"
         "add = Searches.add\n"
         "Searches.add = lambda self, state: (time.sleep(6), add(self, state))[1]\n" + COMMAND
     )

@@ -12,13 +12,13 @@ from parity import LAYER, Array, hadamard_transform, structured_rotation
 
 from univfast import native, reference
 from univfast.errors import InputError
-from univfast.rotations import RotationOptions, Rotations, make_rotations
+from univfast.nulls.rotations import Baseline, Rotations, make_rotations
 
 ODD_WIDTHS = [257, 448, 701, 1024]
 
 
 def rotations_of(kind: str, neurons: int, draws: int, seed: int, layer: str) -> Rotations:
-    return make_rotations(RotationOptions(kind, draws, seed), neurons, layer)
+    return make_rotations(Baseline(kind, draws, seed), neurons, layer)
 
 
 def matrices(kind: str, neurons: int, draws: int, seed: int = 0) -> Array:
@@ -199,7 +199,7 @@ def test_matrices_never_change() -> None:
 def test_bad_options(options: dict[str, object], error: type[Exception], message: str) -> None:
     good = {"kind": "hadamard", "draws": 2, "seed": 0}
     with pytest.raises(error, match=message):
-        RotationOptions(**(good | options))  # type: ignore[arg-type]
+        Baseline(**(good | options))  # type: ignore[arg-type]
 
 
 # ---- the baseline that they give ----------------------------------------------------------------

@@ -12,7 +12,7 @@ from parity import Array
 
 import univfast as uf
 from univfast import reference
-from univfast.statistics import Statistics, statistics
+from univfast.nulls.statistics import Statistics, statistics
 
 # ---- against the reference ----------------------------------------------------------------------
 

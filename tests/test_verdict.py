@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from univfast.verdict import verdict
+from univfast.report.verdict import verdict
 
 # Of 100 live neurons; the chance counts have a mean of 5 and a standard deviation of 1.
 SUMMARY: dict[str, Any] = {

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from univfast import reference
-    from univfast.accumulators import PairedCorrelation
     from univfast.all_pairs import AllPairsCorrelation
     from univfast.correlation import correlate
     from univfast.errors import InputError
     from univfast.hooks import capture
     from univfast.live import correlate_models
+    from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
 __all__ = [
@@ -39,7 +39,7 @@ _HOME = {
     "AllPairsCorrelation": "univfast.all_pairs",
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
-    "PairedCorrelation": "univfast.accumulators",
+    "PairedCorrelation": "univfast.paired",
     "capture": "univfast.hooks",
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from univfast import devices, native
-from univfast.batches import (
+from univfast import native
+from univfast.errors import InputError
+from univfast.inputs.arrays import same_order
+from univfast.inputs.masks import open_mask
+from univfast.machine import devices
+from univfast.machine.memory import gigabytes, machine_memory, where
+from univfast.machine.processes import Processes, Reducible
+from univfast.native import place
+from univfast.nulls.rotations import Baseline
+from univfast.options import AllPairsOptions, complete, documented
+from univfast.result import CorrelationResult, result_of
+from univfast.search.searches import Searches, check_same_neurons, state_bytes
+from univfast.sums.batches import (
     PairOrigin,
     as_layout,
     bad_value,
     batch_rows,
     readable,
 )
-from univfast.checks import check_choice
-from univfast.chunks import PRECISIONS, Pending
-from univfast.co_moments import CoMoments, chunk_tokens
-from univfast.errors import InputError
-from univfast.inputs import open_mask
-from univfast.inputs.arrays import same_order
-from univfast.memory import gigabytes, machine_memory, where
-from univfast.processes import Processes, Reducible
-from univfast.result import CorrelationResult
-from univfast.rotations import RotationOptions
-from univfast.searches import PairOptions, Searches, check_same_neurons, state_bytes
-from univfast.states import StateFormat, check_options, check_tensor
-from univfast.transfer import Uploads
+from univfast.sums.chunks import Pending
+from univfast.sums.co_moments import CoMoments, chunk_tokens
+from univfast.sums.states import StateFormat, check_options, check_tensor
+from univfast.sums.transfer import Uploads
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["AllPairsCorrelation"]
 
@@ -37,6 +42,7 @@ __all__ = ["AllPairsCorrelation"]
 _FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=3, older=(2,))
 
 
+@documented(AllPairsOptions)
 class AllPairsCorrelation(Reducible):
     """Correlates every neuron of A with every neuron of B, and with random rotations of B.
 
@@ -59,19 +65,7 @@ class AllPairsCorrelation(Reducible):
     Args:
         layers_a: width of each layer of A by name, in order.
         layers_b: the same of B; other names, widths and numbers of layers are fine.
-        top_k: partners to keep of each neuron; of all there are, if they are fewer.
-        draws: rotations of each layer of B for the baseline.
-        rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
-        seed: of the rotations; the same seed gives the same rotations everywhere.
-        exclude_self: leave out the neuron of the same number in the layer of the same name, which
-            is the neuron itself where A and B are one model. Rotated too.
-        reverse: match B's neurons in A as well, against rotations of A.
-        device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
-            first batch is. Tensors on other devices are copied, from the CPU through pinned memory.
-        precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
-            for its matrix units, which round activations to 11 bits.
-        threads: of the CPU, at most this many, but for matrix products, which are torch's; None
-            for torch's number.
+        {options}
 
     Raises:
         InputError: layers, draws, rotation or device that cannot be, or a state larger than the
@@ -82,27 +76,15 @@ class AllPairsCorrelation(Reducible):
         self,
         layers_a: Mapping[str, int],
         layers_b: Mapping[str, int],
-        *,
-        top_k: int = 10,
-        draws: int = 5,
-        rotation: str = "hadamard",
-        seed: int = 0,
-        exclude_self: bool = False,
-        reverse: bool = False,
-        device: str | torch.device | None = None,
-        precision: str = "float32",
-        threads: int | None = None,
+        **options: Unpack[AllPairsOptions],
     ) -> None:
-        self._device = devices.as_device(device)
-        check_choice("precision", precision, PRECISIONS)
-        self._precision = precision
+        self.options = complete(AllPairsOptions, options, "AllPairsCorrelation")
+        self.baseline = Baseline.of(self.options)
+        self._device = devices.as_device(self.options["device"])
+        self._threads = devices.thread_count(self.options["threads"])
         self._a, self._b = as_layout("layers_a", layers_a), as_layout("layers_b", layers_b)
-        self.options = PairOptions(
-            RotationOptions(rotation, draws, seed), top_k, bool(exclude_self), bool(reverse)
-        )
-        if exclude_self:
+        if self.options["exclude_self"]:
             check_same_neurons(self._a, self._b)
-        self._threads = devices.thread_count(threads)
         self._placed: CoMoments | None = None
         self._pending = Pending(0)
         if self._device is None:
@@ -136,11 +118,12 @@ class AllPairsCorrelation(Reducible):
     def _place(self, device: torch.device) -> None:
         """Settles where the state is, and makes it."""
         self._check_memory(device)
-        rotated = self.options.rotation if self.options.rotation.draws else None
-        rotated_a = rotated if self.options.reverse else None
+        rotated = self.baseline if self.baseline.draws else None
+        rotated_a = rotated if self.options["reverse"] else None
         self._device = device
+        precision = self.options["precision"]
         self._placed = CoMoments(
-            self._a, self._b, rotated_a, rotated, self._threads, device, self._precision
+            self._a, self._b, rotated_a, rotated, self._threads, device, precision
         )
         self._pending = Pending(chunk_tokens(device))
         self._uploads = Uploads(device)
@@ -210,7 +193,7 @@ class AllPairsCorrelation(Reducible):
     def _bring(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The layers of both where the state is, those on the CPU through pinned memory."""
         both = [x.detach() for x in (*a, *b)]
-        if devices.on_cuda(self._state.device):
+        if place.on_cuda(self._state.device):
             both = self._uploads.bring(both)
         return both[: len(a)], both[len(a) :]
 
@@ -290,7 +273,7 @@ class AllPairsCorrelation(Reducible):
         """The result so far; more batches may follow.
 
         Args:
-            match: ``"best"`` or ``"one-to-one"``.
+            match: one that searches all pairs: ``"best"`` or ``"one-to-one"``.
             threshold: a neuron is universal if its excess is above.
 
         Raises:
@@ -298,9 +281,9 @@ class AllPairsCorrelation(Reducible):
                 threshold that is no number.
         """
         state = self.co_moments()
-        searches = Searches(self._a, self._b, match, self.options, self._threads, state.device)
+        searches = Searches(self._a, self._b, match, self.options, state.device)
         searches.add(state)
-        return searches.result(("a", "b"), threshold)
+        return result_of(searches, threshold, ("a", "b"))
 
     def _moments(
         self,
@@ -336,16 +319,14 @@ class AllPairsCorrelation(Reducible):
         self._pending.tokens = 0
 
     def _plain_options(self) -> dict[str, Any]:
-        rotation = self.options.rotation
+        searched = {name: self.options[name] for name in ("top_k", "exclude_self", "reverse")}
         return {
-            "layers_a": dict(zip(self._a.names, self._a.widths, strict=True)),
-            "layers_b": dict(zip(self._b.names, self._b.widths, strict=True)),
-            "rotation": rotation.kind,
-            "draws": rotation.draws,
-            "seed": rotation.seed,
-            "top_k": self.options.top_k,
-            "exclude_self": self.options.exclude_self,
-            "reverse": self.options.reverse,
+            "layers_a": self._a.by_name(),
+            "layers_b": self._b.by_name(),
+            "rotation": self.baseline.kind,
+            "draws": self.baseline.draws,
+            "seed": self.baseline.seed,
+            **searched,
         }
 
     def _check_memory(self, device: torch.device) -> None:

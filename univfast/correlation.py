@@ -5,33 +5,35 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from univfast.devices import CPU, as_device, on_cuda, thread_count, unavailable
 from univfast.errors import InputError
-from univfast.inputs import (
-    Activations,
-    Layer,
-    all_layers,
-    match_layers,
-    open_activations,
-    open_mask,
-)
-from univfast.layout import Layout
-from univfast.matching import Matches, matches_by_index
-from univfast.memory import available_memory, gigabytes
-from univfast.options import Options
-from univfast.passes import IndexPass, Job, PairsPass, Setup
-from univfast.planning import pass_bytes, plan_passes
-from univfast.processes import Processes
-from univfast.result import CorrelationResult, make_result
-from univfast.runs import Progress, Run
-from univfast.saved_runs import SavedRun
-from univfast.searches import Searches, check_same_neurons
+from univfast.inputs.activations import open_activations
+from univfast.inputs.layers import Activations, Layer
+from univfast.inputs.layout import Layout
+from univfast.inputs.masks import open_mask
+from univfast.inputs.pairing import all_layers, match_layers
+from univfast.machine.devices import CPU, as_device, thread_count, unavailable
+from univfast.machine.memory import available_memory, gigabytes
+from univfast.machine.processes import Processes
+from univfast.native import place
+from univfast.nulls.rotations import Baseline
+from univfast.options import CorrelateOptions, check_together, complete, documented
+from univfast.result import CorrelationResult, Question, make_result, result_of
+from univfast.runs.checkpoint import SavedRun
+from univfast.runs.passes import IndexPass, Job, PairsPass
+from univfast.runs.planning import pass_bytes, plan_passes
+from univfast.runs.run import Progress, Run
+from univfast.search.matchings import MATCHINGS
+from univfast.search.partners import Matches, matches_by_index
+from univfast.search.searches import Searches, check_same_neurons
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["correlate", "correlate_together"]
 
@@ -39,63 +41,20 @@ __all__ = ["correlate", "correlate_together"]
 _MEMORY_SHARE = 0.8
 
 
+@documented(CorrelateOptions)
 def correlate(
-    a: object,
-    b: object,
-    *,
-    match: str = "index",
-    rotation: str = "hadamard",
-    draws: int = 5,
-    seed: int = 0,
-    threshold: float = 0.5,
-    mask: object | None = None,
-    layers: str | None = None,
-    top_k: int = 10,
-    exclude_self: bool = False,
-    reverse: bool = False,
-    memory_limit: float | None = None,
-    device: str | torch.device | None = None,
-    precision: str = "float32",
-    threads: int | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: float = 60.0,
-    progress: Progress | None = None,
+    a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
 ) -> CorrelationResult:
     """Correlates each neuron of A with its match in B, against random rotations of B.
 
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
-            these, or the path of a file (`.pt`, `.safetensors`, `.npy`, `.npz`, or a checkpoint of
+            these, or the path of a file (`.pt`, `.safetensors`, `.npy`, `.npz`, or a model file of
             ``univfast train``), of a directory of such files, or of a saved Hugging Face dataset.
             Files are memory-mapped and read in slices.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
-        match: ``"index"``: neuron i of A with neuron i of B. ``"best"``: with the neuron of all
-            layers of B that it correlates with most. ``"one-to-one"``: no two with the same, so
-            that the sum of r is largest.
-        rotation: ``"hadamard"``, ``"haar"``, ``"gaussian"`` or ``"none"``.
-        draws: rotations for the baseline; chance counts, p and q need at least two.
-        seed: of the rotations.
-        threshold: a neuron is universal if its excess is above.
-        mask: ``[...]`` true for the tokens to use, as a tensor, array or path; None for all.
-        layers: glob pattern of the layers to use; None for all.
-        top_k: partners to report of each neuron, of all if they are fewer; not by index.
-        exclude_self: leave out the neuron of the same number in the layer of the same name: for a
-            model with itself; not by index.
-        reverse: match B's neurons in A as well, in the same pass; for two models, not by index.
-        memory_limit: bytes that the co-moments of all pairs may take, of each process; None for
-            most of what is available. Where they take more, A's layers are done in several passes
-            over the inputs.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the activations are.
-        precision: of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``,
-            for its matrix units, which round activations to 11 bits; not by index.
-        threads: of the CPU, at most this many; None for torch's number.
-        checkpoint: a file to save the state to every so often. Where it is there already, written
-            by a call with the same inputs and options, the work goes on from it, and ends with
-            the same numbers (``summary["seconds"]`` counts this call alone). It is written at the
-            end of each pass too, and on SIGINT or SIGTERM, which only the main thread gets. It
-            stays when all is done.
-        checkpoint_every: seconds between two.
+        {options}
         progress: called after each slice with the number of tokens done, over all passes, and
             their total.
 
@@ -106,25 +65,8 @@ def correlate(
         InputError: anything wrong with the inputs or options; the message names it.
         TypeError: an argument of a type that cannot be used.
     """
-    options = Options(
-        match=match,
-        rotation=rotation,
-        draws=draws,
-        seed=seed,
-        threshold=threshold,
-        mask=mask,
-        layers=layers,
-        top_k=top_k,
-        exclude_self=exclude_self,
-        reverse=reverse,
-        memory_limit=memory_limit,
-        device=device,
-        precision=precision,
-        threads=threads,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-    )
-    result = correlate_together(None, a, b, options, progress)
+    given = complete(CorrelateOptions, options, "correlate")
+    result = correlate_together(None, a, b, given, progress)
     assert result is not None
     return result
 
@@ -133,10 +75,12 @@ def correlate_together(
     processes: Processes | None,
     a: object,
     b: object,
-    options: Options,
+    options: CorrelateOptions,
     progress: Progress | None = None,
 ) -> CorrelationResult | None:
     """`correlate`, with the tokens shared among processes, which all call this.
+
+    ``options`` are complete.
 
     Returns:
         The result in process 0 (or without processes), None in the others.
@@ -145,31 +89,25 @@ def correlate_together(
         InputError, TypeError: as `correlate`; and in every process if one fails.
     """
     start = time.perf_counter()
+    check_together(options)
     task = _Task(processes, a, b, options, progress)
-    if options.match == "index":
+    question = Question(options["match"], task.baseline, options["threshold"], str(task.device))
+    if not task.searches_all:
         layout, tokens, matches = task.by_index()
     else:
         searches = task.all_pairs()
         if len(searches) == 1 and task.is_first:
             seconds = time.perf_counter() - start
             names = (task.models[0].name, task.models[1].name)
-            result = searches[0].result(names, options.threshold, seconds)
+            result = result_of(searches[0], question.threshold, names, seconds)
             return _with_text(result, task.models)
         matches = [search.matches()[0] for search in searches] if task.is_first else []
-        layout, tokens = searches[0].measured
+        layout, tokens = searches[0].layouts[0], searches[0].tokens
     if not task.is_first:
         return None
-    result = make_result(
-        layout,
-        tokens,
-        matches,
-        models=[model.name for model in task.models],
-        match=options.match,
-        rotation=options.pairs.rotation,
-        threshold=options.threshold,
-        device=str(task.setup.device),
-        seconds=time.perf_counter() - start,
-    )
+    models = [model.name for model in task.models]
+    seconds = time.perf_counter() - start
+    result = make_result(question, models, layout, tokens, matches, seconds)
     return _with_text(result, task.models)
 
 
@@ -196,7 +134,7 @@ def _open(a: object, b: object) -> list[Activations]:
 def _device_of(models: Sequence[Activations]) -> torch.device:
     """A CUDA device that activations are on, if it can be used; else the CPU."""
     found = [layer.device for model in models for layer in model.layers.values()]
-    return next((device for device in found if on_cuda(device) and not unavailable()), CPU)
+    return next((device for device in found if place.on_cuda(device) and not unavailable()), CPU)
 
 
 class _Task:
@@ -207,25 +145,26 @@ class _Task:
         processes: Processes | None,
         a: object,
         b: object,
-        options: Options,
+        options: CorrelateOptions,
         progress: Progress | None,
     ) -> None:
         self._options, self._processes, self._progress = options, processes, progress
+        self.baseline = Baseline.of(options)
+        self.searches_all = MATCHINGS[options["match"]].all_pairs
+        thread_count(options["threads"])  # refused before anything is read
         self.is_first = processes is None or processes.rank == 0
         self.models = _open(a, b)
-        if options.reverse and len(self.models) > 2:
+        if options["reverse"] and len(self.models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
-        device = as_device(options.device) or _device_of(self.models)
-        self.setup = Setup(device, options.precision, thread_count(options.threads))
+        self.device = as_device(options["device"]) or _device_of(self.models)
 
     def by_index(self) -> tuple[Layout, int, list[Matches]]:
         """The layers of A, the number of tokens and, in process 0, the matches in each model."""
         a, *others = self.models
-        pairs = [match_layers(a, b, self._options.layers) for b in others]
-        rotation = self._options.pairs.rotation
+        pairs = [match_layers(a, b, self._options["layers"]) for b in others]
         ours = [layer for layer, _ in pairs[0]]
         run = self._run(["index"], [ours, *([y for _, y in found] for found in pairs)])
-        work = IndexPass(pairs, self.models, rotation, self.setup)
+        work = IndexPass(pairs, self.models, self._options, self.device)
         run.do(0, work, list)
         self._close()
         if not self.is_first:
@@ -236,19 +175,16 @@ class _Task:
     def all_pairs(self) -> list[Searches]:
         """Of each other model the search, in as many passes as memory asks for."""
         a, *others = self.models
-        options = self._options.pairs
-        chosen = [all_layers(a, b, self._options.layers) for b in others]
+        options, device = self._options, self.device
+        chosen = [all_layers(a, b, options["layers"]) for b in others]
         layers = [chosen[0][0], *(theirs for _, theirs in chosen)]
         ours, *theirs = [Layout.of(model) for model in layers]
-        if options.exclude_self:
+        if options["exclude_self"]:
             for b_layout in theirs:
                 check_same_neurons(ours, b_layout)
-        searches = [
-            Searches(ours, b, self._options.match, options, self.setup.threads, self.setup.device)
-            for b in theirs
-        ]
-        limit, device = self._memory_limit(), self.setup.device
-        plan = plan_passes(ours, theirs, self._options.match, options, limit, device)
+        searches = [Searches(ours, b, options["match"], options, device) for b in theirs]
+        limit = self._memory_limit()
+        plan = plan_passes(ours, theirs, options, limit, device)
         run = self._run([[job.plain() for job in jobs] for jobs in plan], layers)
         if run.found:
             for search, found in zip(searches, run.found, strict=True):
@@ -268,7 +204,7 @@ class _Task:
         searches: list[Searches],
     ) -> None:
         """Takes the sums of a pass, which do not outlive it, and searches them in process 0."""
-        work = PairsPass(jobs, layers, self.models, self._options.pairs, self.setup)
+        work = PairsPass(jobs, layers, self.models, self._options, self.device)
         run.do(number, work, lambda: [search.state() for search in searches])
         if number + 1 == len(run.plan):
             self._close()
@@ -280,9 +216,8 @@ class _Task:
         self, a: Layout, others: Sequence[Layout], passes: list[list[Job]], limit: float
     ) -> None:
         """Refuses the passes of a checkpoint that was written where there was more memory."""
-        match, options, device = self._options.match, self._options.pairs, self.setup.device
-        need = max(pass_bytes(a, others, jobs, match, options, device) for jobs in passes)
-        if self._options.memory_limit is None:
+        need = max(pass_bytes(a, others, jobs, self._options, self.device) for jobs in passes)
+        if self._options["memory_limit"] is None:
             limit /= _MEMORY_SHARE
         if need > limit:
             raise InputError(
@@ -298,11 +233,11 @@ class _Task:
 
     def _memory_limit(self) -> float:
         """Bytes that the states of a pass may take, the same in every process."""
-        limit = self._options.memory_limit
+        limit = self._options["memory_limit"]
         if limit is None:
-            available = available_memory(self.setup.device)
+            available = available_memory(self.device)
             # Processes of one machine share its memory.
-            here = 1 if on_cuda(self.setup.device) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            here = 1 if place.on_cuda(self.device) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             share = _MEMORY_SHARE / (here if self._processes else 1)
             limit = float("inf") if available is None else share * available
         return limit if self._processes is None else min(self._processes.gather(limit))
@@ -311,17 +246,18 @@ class _Task:
         """The run of some passes over these layers of each model."""
         first, options = layers[0][0], self._options
         keep = None
-        if options.mask is not None:
-            keep = open_mask(options.mask, first.shape[:-1])
+        if options["mask"] is not None:
+            keep = open_mask(options["mask"], first.shape[:-1])
             if not bool(keep.any()):
                 raise InputError("mask: leaves no token; true marks the tokens to use")
         saved = None
-        if options.checkpoint is not None or self._processes is not None:
-            identity = self._identity(layers, keep)
+        checkpoint = options["checkpoint"]
+        if checkpoint is not None or self._processes is not None:
+            given = self._identity(layers, keep)
             if self._processes is not None:
-                _check_same(self._processes.gather(identity))
-            if options.checkpoint is not None:
-                saved = SavedRun(options.checkpoint, options.checkpoint_every, identity)
+                _check_same(self._processes.gather(given))
+            if checkpoint is not None:
+                saved = SavedRun(checkpoint, options["checkpoint_every"], given)
         progress = self._progress if self.is_first else None
         return Run(plan, first.tokens, keep, saved, self._processes, progress)
 
@@ -329,8 +265,15 @@ class _Task:
         """What the sums depend on, as plain values."""
         models = ["A", *("B" if i == 1 else f"model {i + 1}" for i in range(1, len(layers)))]
         mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
+        names = ["top_k", "exclude_self", "reverse"] if self.searches_all else []
+        options: Mapping[str, Any] = self._options
         return {
-            **self._options.identity(),
+            "match": options["match"],
+            "rotation": self.baseline.kind,
+            "draws": self.baseline.draws,
+            "seed": self.baseline.seed,
+            "precision": options["precision"],
+            **{name: options[name] for name in names},
             "models": len(layers),
             **{
                 f"layers of {name}": [[x.name, x.neurons] for x in model]
@@ -353,9 +296,9 @@ def _check_same(identities: Sequence[dict[str, Any]]) -> None:
     Raises:
         InputError: naming what differs.
     """
-    for rank, identity in enumerate(identities):
+    for rank, theirs in enumerate(identities):
         for key, value in identities[0].items():
-            if identity.get(key) != value:
+            if theirs.get(key) != value:
                 raise InputError(
                     f"process {rank}: was given other {key} than process 0; give all the same files"
                     " and arguments"

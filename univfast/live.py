@@ -7,24 +7,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from univfast.all_pairs import AllPairsCorrelation
-from univfast.batches import PairOrigin
-from univfast.checks import as_number, check_choice
-from univfast.chunks import PRECISIONS
-from univfast.devices import as_device, of_inputs, thread_count
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
-from univfast.inputs import all_layers, in_order, match_layers, open_activations, open_mask
-from univfast.layer_pairs import LayerPairs
-from univfast.layout import Layout
-from univfast.result import CorrelationResult
-from univfast.rotations import RotationOptions
-from univfast.searches import ALL_PAIRS, PairOptions, Searches
+from univfast.inputs.activations import open_activations
+from univfast.inputs.layout import Layout
+from univfast.inputs.masks import open_mask
+from univfast.inputs.pairing import all_layers, in_order, match_layers
+from univfast.machine.devices import as_device, of_inputs, thread_count
+from univfast.nulls.rotations import Baseline
+from univfast.options import (
+    AllPairsOptions,
+    ModelOptions,
+    PairedOptions,
+    check_together,
+    complete,
+    documented,
+    select,
+)
+from univfast.result import CorrelationResult, result_of
+from univfast.runs.layer_pairs import LayerPairs
+from univfast.search.matchings import MATCHINGS
+from univfast.search.searches import Searches
+from univfast.sums.batches import PairOrigin
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["correlate_models"]
 
@@ -34,6 +47,7 @@ BatchProgress = Callable[[int, int | None], None]
 _MISSING = object()
 
 
+@documented(ModelOptions)
 def correlate_models(
     model_a: nn.Module,
     model_b: nn.Module,
@@ -41,20 +55,10 @@ def correlate_models(
     *,
     hooks: str | Sequence[str],
     hooks_b: str | Sequence[str] | None = None,
-    match: str = "index",
-    rotation: str = "hadamard",
-    draws: int = 5,
-    seed: int = 0,
-    threshold: float = 0.5,
     mask: Callable[[Any], object] | Iterable[object] | None = None,
-    top_k: int = 10,
-    exclude_self: bool = False,
-    reverse: bool = False,
-    device: str | torch.device | None = None,
-    precision: str = "float32",
-    threads: int | None = None,
     names: tuple[str, str] = ("a", "b"),
     progress: BatchProgress | None = None,
+    **options: Unpack[ModelOptions],
 ) -> CorrelationResult:
     """Correlates the neurons of two models while they run on the same batches.
 
@@ -70,30 +74,16 @@ def correlate_models(
             (``model(*x)``). Tensors are copied to the device of a model's first parameter. One
             whose tensors are all empty is passed over.
         hooks: glob patterns of module names, as `capture` takes them.
-        hooks_b: those of ``model_b``; None for the same.
-        match: ``"index"``, ``"best"`` or ``"one-to-one"``, as `correlate` has them. By index,
-            layers are paired by name; or in order, if ``hooks_b`` is given and matches as many
-            layers of other names.
-        rotation: ``"hadamard"``, ``"haar"``, ``"gaussian"`` or ``"none"``.
-        draws: rotations for the baseline; chance counts, p and q need at least two.
-        seed: of the rotations.
-        threshold: a neuron is universal if its excess is above.
+        hooks_b: those of ``model_b``; None for the same. By index, layers are paired by name; or in
+            order, if this is given and matches as many layers of other names.
         mask: the tokens to use: a function of the batch that gives ``[...]``, of the shape of the
             activations without their last axis, true for the tokens to use, or None for all; or
             such masks, one a batch. None for the ``attention_mask`` of batches that are mappings,
             which leaves padding out, and for all tokens of others.
-        top_k: partners to report of each neuron, of all if they are fewer; not by index.
-        exclude_self: leave out the neuron of the same number in the layer of the same name: for a
-            model with itself; not by index.
-        reverse: match B's neurons in A as well; not by index.
-        device: where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the
-            activations are.
-        precision: of matrix products, as in `correlate`; not by index.
-        threads: of the CPU, at most this many, but for the models themselves; None for torch's
-            number.
         names: what to call the models.
         progress: called after each batch with the number of batches done and of all; None for
             batches without a length.
+        {options}
 
     Returns:
         A row a neuron of A, and the counts.
@@ -105,22 +95,12 @@ def correlate_models(
         TypeError: an argument of a type that cannot be used.
     """
     start = time.perf_counter()
-    check_choice("match", match, ("index", *ALL_PAIRS))
-    check_choice("precision", precision, PRECISIONS)
-    threshold = as_number("threshold", threshold)
-    options = PairOptions(RotationOptions(rotation, draws, seed), top_k, exclude_self, reverse)
-    if match == "index" and (exclude_self or reverse):
-        raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
-    settings = _Settings(
-        match,
-        options,
-        as_device(device),
-        precision,
-        thread_count(threads),
-        _checked_names(names),
-        in_order=hooks_b is not None,
-    )
-    given = _with_masks(batches, mask)
+    given = complete(ModelOptions, options, "correlate_models")
+    check_together(given)
+    Baseline.of(given)
+    thread_count(given["threads"])
+    settings = _Settings(given, _checked_names(names), in_order=hooks_b is not None)
+    pairs = _with_masks(batches, mask)
     total = len(batches) if isinstance(batches, Sized) else None
     with (
         _evaluating(model_a, model_b),
@@ -128,34 +108,34 @@ def correlate_models(
         capture(model_b, hooks if hooks_b is None else hooks_b) as b,
     ):
         stream = _Stream(a, b, settings)
-        for done, (batch, keep) in enumerate(given, start=1):
+        for done, (batch, keep) in enumerate(pairs, start=1):
             if _has_tokens(batch):
                 _run(a, model_a, batch, settings.models[0])
                 _run(b, model_b, batch, settings.models[1])
                 stream.add(keep, "mask" if mask is not None else "batches: attention_mask")
             if progress:
                 progress(done, total)
-        return stream.result(threshold, start)
+        return stream.result(start)
 
 
 @dataclass(frozen=True)
 class _Settings:
-    match: str
-    options: PairOptions
-    device: torch.device | None
-    precision: str
-    threads: int
+    options: ModelOptions
     models: tuple[str, str]
     in_order: bool  # pair layers by index in order where their names differ
+
+    @property
+    def all_pairs(self) -> bool:
+        return MATCHINGS[self.options["match"]].all_pairs
 
 
 class _ByIndex:
     """Sums of pairs of layers."""
 
     def __init__(
-        self, settings: _Settings, layouts: tuple[Layout, Layout], device: torch.device
+        self, options: ModelOptions, layouts: tuple[Layout, Layout], device: torch.device
     ) -> None:
-        self._sums = LayerPairs(*layouts, settings.options.rotation, device, settings.threads)
+        self._sums = LayerPairs(*layouts, select(PairedOptions, {**options, "device": device}))
         self.result = self._sums.result
 
     @property
@@ -173,23 +153,14 @@ class _AllPairs:
     """Co-moments of all layers of one model with all of the other."""
 
     def __init__(
-        self, settings: _Settings, layouts: tuple[Layout, Layout], device: torch.device
+        self, options: ModelOptions, layouts: tuple[Layout, Layout], device: torch.device
     ) -> None:
-        options, rotation = settings.options, settings.options.rotation
         self._layouts = layouts
         # Made before the first token, so that what it refuses is refused at once.
-        self._searches = Searches(*layouts, settings.match, options, settings.threads, device)
+        self._searches = Searches(*layouts, options["match"], options, device)
         self._sums = AllPairsCorrelation(
-            *(dict(zip(layout.names, layout.widths, strict=True)) for layout in layouts),
-            top_k=options.top_k,
-            draws=rotation.draws,
-            rotation=rotation.kind,
-            seed=rotation.seed,
-            exclude_self=options.exclude_self,
-            reverse=options.reverse,
-            device=device,
-            precision=settings.precision,
-            threads=settings.threads,
+            *(layout.by_name() for layout in layouts),
+            **select(AllPairsOptions, {**options, "device": device}),
         )
 
     @property
@@ -205,10 +176,10 @@ class _AllPairs:
         self._sums.update_rows(x, y, mask, origin)
 
     def result(
-        self, models: tuple[str, str], threshold: float, seconds: float
+        self, threshold: float, models: tuple[str, str], seconds: float
     ) -> CorrelationResult:
         self._searches.add(self._sums.co_moments())
-        return self._searches.result(models, threshold, seconds)
+        return result_of(self._searches, threshold, models, seconds)
 
 
 class _Stream:
@@ -225,9 +196,12 @@ class _Stream:
         layouts, shape = self._measure()
         keep = None if mask is None else open_mask(mask, shape, name)
         if self._sums is None:
-            kind = _ByIndex if self._settings.match == "index" else _AllPairs
-            device = self._settings.device or of_inputs(*self._a.values(), *self._b.values())
-            self._layouts, self._sums = layouts, kind(self._settings, layouts, device)
+            kind, options = (
+                _AllPairs if self._settings.all_pairs else _ByIndex,
+                self._settings.options,
+            )
+            device = as_device(options["device"]) or of_inputs(*self._a.values(), *self._b.values())
+            self._layouts, self._sums = layouts, kind(options, layouts, device)
         elif layouts != self._layouts:
             raise InputError(
                 f"batches: layers were {self._layouts} on the first batch and are {layouts} on a"
@@ -236,7 +210,7 @@ class _Stream:
         self._sums.add(self._a, self._b, keep, PairOrigin(*self._settings.models, self._tokens))
         self._tokens += shape.numel()
 
-    def result(self, threshold: float, start: float) -> CorrelationResult:
+    def result(self, start: float) -> CorrelationResult:
         if self._sums is None:
             raise InputError(
                 "batches: there are none with tokens; give at least one (an iterator can be used"
@@ -245,7 +219,8 @@ class _Stream:
         if self._sums.tokens == 0:
             raise InputError("mask: leaves no token; true marks the tokens to use")
         seconds = time.perf_counter() - start
-        return self._sums.result(self._settings.models, threshold, seconds)
+        threshold = self._settings.options["threshold"]
+        return self._sums.result(threshold, self._settings.models, seconds)
 
     def _measure(self) -> tuple[tuple[Layout, Layout], torch.Size]:
         """The layers to correlate, in order, and the shape of their tokens; all checked."""
@@ -253,7 +228,7 @@ class _Stream:
             open_activations(dict(captured), name)
             for captured, name in zip((self._a, self._b), self._settings.models, strict=True)
         )
-        if self._settings.match != "index":
+        if self._settings.all_pairs:
             layers_a, layers_b = all_layers(a, b, None)
             return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
         pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None)

@@ -1,79 +1,394 @@
-"""What `correlate` is asked for."""
+"""What can be asked for: every option of functions, accumulators and commands, declared once.
 
-from __future__ import annotations
+An option is a key of one of the groups below: with its type, which mypy holds calls to, its
+default, its line in docstrings, its help on the command line, and how its value is checked. A
+function that takes ``**options: Unpack[Group]`` is `documented` with the group, which gives it its
+signature and its docstring; `complete` gives it all values of the group. The command line takes
+names, defaults, types and help from here too (`univfast.cli.options`).
+"""
 
+import inspect
 import os
+import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args
 
-import torch
-
-from univfast.checks import as_number, check_choice, plain_text
-from univfast.chunks import PRECISIONS
-from univfast.devices import as_device
+from univfast.checks import as_integer, as_number, check_choice, plain_text
 from univfast.errors import InputError
-from univfast.rotations import RotationOptions
-from univfast.searches import ALL_PAIRS, PairOptions
+from univfast.nulls.kinds import ROTATIONS, Rotation
+from univfast.registry import Registry
+from univfast.search.matchings import MATCHINGS, Match
 
-__all__ = ["MATCHES", "Options"]
+if TYPE_CHECKING:
+    import torch
 
-MATCHES = ("index", *ALL_PAIRS)
+__all__ = [
+    "AllPairsOptions",
+    "CorrelateOptions",
+    "DeviceOptions",
+    "ModelOptions",
+    "Option",
+    "PairedOptions",
+    "RotationOptions",
+    "SumsOptions",
+    "check_together",
+    "complete",
+    "declared",
+    "documented",
+    "select",
+]
+
+PRECISIONS = ("float32", "tf32")
+"""Of matrix products of float32 on a CUDA device."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How models are correlated: the arguments of `correlate`, which says what each means.
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
 
-    Raises:
-        InputError: an option that cannot be.
-        TypeError: one of a type that cannot be used.
+
+def _flag(name: str, value: Any) -> bool:
+    return bool(value)
+
+
+def _limit(name: str, value: Any) -> float | None:
+    return None if value is None else as_number(name, value, 0)
+
+
+def _precision(name: str, value: Any) -> str:
+    check_choice(name, value, PRECISIONS)
+    return plain_text(value)
+
+
+def _device(name: str, value: Any) -> Any:
+    from univfast.machine.devices import as_device
+
+    return as_device(value)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option, beside its name and type.
+
+    Attributes:
+        default: its value where it is not given.
+        doc: what it is, for docstrings. ``{choices}`` stands for those of the registry.
+        help: what it is, for the command line. ``{choices}`` as above, each with its help.
+        check: gives the value to use, or raises; called with name and value.
+        choices: the registry that it names an entry of.
+        values: the texts that it may be, where no registry has them.
+        metavar: what stands for the value on the command line.
     """
 
-    match: str = "index"
-    rotation: str = "hadamard"
-    draws: int = 5
-    seed: int = 0
-    threshold: float = 0.5
-    mask: object | None = None
-    layers: str | None = None
-    top_k: int = 10
-    exclude_self: bool = False
-    reverse: bool = False
-    memory_limit: float | None = None
-    device: str | torch.device | None = None
-    precision: str = "float32"
-    threads: int | None = None
-    checkpoint: str | os.PathLike[str] | None = None
-    checkpoint_every: float = 60.0
-    # Those of a search over all pairs.
-    pairs: PairOptions = field(init=False)
+    default: Any
+    doc: str
+    help: str = ""
+    check: Callable[[str, Any], Any] = _as_it_is
+    choices: Registry[Any] | None = field(default=None, repr=False)
+    values: tuple[str, ...] = ()
+    metavar: str | None = None
 
-    def __post_init__(self) -> None:
-        check_choice("match", self.match, MATCHES)
-        check_choice("precision", self.precision, PRECISIONS)
-        as_device(self.device)
-        object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
-        rotation = RotationOptions(self.rotation, self.draws, self.seed)
-        pairs = PairOptions(rotation, self.top_k, bool(self.exclude_self), bool(self.reverse))
-        object.__setattr__(self, "pairs", pairs)
-        if self.match == "index" and (self.exclude_self or self.reverse):
-            raise InputError("match: 'index' has no exclude_self and no reverse; use match='best'")
-        if self.memory_limit is not None:
-            as_number("memory_limit", self.memory_limit, 0)
-        as_number("checkpoint_every", self.checkpoint_every, 0)
 
-    def identity(self) -> dict[str, Any]:
-        """What decides on the sums that are taken, as plain values."""
-        search = {
-            "top_k": self.pairs.top_k,
-            "exclude_self": self.pairs.exclude_self,
-            "reverse": self.pairs.reverse,
-        }
-        return {
-            "match": plain_text(self.match),
-            "rotation": self.pairs.rotation.kind,
-            "draws": self.pairs.rotation.draws,
-            "seed": self.pairs.rotation.seed,
-            "precision": plain_text(self.precision),
-            **({} if self.match == "index" else search),
-        }
+class MatchOptions(TypedDict, total=False):
+    """How neurons are matched, and when one is universal."""
+
+    match: Annotated[
+        Match,
+        Option(
+            "index",
+            doc="{choices}.",
+            help="Which neuron of B a neuron of A is compared with. {choices}.",
+            check=lambda _, value: MATCHINGS.check(value).name,
+            choices=MATCHINGS,
+        ),
+    ]
+    threshold: Annotated[
+        float,
+        Option(
+            0.5,
+            doc="a neuron is universal if its excess is above.",
+            help="A neuron is universal if its correlation exceeds its baseline by more than this.",
+            check=as_number,
+        ),
+    ]
+
+
+class RotationOptions(TypedDict, total=False):
+    """The rotations of a baseline; `univfast.nulls.rotations.Baseline` checks them together."""
+
+    rotation: Annotated[
+        Rotation,
+        Option(
+            "hadamard",
+            doc="{choices}.",
+            help="Random rotation of B for the baseline. {choices}.",
+            choices=ROTATIONS,
+        ),
+    ]
+    draws: Annotated[
+        int,
+        Option(
+            5,
+            doc="rotations of each layer of B for the baseline; chance counts, p and q need at"
+            " least two.",
+            help="Rotations to average the baseline over. The chance count needs at least 2.",
+        ),
+    ]
+    seed: Annotated[
+        int,
+        Option(
+            0,
+            doc="of the rotations; the same seed gives the same rotations everywhere.",
+            help="Seed of the rotations.",
+        ),
+    ]
+
+
+class DeviceOptions(TypedDict, total=False):
+    """Where it is computed."""
+
+    device: Annotated[
+        "str | torch.device | None",
+        Option(
+            None,
+            doc='where to accumulate: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or None for where the'
+            " first activations are. Those on other devices are copied, from the CPU through pinned"
+            " memory.",
+            check=_device,
+        ),
+    ]
+    threads: Annotated[
+        int | None,
+        Option(
+            None,
+            doc="of the CPU, at most this many; None for torch's number. Matrix products, and live"
+            " models, use torch's.",
+            help="Use at most this many threads of the CPU for sums and structured rotations."
+            "  [default: torch's]",
+        ),
+    ]
+
+
+class PairedOptions(RotationOptions, DeviceOptions, total=False):
+    """Of `PairedCorrelation`."""
+
+
+class SumsOptions(RotationOptions, DeviceOptions, total=False):
+    """What the sums of all pairs are taken by."""
+
+    reverse: Annotated[
+        bool,
+        Option(
+            False,
+            doc="match B's neurons in A as well, against rotations of A; for two models, not by"
+            " index.",
+            help="Match B's neurons in A too, in the same pass. Two models; not with --match"
+            " index.",
+            check=_flag,
+        ),
+    ]
+    precision: Annotated[
+        str,
+        Option(
+            "float32",
+            doc='of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``, for'
+            " its matrix units, which round activations to 11 bits; not by index.",
+            help="Of matrix products of float32 activations on a CUDA device. 'tf32' uses its"
+            " matrix units, which round activations to 11 bits; not with --match index.",
+            check=_precision,
+            values=PRECISIONS,
+        ),
+    ]
+
+
+class AllPairsOptions(SumsOptions, total=False):
+    """Of `AllPairsCorrelation`."""
+
+    top_k: Annotated[
+        int,
+        Option(
+            10,
+            doc="partners to keep of each neuron, of all if they are fewer; not by index.",
+            help="Partners to write of each neuron; not with --match index.",
+            check=partial(as_integer, low=1),
+        ),
+    ]
+    exclude_self: Annotated[
+        bool,
+        Option(
+            False,
+            doc="leave out the neuron of the same number in the layer of the same name, which is"
+            " the neuron itself where A and B are one model. Rotated too; not by index.",
+            help="Leave out the neuron of the same layer and number: duplicates within one model,"
+            " as in 'correlate a.pt a.pt --match best --exclude-self'.",
+            check=_flag,
+        ),
+    ]
+
+
+class ModelOptions(MatchOptions, AllPairsOptions, total=False):
+    """Of `correlate_models`."""
+
+
+class CorrelateOptions(ModelOptions, total=False):
+    """Of `correlate`."""
+
+    mask: Annotated[
+        object | None,
+        Option(
+            None,
+            doc="``[...]`` true for the tokens to use, as a tensor, array or path; None for all.",
+            help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
+            metavar="FILE",
+        ),
+    ]
+    layers: Annotated[
+        str | None,
+        Option(
+            None,
+            doc="glob pattern of the layers to use; None for all.",
+            help="Use only layers whose name matches, as 'mlp.*'.",
+            metavar="GLOB",
+        ),
+    ]
+    memory_limit: Annotated[
+        float | None,
+        Option(
+            None,
+            doc="bytes that the co-moments of all pairs may take, of each process; None for most of"
+            " what is available. Where they take more, A's layers are done in several passes over"
+            " the inputs.",
+            help="Memory for the co-moments of all pairs, in each process. Where they need more,"
+            " layers of A are done in several passes.  [default: most of what is available]",
+            check=_limit,
+            metavar="GB",
+        ),
+    ]
+    checkpoint: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            None,
+            doc="a file to save the state to every so often. Where it is there already, written by"
+            " a call with the same inputs and options, the work goes on from it, and ends with the"
+            ' same numbers (``summary["seconds"]`` counts this call alone). It is written at the'
+            " end of each pass too, and on SIGINT or SIGTERM, which only the main thread gets. It"
+            " stays when all is done.",
+            help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
+            " it, with any number of processes.",
+            metavar="FILE",
+        ),
+    ]
+    checkpoint_every: Annotated[
+        float,
+        Option(
+            60.0,
+            doc="seconds between two.",
+            help="Time between two checkpoints.",
+            check=partial(as_number, low=0),
+            metavar="SECONDS",
+        ),
+    ]
+
+
+G = TypeVar("G")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def declared(group: type) -> dict[str, tuple[Any, Option]]:
+    """The options of a group by name, each with its type."""
+    found = {}
+    for name, annotation in group.__annotations__.items():
+        kind, option = get_args(annotation)
+        found[name] = kind, option
+    return found
+
+
+def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
+    """All options of a group: those given, checked, and the defaults of the others.
+
+    Raises:
+        TypeError: one that ``function`` does not have, or of a type that cannot be used.
+        InputError: a value that cannot be.
+    """
+    options = declared(group)
+    for name in given:
+        if name not in options:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+    return cast(
+        "G",
+        {
+            name: option.check(name, given.get(name, option.default))
+            for name, (_, option) in options.items()
+        },
+    )
+
+
+def select(group: type[G], options: Mapping[str, Any]) -> G:
+    """Those of some options that are of a group."""
+    return cast("G", {name: options[name] for name in declared(group)})
+
+
+def check_together(options: ModelOptions) -> None:
+    """Refuses options that exclude each other.
+
+    Raises:
+        InputError: naming them.
+    """
+    if MATCHINGS[options["match"]].all_pairs:
+        return
+    if options["exclude_self"] or options["reverse"]:
+        raise InputError(
+            f"match: {options['match']!r} has no exclude_self and no reverse; use match='best'"
+        )
+
+
+def documented(group: type) -> Callable[[F], F]:
+    """Gives a function, or a class, the signature and the docstring of the options that it takes.
+
+    A line ``{options}`` of the docstring becomes an entry an option.
+    """
+
+    def document(function: F) -> F:
+        options = declared(group)
+        own = list(inspect.signature(function).parameters.values())[:-1]  # but for **options
+        keywords = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
+            )
+            for name, (kind, option) in options.items()
+        ]
+        last = [x for x in own if x.kind is x.KEYWORD_ONLY]
+        first = [x for x in own if x.kind is not x.KEYWORD_ONLY]
+        function.__signature__ = inspect.Signature([*first, *keywords, *last])  # type: ignore[attr-defined]
+        lines = []
+        for line in (function.__doc__ or "").splitlines():
+            if line.strip() != "{options}":
+                lines.append(line)
+                continue
+            indent = line[: -len(line.lstrip())]
+            for name, (_, option) in options.items():
+                lines += textwrap.wrap(
+                    f"{name}: {described(option)}",
+                    width=100,
+                    initial_indent=indent,
+                    subsequent_indent=indent + "    ",
+                    break_on_hyphens=False,
+                )
+        function.__doc__ = "\n".join(lines)
+        return function
+
+    return document
+
+
+def described(option: Option) -> str:
+    """An option's line in a docstring."""
+    if option.choices is None:
+        return option.doc
+    names = [f'``"{name}"``' for name in option.choices]
+    docs = [getattr(entry, "doc", None) for entry in option.choices.values()]
+    if any(docs):
+        choices = ". ".join(f"{name}: {doc}" for name, doc in zip(names, docs, strict=True))
+    else:
+        choices = f"{', '.join(names[:-1])} or {names[-1]}"
+    return option.doc.format(choices=choices)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS
+from univfast.nulls.matrices import dense_matrix, layer_seed
+from univfast.registry import resolve
+from univfast.search.matchings import MATCHINGS
 
 __all__ = [
     "KINDS",
@@ -29,13 +33,10 @@ __all__ = [
     "statistics",
 ]
 
-KINDS = ("hadamard", "haar", "gaussian", "none")
+KINDS = ROTATIONS
 
 Array = NDArray[np.float64]
 
-# Layers of fewer neurons have uniform rotations in place of structured ones, whose choices are too
-# few: one in four of four neurons is a mere permutation.
-MIN_STRUCTURED = 16
 # As csrc/rotation.h has them, in neurons.
 _STAGES = 2
 _COMMON_ROUNDS = 2
@@ -47,11 +48,6 @@ _TURN = 5
 
 
 # ---- rotations ----------------------------------------------------------------------------------
-
-
-def layer_seed(seed: int, layer: str) -> int:
-    """The 64-bit seed of a layer's rotations: layers differ, and none depends on the others."""
-    return int.from_bytes(blake2b(f"{seed}/{layer}".encode(), digest_size=8).digest(), "little")
 
 
 def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -131,29 +127,17 @@ def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
 def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -> Array:
     """The matrix R ``[neurons, neurons]`` of one draw: neuron i of the rotation is ``R[i] @ b``.
 
-    ``hadamard`` and ``haar`` are orthogonal, and the same for fewer than 16 neurons. ``haar`` is
-    uniform on the orthogonal group (Mezzadri 2007: QR of a Gaussian matrix, the signs of R's
-    diagonal moved into Q). ``gaussian`` has rows of norm 1 but is not orthogonal: it is what the
-    code of Gurnee et al. 2024 does.
+    ``hadamard`` and ``haar`` are orthogonal, and the same for fewer than 16 neurons; the others
+    are as `univfast.nulls.matrices` has them.
 
     Raises:
-        ValueError: ``kind`` is none of the three.
+        ValueError: ``kind`` is none that has a matrix.
     """
-    seed = layer_seed(seed, layer)
-    if kind == "hadamard" and neurons >= MIN_STRUCTURED:
-        return _structured_matrix(neurons, draw, seed)
-    if kind not in ("hadamard", "haar", "gaussian"):
+    if kind not in ROTATIONS or not ROTATIONS[kind].random:
         raise ValueError(f"rotation: {kind!r} has no matrix")
-    generator = np.random.Generator(np.random.Philox(key=[seed, draw]))
-    gaussian = generator.standard_normal((neurons, neurons))
-    # In place, and the norms of some rows at a time: a second matrix may not fit the memory.
-    if kind == "gaussian":
-        for rows in np.array_split(gaussian, 1 + neurons // 64):
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return gaussian
-    q, r = np.linalg.qr(gaussian)
-    q *= np.where(np.diag(r) < 0, -1.0, 1.0)
-    return np.asarray(q)
+    if ROTATIONS[kind].structured and neurons >= MIN_STRUCTURED:
+        return _structured_matrix(neurons, draw, layer_seed(seed, layer))
+    return dense_matrix(kind, neurons, draw, seed, layer)
 
 
 # ---- correlation --------------------------------------------------------------------------------
@@ -390,8 +374,8 @@ def correlate(
     Args:
         a: activations of A, ``[..., neurons]``, or a dict of layer name to these.
         b: activations of B; by index, with the same layers and shapes.
-        match: ``index``, ``best`` or ``one-to-one``.
-        rotation: ``hadamard``, ``haar``, ``gaussian`` or ``none``.
+        match: one of the `MATCHINGS`.
+        rotation: one of the `ROTATIONS`.
         draws: rotations for the baseline.
         seed: of the rotations.
         threshold: of the excess.
@@ -401,7 +385,7 @@ def correlate(
     layers_b = b if isinstance(b, Mapping) else {"activations": b}
     widths = {name: np.asarray(values).shape[-1] for name, values in layers_a.items()}
     numbers = np.repeat(np.arange(len(widths)), list(widths.values()))
-    if match == "index":
+    if not MATCHINGS[match].all_pairs:
         parts = []
         for name, neurons in widths.items():
             layer = PairedCorrelation(
@@ -417,9 +401,9 @@ def correlate(
         widths_b = {name: np.asarray(values).shape[-1] for name, values in layers_b.items()}
         pairs = AllPairsCorrelation(widths, widths_b, draws=draws, rotation=rotation, seed=seed)
         pairs.update(layers_a, layers_b, mask)
-        taken = {"best": best, "one-to-one": one_to_one}[match]
+        taken = resolve(MATCHINGS[match].reference)
         matrix, matrices = pairs.compute()
-        if match == "one-to-one":
+        if MATCHINGS[match].assign is not None:
             # Rotations have no dead neurons: as many are left over, so that as many match.
             dead = np.isnan(matrix).all(axis=0)
             matrices = [np.where(dead, np.nan, m) for m in matrices]

@@ -12,35 +12,19 @@ from torch import Tensor
 
 from univfast import __version__
 from univfast.checks import as_number, check_choice
+from univfast.columns import PUBLISHED, columns_of
 from univfast.errors import InputError
-from univfast.layout import Layout
-from univfast.matching import Matches
-from univfast.rotations import RotationOptions
-from univfast.statistics import Statistics, statistics
-from univfast.verdict import verdict
+from univfast.inputs.layout import Layout
+from univfast.nulls.rotations import Baseline
+from univfast.nulls.statistics import Statistics, statistics
+from univfast.search.partners import Matches
+from univfast.search.searches import Searches
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "RANGE_COLUMNS", "CorrelationResult", "make_result"]
-
-COLUMNS = (
-    "layer",
-    "neuron",
-    "match_layer",
-    "match_neuron",
-    "correlation",
-    "baseline",
-    "baseline_std",
-    "excess",
-    "p_value",
-    "q_value",
-    "universal",
-    "dead",
-)
-# Added where the numbers are means over several models.
-RANGE_COLUMNS = ("correlation_min", "correlation_max")
+__all__ = ["CorrelationResult", "Question", "make_result", "result_of"]
 
 
 @dataclass(frozen=True)
@@ -105,10 +89,9 @@ class CorrelationResult:
     reverse: CorrelationResult | None = None
 
     def columns(self) -> dict[str, list[Any]]:
-        """The table, as a list a column: `COLUMNS` in order, and `RANGE_COLUMNS` if there are."""
-        names = COLUMNS if self.correlation_min is None else COLUMNS + RANGE_COLUMNS
-        values = {name: getattr(self, name) for name in names}
-        return {n: v if isinstance(v, list) else v.tolist() for n, v in values.items()}
+        """The table ``neurons.csv``, as a list a column; `univfast.columns` says what each is."""
+        several = self.correlation_min is not None
+        return {column.name: column.of(self) for column in columns_of("neurons", several)}
 
     def published_columns(self) -> dict[str, list[Any]]:
         """The table under the column names of the data published with Gurnee et al. 2024.
@@ -131,7 +114,9 @@ class CorrelationResult:
         baseline = torch.stack([model.baseline for model in models])
         low, high = _range(r)
         low_baseline, high_baseline = _range(baseline)
-        numbers = {
+        columns: dict[str, Any] = {
+            "layer": self.layer,
+            "neuron": self.neuron,
             "max_corr": high,
             "mean_corr": self.correlation,
             "min_corr": low,
@@ -140,8 +125,8 @@ class CorrelationResult:
             "mean_baseline": self.baseline,
             "excess_corr": self.excess,
         }
-        lists = {name: values.tolist() for name, values in numbers.items()}
-        return {"layer": self.layer, "neuron": self.neuron.tolist(), **lists}
+        lists = {n: v if isinstance(v, list) else v.tolist() for n, v in columns.items()}
+        return {name: lists[name] for name in PUBLISHED}
 
     def to_pandas(self, columns: str = "univfast") -> pd.DataFrame:
         """The table, indexed by (layer, neuron).
@@ -163,6 +148,8 @@ class CorrelationResult:
 
     def verdict(self) -> str:
         """What the counts mean, in a few sentences."""
+        from univfast.report.verdict import verdict
+
         return verdict(self.summary)
 
     def plot(self, kind: str = "correlation") -> Figure:
@@ -176,7 +163,7 @@ class CorrelationResult:
         Raises:
             InputError: another kind, or one that this result has not.
         """
-        from univfast.plots import figures
+        from univfast.report.plots import figures
 
         found = figures(self)
         if kind not in found:
@@ -197,48 +184,74 @@ class CorrelationResult:
         Raises:
             InputError: the directory cannot be written to, or other columns.
         """
-        from univfast.output import save_result
+        from univfast.report.files import save_result
 
         check_choice("columns", columns, ("univfast", "published"))
         save_result(self, directory, published=columns == "published")
 
 
+@dataclass(frozen=True)
+class Question:
+    """What was asked, and where it was computed: what a summary says beside the numbers.
+
+    Attributes:
+        match: how neurons were matched.
+        baseline: the rotations of the others.
+        threshold: of the excess, above which a neuron is universal.
+        device: that the moments were accumulated on.
+
+    Raises:
+        InputError: the threshold is not a finite number.
+    """
+
+    match: str
+    baseline: Baseline
+    threshold: float
+    device: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
+
+
+def result_of(
+    searches: Searches, threshold: float, models: tuple[str, str], seconds: float | None = None
+) -> CorrelationResult:
+    """The result of two models whose neurons were all searched, and its reverse if there is one."""
+    question = Question(searches.matching.name, searches.baseline, threshold, str(searches.device))
+    results = [
+        make_result(question, names, layout, searches.tokens, [found], seconds)
+        for found, layout, names in zip(
+            searches.matches(), searches.layouts, (models, models[::-1]), strict=False
+        )
+    ]
+    return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
+
+
 def make_result(
+    question: Question,
+    models: Sequence[str],
     layers: Layout,
     tokens: int,
     matches: Sequence[Matches],
-    *,
-    models: Sequence[str],
-    match: str,
-    rotation: RotationOptions,
-    threshold: float,
-    device: str = "cpu",
     seconds: float | None = None,
 ) -> CorrelationResult:
     """Puts matches together and adds the statistics.
 
     Args:
+        question: what was asked.
+        models: the names of A and of the others.
         layers: of A.
         tokens: that it was measured on.
         matches: of A's neurons in each other model, at least one.
-        models: the names of A and of the others.
-        match: how they were matched.
-        rotation: of the others.
-        threshold: of the excess, above which a neuron is universal.
-        device: that the moments were accumulated on, for the summary.
         seconds: that the computation took, for the summary.
-
-    Raises:
-        InputError: the threshold is not a finite number.
     """
-    threshold = as_number("threshold", threshold)
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
     stats = statistics(
         correlations,
         torch.stack([m.rotated for m in matches]),
         layers.widths,
-        threshold,
+        question.threshold,
     )
     match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
@@ -258,9 +271,9 @@ def make_result(
         summary={
             "univfast": __version__,
             "models": list(models),
-            "match": match,
-            "rotation": rotation.summary(),
-            "threshold": threshold,
+            "match": question.match,
+            "rotation": question.baseline.summary(),
+            "threshold": question.threshold,
             "tokens": tokens,
         },
     )
@@ -269,16 +282,7 @@ def make_result(
     else:
         low, high = _range(correlations)
         by_model = [
-            make_result(
-                layers,
-                tokens,
-                [one],
-                models=(models[0], name),
-                match=match,
-                rotation=rotation,
-                threshold=threshold,
-                device=device,
-            )
+            make_result(question, (models[0], name), layers, tokens, [one])
             for one, name in zip(matches, models[1:], strict=True)
         ]
         result = replace(
@@ -289,7 +293,9 @@ def make_result(
         )
     result.summary.update(_counts(result, stats))
     result.summary.update(_match_counts(result, layers, matches))
-    result.summary.update(device=device, seconds=seconds, layers=_layer_rows(result, layers))
+    result.summary.update(
+        device=question.device, seconds=seconds, layers=_layer_rows(result, layers)
+    )
     return result
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from univfast import reference
-from univfast.accumulators import PairedCorrelation
 from univfast.all_pairs import AllPairsCorrelation
 from univfast.bench import rivals
 from univfast.bench.data import LAYER, Activations, Array, correlated, spread
 from univfast.bench.rivals import READS, Read
 from univfast.bench.table import ratio, table
+from univfast.paired import PairedCorrelation
 
 __all__ = ["Group", "compare"]
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
+from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
 
 __all__ = ["capture"]
-
-_PATH = click.Path(path_type=str)
 
 
 @click.command(
@@ -23,18 +22,18 @@ Examples:
   univfast capture a.ckpt --out a.pt
   univfast capture ./gpt2 --text corpus.txt --hooks 'transformer.h.*.mlp.act' --out acts/""",
 )
-@click.argument("model", type=_PATH, metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.option(
     "--out",
-    type=_PATH,
+    type=PATH,
     metavar="PATH",
     required=True,
-    help="Where to write: a directory for shards; of a checkpoint, a .pt file.",
+    help="Where to write: a directory for shards; of a model file, a .pt file.",
 )
 @text_options
 @click.option(
     "--mask",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Write only the tokens that this .pt or .npy file of booleans marks as true.",
 )
@@ -49,23 +48,19 @@ Examples:
     metavar="N",
     help="Tokens of the text for one file.  [default: as many as take 512 MB]",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where the model runs.  [default: auto, a CUDA device where one can be used]",
-)
+@device_option("Where the model runs.  [default: auto, a CUDA device where one can be used]")
 @click.option(
     "--site",
     type=click.Choice(["pre", "post"]),
-    help="Of a checkpoint. 'pre': right after the first linear layer of the MLP. 'post': after the"
+    help="Of a model file. 'pre': right after the first linear layer of the MLP. 'post': after the"
     " ReLU.  [default: pre]",
 )
 @click.option(
     "--data",
     metavar="docs|random|FILE",
-    help="Of a checkpoint: take the test set from this text.  [default: what it was trained on]",
+    help="Of a model file: take the test set from this text.  [default: what it was trained on]",
 )
-@click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+@quiet_option
 def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     """Capture activations of MODEL.
 
@@ -73,15 +68,15 @@ def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     names go to shards in the directory --out, as they are made. Tokens that are left out are not
     written. Started again with the same arguments, a capture that was stopped goes on.
 
-    Or MODEL is a checkpoint of 'univfast train', which reads its held-out test set. --out gets a
+    Or MODEL is a model file of 'univfast train', which reads its held-out test set. --out gets a
     dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
     """
     check_exists(model)
     if os.path.isdir(model):
-        _refuse(model, options, ("site", "data"), "a checkpoint of 'univfast train'")
+        _refuse(model, options, ("site", "data"), "a model file of 'univfast train'")
         _capture_directory(model, out, quiet, options)
     else:
-        _capture_checkpoint(model, out, quiet, options)
+        _capture_model_file(model, out, quiet, options)
 
 
 def _refuse(model: str, options: dict[str, Any], names: tuple[str, ...], what: str) -> None:
@@ -91,9 +86,9 @@ def _refuse(model: str, options: dict[str, Any], names: tuple[str, ...], what: s
 
 
 def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
-    from univfast.devices import as_device, auto_device
-    from univfast.files import check_directory
-    from univfast.formats import is_model_directory
+    from univfast.inputs.model_paths import is_model_directory
+    from univfast.machine.devices import as_device, auto_device
+    from univfast.machine.files import check_directory
     from univfast.text import Shards, identity, open_run
 
     text, hooks = take_text(model, options, options["mask"])
@@ -118,13 +113,13 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
         )
 
 
-def _capture_checkpoint(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
+def _capture_model_file(model: str, out: str, quiet: bool, options: dict[str, Any]) -> None:
     import dataclasses
 
-    from univfast.experiment import capture_layers, capture_mlp, load_checkpoint, test_set_name
-    from univfast.files import check_writable, save_tensors
+    from univfast.experiment import capture_layers, capture_mlp, load_model, test_set_name
+    from univfast.machine.files import check_writable, save_tensors
 
-    checkpoint = load_checkpoint(model)
+    trained = load_model(model)
     of_text = [name for name in given(options) if name != "--hooks"]
     if of_text:
         raise click.UsageError(
@@ -136,15 +131,15 @@ def _capture_checkpoint(model: str, out: str, quiet: bool, options: dict[str, An
     if hooks and site:
         raise click.UsageError("--site and --hooks both say what to capture; leave one out")
     if options["data"] is not None:
-        checkpoint = dataclasses.replace(checkpoint, data=options["data"])
+        trained = dataclasses.replace(trained, data=options["data"])
     check_writable(out)
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out file")
     if hooks:
-        activations = capture_layers(checkpoint, hooks)
+        activations = capture_layers(trained, hooks)
     else:
-        activations = capture_mlp(checkpoint, "post" if site == "post" else "pre")
+        activations = capture_mlp(trained, "post" if site == "post" else "pre")
     save_tensors(out, activations)
     if not quiet:
         shape = list(next(iter(activations.values())).shape)
-        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(checkpoint)}")
+        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(trained)}")

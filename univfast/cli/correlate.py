@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from univfast.cli.options import PATH, Command, device_option, option, quiet_option
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import sources, text_options
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["correlate", "print_result", "print_side_by_side", "report"]
 
-_PATH = click.Path(path_type=str)
-
 
 @click.command(
+    cls=Command,
     short_help="Correlate the neurons of two models.",
     epilog="""\b
 Examples:
@@ -28,65 +28,18 @@ Examples:
   univfast correlate base.ckpt tuned.ckpt --json > summary.json
   univfast correlate ./base ./tuned --text corpus.txt --hooks 'transformer.h.*.mlp.act'""",
 )
-@click.argument("a", type=_PATH)
-@click.argument("b", type=_PATH, nargs=-1, required=True, metavar="B [C ...]")
-@click.option(
-    "--match",
-    type=click.Choice(["index", "best", "one-to-one"]),
-    default="index",
-    show_default=True,
-    help="Which neuron of B a neuron of A is compared with. 'index': the one of the same number,"
-    " for models of one lineage. 'best': the one that correlates most, of all layers, for models"
-    " trained independently. 'one-to-one': no two with the same one, so that the sum is largest.",
-)
-@click.option(
-    "--rotation",
-    type=click.Choice(["hadamard", "haar", "gaussian", "none"]),
-    default="hadamard",
-    show_default=True,
-    help="Random rotation of B for the baseline. 'hadamard' is structured and fast; 'haar' is"
-    " uniform; 'gaussian' is that of Gurnee et al. 2024.",
-)
-@click.option(
-    "--draws",
-    type=int,
-    default=5,
-    show_default=True,
-    help="Rotations to average the baseline over. The chance count needs at least 2.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the rotations.")
-@click.option(
-    "--threshold",
-    type=float,
-    default=0.5,
-    show_default=True,
-    help="A neuron is universal if its correlation exceeds its baseline by more than this.",
-)
-@click.option("--layers", metavar="GLOB", help="Use only layers whose name matches, as 'mlp.*'.")
-@click.option(
-    "--top-k",
-    type=int,
-    default=10,
-    show_default=True,
-    help="Partners to write of each neuron; not with --match index.",
-)
-@click.option(
-    "--exclude-self",
-    is_flag=True,
-    help="Leave out the neuron of the same layer and number: duplicates within one model, as in"
-    " 'correlate a.pt a.pt --match best --exclude-self'.",
-)
-@click.option(
-    "--reverse",
-    is_flag=True,
-    help="Match B's neurons in A too, in the same pass. Two models; not with --match index.",
-)
-@click.option(
-    "--mask",
-    type=_PATH,
-    metavar="FILE",
-    help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
-)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH, nargs=-1, required=True, metavar="B [C ...]")
+@option("match")
+@option("rotation")
+@option("draws")
+@option("seed")
+@option("threshold")
+@option("layers")
+@option("top_k")
+@option("exclude_self")
+@option("reverse")
+@option("mask")
 @text_options
 @click.option(
     "--hooks-b",
@@ -95,49 +48,14 @@ Examples:
     help="As --hooks, of B and all others; by index, as many layers of other names are paired in"
     " order.  [default: --hooks]",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute. 'auto': on a CUDA device where one can be used, else on the CPU.",
+@device_option(
+    "Where to compute. 'auto': on a CUDA device where one can be used, else on the CPU.", "auto"
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "tf32"]),
-    default="float32",
-    show_default=True,
-    help="Of matrix products of float32 activations on a CUDA device. 'tf32' uses its matrix units,"
-    " which round activations to 11 bits; not with --match index.",
-)
-@click.option(
-    "--threads",
-    type=int,
-    help="Use at most this many threads of the CPU for sums and structured rotations."
-    "  [default: torch's]",
-)
-@click.option(
-    "--memory-limit",
-    type=click.FloatRange(min=0),
-    metavar="GB",
-    help="Memory for the co-moments of all pairs, in each process. Where they need more, layers of"
-    " A are done in several passes.  [default: most of what is available]",
-)
-@click.option(
-    "--checkpoint",
-    type=_PATH,
-    metavar="FILE",
-    help="Save the state here every so often, and on Ctrl-C. The same command goes on from it, with"
-    " any number of processes.",
-)
-@click.option(
-    "--checkpoint-every",
-    type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two checkpoints.",
-)
+@option("precision")
+@option("threads")
+@option("memory_limit", type=click.FloatRange(min=0))
+@option("checkpoint")
+@option("checkpoint_every", type=click.FloatRange(min=0), default=60)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1, max=86_400),
@@ -148,7 +66,7 @@ Examples:
 )
 @click.option(
     "--out",
-    type=_PATH,
+    type=PATH,
     metavar="DIR",
     help="Write tables (neurons.csv, ...), summary.json, plots and report.html here.",
 )
@@ -161,7 +79,7 @@ Examples:
     " 2024.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+@quiet_option
 def correlate(
     a: str,
     b: tuple[str, ...],
@@ -177,9 +95,9 @@ def correlate(
     """Correlate the neurons of model A with those of model B, or of each of several models.
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
-    axis: a .pt file (a tensor, or a dict of layer name to tensor), .safetensors, .npy or .npz; a
+    axis: a {files} file; a
     directory of such files, joined in natural order (LAYER-003.npy is shard 3 of LAYER); a Hugging
-    Face dataset on disk; a checkpoint that 'univfast train' wrote, whose activations are captured
+    Face dataset on disk; a model file that 'univfast train' wrote, whose activations are captured
     on the way; or the directory of a Hugging Face model, which reads --text and whose activations
     are not kept. With more models, A is compared with each of the others, and the numbers are means
     over them.
@@ -187,10 +105,10 @@ def correlate(
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.
     """
-    from univfast.cli.processes import join_processes
+    from univfast.cli.torchrun import join_processes
     from univfast.correlation import correlate_together
-    from univfast.files import check_directory
-    from univfast.options import Options
+    from univfast.machine.files import check_directory
+    from univfast.options import CorrelateOptions, complete
 
     if out is not None:
         check_directory(out)
@@ -201,11 +119,12 @@ def correlate(
         sources((a, *b), options, place) as (first, *others),
         progress_bar("correlate", "tokens", quiet) as progress,
     ):
-        settings = Options(
-            device=place,
-            memory_limit=None if memory_limit is None else memory_limit * 1e9,
+        given = {
             **options,
-        )
+            "device": place,
+            "memory_limit": None if memory_limit is None else memory_limit * 1e9,
+        }
+        settings = complete(CorrelateOptions, given, "correlate")
         rest = others[0] if len(others) == 1 else others
         result = correlate_together(processes, first, rest, settings, progress)
     if result is None:  # process 0 has it
@@ -217,14 +136,14 @@ def correlate(
 
 
 @click.command(short_help="Draw the plots and report of a saved result again.")
-@click.argument("directory", type=_PATH)
+@click.argument("directory", type=PATH)
 def report(directory: str) -> None:
     """Draw the plots and report.html of a saved result again.
 
     DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
     neurons.csv are read from it.
     """
-    from univfast.output import redraw
+    from univfast.report.files import redraw
 
     print_result(redraw(directory), as_json=False, out=directory)
 
@@ -244,7 +163,7 @@ def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
 
 def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> None:
     """The summary on stdout: as JSON, or as a table a layer and a verdict."""
-    from univfast.output import summary_json
+    from univfast.report.files import summary_json
 
     if as_json:
         click.echo(summary_json(result.summary), nl=False)

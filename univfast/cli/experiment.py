@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from univfast.cli.correlate import print_result, print_side_by_side
+from univfast.cli.options import PATH, quiet_option
 from univfast.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from univfast.experiment import Checkpoint, Half, ModelConfig, Site, TrainingOptions
+    from univfast.experiment import Half, ModelConfig, Site, TrainedModel, TrainingOptions
     from univfast.result import CorrelationResult
+    from univfast.search.matchings import Match
 
 __all__ = ["demo", "train"]
 
-_PATH = click.Path(path_type=str)
 _data = click.option(
     "--data",
     default="docs",
@@ -26,11 +27,10 @@ _data = click.option(
     metavar="docs|random|FILE",
     help="Text to train on: Python's own documentation, random tokens, or a text file.",
 )
-_quiet = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 
 
 @click.command(short_help="Train a tiny transformer and save it.")
-@click.argument("out", type=_PATH, metavar="OUT")
+@click.argument("out", type=PATH, metavar="OUT")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
 @_data
 @click.option(
@@ -56,7 +56,7 @@ _quiet = click.option("--quiet", is_flag=True, help="Print no text and show no p
 @click.option("--d-model", type=int, default=128, show_default=True, help="Width of the embedding.")
 @click.option("--d-mlp", type=int, default=256, show_default=True, help="Neurons of each MLP.")
 @click.option("--heads", type=int, default=4, show_default=True, help="Attention heads.")
-@_quiet
+@quiet_option
 def train(
     out: str,
     seed: int,
@@ -71,24 +71,24 @@ def train(
 ) -> None:
     """Train a tiny transformer on next-token prediction and save it to OUT.
 
-    The checkpoint carries its own configuration: 'univfast capture' and 'univfast correlate' need
+    The model file carries its own configuration: 'univfast capture' and 'univfast correlate' need
     nothing else. Models trained with an odd and an even seed read disjoint halves of the text; the
     text that activations are captured on is held out of both.
     """
-    from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
-    from univfast.files import check_writable
+    from univfast.experiment import ModelConfig, TrainingOptions, save_model
+    from univfast.machine.files import check_writable
 
     options = TrainingOptions(
         steps=steps, samples=samples, weight_decay=weight_decay, sparsity=sparsity
     )
     check_writable(out)
-    save_checkpoint(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
+    save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
 @click.command(short_help="Run the whole experiment, end to end. Start here.")
 @click.option(
     "--out",
-    type=_PATH,
+    type=PATH,
     metavar="DIR",
     default="univfast-demo",
     show_default=True,
@@ -98,7 +98,7 @@ def train(
 @click.option(
     "--steps", type=int, default=600, show_default=True, help="Optimiser steps of each model."
 )
-@_quiet
+@quiet_option
 def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
@@ -108,22 +108,23 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     random rotations of the second. Needs no data and no network, and takes about a minute and a
     half on two cores.
     """
-    from univfast.experiment import ModelConfig, TrainingOptions, save_checkpoint
-    from univfast.files import check_directory, make_directory
-    from univfast.output import save_result
+    from univfast.experiment import ModelConfig, TrainingOptions, save_model
+    from univfast.machine.files import check_directory, make_directory
+    from univfast.report.files import save_result
 
     check_directory(out)
     job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
-    checkpoints = [job.run(seed, "auto") for seed in (1, 2)]
+    models = [job.run(seed, "auto") for seed in (1, 2)]
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
-        save_checkpoint(path, checkpoint)
+    for path, trained in zip(paths, models, strict=True):
+        save_model(path, trained)
     sites: tuple[Site, ...] = ("post", "pre")
+    matches: tuple[Match, ...] = ("best", "index")
     results = {
-        f"{match}-{site}": _matched(checkpoints, paths, site, match, quiet)
+        f"{match}-{site}": _matched(models, paths, site, match, quiet)
         for site in sites
-        for match in ("best", "index")
+        for match in matches
     }
     # Written as the result; the others stand beside it.
     main = results["best-post"]
@@ -135,13 +136,13 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
 
 
 def _matched(
-    checkpoints: Sequence[Checkpoint], paths: list[str], site: Site, match: str, quiet: bool
+    models: Sequence[TrainedModel], paths: list[str], site: Site, match: Match, quiet: bool
 ) -> CorrelationResult:
     """The neurons of one model matched with those of the other, at a site."""
     import univfast
     from univfast.experiment import capture_mlp
 
-    a, b = (capture_mlp(checkpoint, site) for checkpoint in checkpoints)
+    a, b = (capture_mlp(trained, site) for trained in models)
     with progress_bar(f"correlate ({match}, {site})", "tokens", quiet) as progress:
         result = univfast.correlate(a, b, match=match, draws=20, progress=progress)
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
@@ -158,14 +159,14 @@ class _Job:
     data: str
     quiet: bool
 
-    def run(self, seed: int, half: str) -> Checkpoint:
+    def run(self, seed: int, half: str) -> TrainedModel:
         """Trains one model."""
         from univfast.experiment import default_half, train
 
         chosen = default_half(seed) if half == "auto" else cast("Half", half)
         with progress_bar(f"train (seed {seed})", "steps", self.quiet) as progress:
-            checkpoint = train(self.config, self.data, seed, chosen, self.options, progress)
+            trained = train(self.config, self.data, seed, chosen, self.options, progress)
         if not self.quiet:
             steps = self.options.steps
-            click.echo(f"model of seed {seed}: {steps} steps, loss {checkpoint.loss:.3f}")
-        return checkpoint
+            click.echo(f"model of seed {seed}: {steps} steps, loss {trained.loss:.3f}")
+        return trained

@@ -129,8 +129,8 @@ def sources(
         UsageError: options of text without directories of models, or the other way.
         InputError: what cannot be used.
     """
-    from univfast.formats import is_model_directory
-    from univfast.inputs import in_order
+    from univfast.inputs.model_paths import is_model_directory
+    from univfast.inputs.pairing import in_order
     from univfast.text import open_run
 
     directories = [model for model in models if is_model_directory(model)]

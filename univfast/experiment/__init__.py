@@ -1,6 +1,14 @@
 """The experiment: train tiny transformers, capture their MLPs' activations."""
 
-from univfast.experiment.capture import (
+from univfast.experiment.data import HALVES, TEST_SAMPLES, Corpus, Half, default_half, load_corpus
+from univfast.experiment.model import ModelConfig, TinyTransformer
+from univfast.experiment.model_files import (
+    TrainedModel,
+    from_dict,
+    load_model,
+    save_model,
+)
+from univfast.experiment.sites import (
     SITES,
     Site,
     capture_layers,
@@ -8,36 +16,28 @@ from univfast.experiment.capture import (
     record_mlp,
     test_set_name,
 )
-from univfast.experiment.checkpoints import (
-    Checkpoint,
-    from_dict,
-    load_checkpoint,
-    save_checkpoint,
-)
-from univfast.experiment.data import HALVES, TEST_SAMPLES, Corpus, Half, default_half, load_corpus
-from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.training import Progress, TrainingOptions, train
 
 __all__ = [
     "HALVES",
     "SITES",
     "TEST_SAMPLES",
-    "Checkpoint",
     "Corpus",
     "Half",
     "ModelConfig",
     "Progress",
     "Site",
     "TinyTransformer",
+    "TrainedModel",
     "TrainingOptions",
     "capture_layers",
     "capture_mlp",
     "default_half",
     "from_dict",
-    "load_checkpoint",
     "load_corpus",
+    "load_model",
     "record_mlp",
-    "save_checkpoint",
+    "save_model",
     "test_set_name",
     "train",
 ]

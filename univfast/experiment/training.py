@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from univfast.checks import as_integer, as_number, as_seed
 from univfast.errors import InputError
-from univfast.experiment.checkpoints import Checkpoint
 from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus, shuffled
 from univfast.experiment.model import ModelConfig, TinyTransformer
+from univfast.experiment.model_files import TrainedModel
 
 __all__ = ["Progress", "TrainingOptions", "train"]
 
@@ -69,10 +69,10 @@ def train(
     half: Half,
     options: TrainingOptions,
     progress: Progress | None = None,
-) -> Checkpoint:
+) -> TrainedModel:
     """Train a model on the CPU.
 
-    The same arguments give the same checkpoint on the same machine with the same number of torch
+    The same arguments give the same model on the same machine with the same number of torch
     threads. torch's global random state is left as it was.
 
     Args:
@@ -109,7 +109,7 @@ def train(
             )
         if progress is not None:
             progress(step, options.steps, loss)
-    return Checkpoint(
+    return TrainedModel(
         config=config,
         data=corpus.source,
         seed=seed,

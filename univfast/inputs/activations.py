@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from univfast.checks import plain_text
-from univfast.formats import is_checkpoint
 from univfast.inputs.directories import open_directory
-from univfast.inputs.files import read_file
+from univfast.inputs.formats import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
+from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_memory
 
 __all__ = ["open_activations"]
@@ -26,7 +26,7 @@ def open_activations(source: object, name: str) -> Activations:
         source: ``[..., neurons]`` in float64, float32, float16 or bfloat16 as a torch.Tensor, a
             NumPy array or an object with ``__dlpack__``, alone (its layer is then called
             ``activations``) or in a dict; or the path of a ``.pt``, ``.npy``, ``.npz`` or
-            ``.safetensors`` file, or of a checkpoint of ``univfast train``, whose activations are
+            ``.safetensors`` file, or of a model file of ``univfast train``, whose activations are
             captured. Files are mapped and read in place; members of a compressed ``.npz``
             and files in PyTorch's format from before version 1.6 are loaded whole. Or that of a
             directory of shards or a Hugging Face dataset, as ``open_directory`` reads them.
@@ -63,12 +63,12 @@ def _open_path(path: str) -> Activations:
     if os.path.isdir(path):
         return open_directory(path)
     content = read_file(path, LONE_LAYER)
-    if not is_checkpoint(content):
+    if not is_model_file(content):
         return collect(path, content, partial(StoredLayer, source=path))
-    # Only a checkpoint needs the model, and only then is it imported.
+    # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name
 
-    checkpoint = from_dict(content, path)
-    captured = capture_mlp(checkpoint, site="pre")
+    trained = from_dict(content, path)
+    captured = capture_mlp(trained, site="pre")
     stored = {layer: Stored(tensor, tensor.dtype) for layer, tensor in captured.items()}
-    return collect(path, stored, partial(StoredLayer, source=path), test_set_name(checkpoint))
+    return collect(path, stored, partial(StoredLayer, source=path), test_set_name(trained))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.files import reading
+from univfast.inputs.formats import reading
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.shards import OpenFiles, Shard
 from univfast.inputs.stored import Place

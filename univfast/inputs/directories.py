@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint, is_model_directory, read_json
 from univfast.inputs.arrow_files import is_dataset, read_dataset
-from univfast.inputs.files import read_file
+from univfast.inputs.formats import read_file, suffixes
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
+from univfast.inputs.model_paths import is_model_directory, is_model_file, read_json
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 
 __all__ = ["SHARD", "open_directory"]
@@ -23,7 +23,6 @@ SHARD = "shard-{:05}.safetensors"
 """A file of a capture, by its number."""
 
 _AGAIN = "run the same `univfast capture` command again"
-_SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".safetensors")
 
 _OF = r"(\d+)(?:[-_]of[-_](\d+))?"
 _SHARD = r"(?:shard|part|chunk|batch|acts|activations)"
@@ -102,7 +101,7 @@ def open_directory(path: str) -> Activations:
         }
         if not shards:
             raise InputError(
-                f"{path}: no activations in this directory: looked for {', '.join(_SUFFIXES)} "
+                f"{path}: no activations in this directory: looked for {', '.join(suffixes())} "
                 "files, in it or in directories in it; check the path"
             )
     found = collect(
@@ -165,7 +164,7 @@ def _visible(path: str) -> list[str]:
 
 def _files(path: str) -> list[str]:
     """The files of activations in a directory, in natural order."""
-    wanted = (file for file in _visible(path) if file.endswith(_SUFFIXES))
+    wanted = (file for file in _visible(path) if file.endswith(suffixes()))
     return sorted((file for file in wanted if not os.path.isdir(file)), key=_natural)
 
 
@@ -232,10 +231,10 @@ def _read(file: str, lone: _Lone, opened: OpenFiles) -> dict[str, Shard]:
     """The arrays of a file by layer; a lone array by the key ``lone`` itself."""
     opened.note(file)
     content = read_file(file, lone)
-    if is_checkpoint(content):
+    if is_model_file(content):
         raise InputError(
-            f"{file}: is a checkpoint of `univfast train`, which is no shard of activations; give "
-            "the checkpoint itself, or move it elsewhere"
+            f"{file}: is a model file of `univfast train`, which is no shard of activations; give "
+            "the model file itself, or move it elsewhere"
         )
     shards = {}
     for layer, array in content.items():

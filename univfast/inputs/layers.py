@@ -156,7 +156,7 @@ class Activations:
     Attributes:
         name: the file as the user named it, or the argument.
         layers: at least one.
-        test_set: names the test set that a checkpoint's activations were captured on; None for all
+        test_set: names the test set that a model file's activations were captured on; None for all
             other sources.
         unusable: arrays beside the layers that cannot be activations (token numbers, say), with the
             reason.

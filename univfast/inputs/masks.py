@@ -8,9 +8,9 @@ import os
 import torch
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint
 from univfast.inputs.arrays import same_order, to_tensor
-from univfast.inputs.files import read_file
+from univfast.inputs.formats import read_file
+from univfast.inputs.model_paths import is_model_file
 
 __all__ = ["open_mask"]
 
@@ -43,7 +43,7 @@ def open_mask(mask: object, shape: tuple[int, ...], name: str = "mask") -> torch
 def _read(path: str | os.PathLike[str]) -> torch.Tensor:
     name = os.fsdecode(path)
     content = read_file(name, "mask")
-    if is_checkpoint(content) or len(content) != 1:
+    if is_model_file(content) or len(content) != 1:
         raise InputError(f"{name}: a mask file must hold one array; save the mask alone")
     (stored,) = content.values()
     if stored.tensor().numel() == 0:

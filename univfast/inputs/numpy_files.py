@@ -11,12 +11,11 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from univfast.errors import InputError
+from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import MappedFile, Member
 from univfast.inputs.stored import Stored, from_numpy
 
-__all__ = ["MAGIC", "read_npy", "read_npz"]
-
-MAGIC = b"\x93NUMPY"
+__all__ = ["read_npy", "read_npz"]
 
 # Bytes: NumPy refuses headers of more than 10,000 characters itself.
 _HEADER = 1 << 16
@@ -29,27 +28,29 @@ _HEADER_READERS = {
 }
 
 
-def read_npy(mapped: MappedFile, name: str, layer: str) -> dict[str, Stored]:
+def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The array of a ``.npy`` file, in place."""
-    where = f"{name}: layer {layer!r}"
-    return {layer: from_numpy(_map_npy(mapped, (0, len(mapped.bytes)), where), where, mapped)}
+    where, mapped = f"{file.path}: layer {lone!r}", file.mapped
+    return {lone: from_numpy(_map_npy(mapped, (0, len(mapped.bytes)), where), where, mapped)}
 
 
-def read_npz(path: str, mapped: MappedFile, members: list[Member], name: str) -> dict[str, Stored]:
+def read_npz(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The arrays of a ``.npz`` file: in place as ``numpy.savez`` writes them.
 
     Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole.
     """
     arrays: dict[str, Stored] = {}
-    for member in members:
+    for member in file.members or ():
         layer = member.name.removesuffix(".npy")
-        where = f"{name}: layer {layer!r}"
+        where = f"{file.path}: layer {layer!r}"
         if layer == member.name:
             raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
         if member.compressed:
-            arrays[layer] = from_numpy(_load_npy(path, member, where), where)
+            arrays[layer] = from_numpy(_load_npy(file.path, member, where), where)
         else:
-            arrays[layer] = from_numpy(_map_npy(mapped, member.span, where), where, mapped)
+            arrays[layer] = from_numpy(
+                _map_npy(file.mapped, member.span, where), where, file.mapped
+            )
     return arrays
 
 

@@ -12,7 +12,7 @@ import math
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.mapping import MappedFile
+from univfast.inputs.formats import SourceFile
 from univfast.inputs.stored import Stored, from_bits
 
 __all__ = ["read_safetensors"]
@@ -31,8 +31,9 @@ _DTYPES = {
 }
 
 
-def read_safetensors(mapped: MappedFile, name: str) -> dict[str, Stored]:
+def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The arrays of the file, in place, in its order. Raises whatever a damaged header causes."""
+    mapped = file.mapped
     data = 8 + int.from_bytes(mapped.bytes[:8].tobytes(), "little")
     header = json.loads(mapped.bytes[8:data].tobytes())
     header.pop("__metadata__", None)
@@ -41,7 +42,7 @@ def read_safetensors(mapped: MappedFile, name: str) -> dict[str, Stored]:
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None:
             raise InputError(
-                f"{name}: layer {layer!r} has dtype {entry['dtype']}, which is not supported; "
+                f"{file.path}: layer {layer!r} has dtype {entry['dtype']}, which is not supported; "
                 "convert it to float32"
             )
         shape = tuple(entry["shape"])

@@ -14,7 +14,7 @@ from threading import Lock
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.files import reason
+from univfast.inputs.formats import reason
 from univfast.inputs.layers import StoredLayer, check_layer, fingerprint
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.stored import Place

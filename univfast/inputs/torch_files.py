@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint
+from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import MappedFile, Member
+from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_bits, from_memory
 
 __all__ = ["read_torch"]
@@ -21,33 +22,32 @@ _ALIGNMENT = 64  # bytes
 _SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 
 
-def read_torch(
-    path: str, mapped: MappedFile, members: list[Member] | None, name: str, lone: str
-) -> dict[str, Stored] | dict[str, Any]:
+def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any]:
     """The tensors of the file, in place where they lie there as PyTorch writes them.
 
-    ``members`` are those of the zip file that it is, None for the format from before PyTorch 1.6,
-    which is loaded whole. A checkpoint of ``univfast train`` is returned as the dict that it is.
+    Those of the format from before PyTorch 1.6 are loaded whole. A model file of ``univfast train``
+    is returned as the dict that it is.
     """
+    path, mapped, members = file.path, file.mapped, file.members
     if members is None or not _as_written(mapped, members):
-        content = _load(path, name, map_location="cpu")
-        return content if is_checkpoint(content) else _tensors(content, name, lone)
+        content = _load(path, map_location="cpu")
+        return content if is_model_file(content) else _tensors(content, path, lone)
     # Without the data: types, shapes, and the place of each storage in the file.
-    content = _load(path, name, map_location="meta")
-    if is_checkpoint(content):
-        checkpoint: dict[str, Any] = _load(path, name, map_location="cpu")
-        return checkpoint
+    content = _load(path, map_location="meta")
+    if is_model_file(content):
+        found: dict[str, Any] = _load(path, map_location="cpu")
+        return found
     tensors = {lone: content} if isinstance(content, torch.Tensor) else content
     data = {member.span for member in members if "/data/" in member.name}
     spans = _spans(tensors, data) if isinstance(tensors, dict) else None
     if spans is not None:
-        _check_names(tensors, name)
+        _check_names(tensors, path)
         return {layer: _map(mapped, tensors[layer], span) for layer, span in spans.items()}
     # Not written by PyTorch, so that the places are not told. PyTorch's own
     # mapping will do, whose pages the kernel takes back only when it needs them, but its tensors
     # lie wherever the data does, so only where that is aligned as PyTorch aligns it.
     aligned = all(start % _ALIGNMENT == 0 for start, _ in data)
-    return _tensors(_load(path, name, map_location="cpu", mmap=aligned), name, lone)
+    return _tensors(_load(path, map_location="cpu", mmap=aligned), path, lone)
 
 
 def _as_written(mapped: MappedFile, members: list[Member]) -> bool:
@@ -59,7 +59,7 @@ def _as_written(mapped: MappedFile, members: list[Member]) -> bool:
     return found == {sys.byteorder.encode()} and not any(member.compressed for member in members)
 
 
-def _load(path: str, name: str, **options: Any) -> Any:
+def _load(path: str, **options: Any) -> Any:
     try:
         return torch.load(path, weights_only=True, **options)
     except pickle.UnpicklingError as error:
@@ -69,7 +69,7 @@ def _load(path: str, name: str, **options: Any) -> Any:
             if wanted
             else "is damaged or holds more than tensors"
         )
-        raise InputError(f"{name}: {what} and was not executed; {_SAVE_AGAIN}") from error
+        raise InputError(f"{path}: {what} and was not executed; {_SAVE_AGAIN}") from error
 
 
 def _spans(

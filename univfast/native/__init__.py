@@ -13,10 +13,9 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from univfast import devices
-from univfast.extension import _native
-from univfast.native import cpu, cuda
+from univfast.native import cpu, cuda, place
 from univfast.native.cuda import PairedState
+from univfast.native.extension import _native
 from univfast.native.views import COMMON_ROUNDS, SIGN_STAGES, BadValue, Best, rotation_signs
 
 __all__ = [
@@ -74,7 +73,7 @@ def _by_device(on_cpu: Callable[P, R], on_cuda: Callable[P, R]) -> Callable[P, R
     def operation(*args: P.args, **kwargs: P.kwargs) -> R:
         first = args[0]
         assert isinstance(first, Tensor)
-        return (on_cuda if devices.on_cuda(first) else on_cpu)(*args, **kwargs)
+        return (on_cuda if place.on_cuda(first) else on_cpu)(*args, **kwargs)
 
     return operation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from univfast.extension import _native
+from univfast.native.extension import _native
 from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
@@ -63,8 +63,8 @@ def paired_moments(
         threads: at most this many; the result does not depend on it.
 
     Returns:
-        float64 ``[5 + 2 * draws, neurons]`` (`univfast.moments` names the rows), or the value that
-        prevents it.
+        float64 ``[5 + 2 * draws, neurons]`` (`univfast.sums.moments` names the rows), or the value
+        that prevents it.
     """
     tokens = a.shape[0] if rows is None else rows.shape[0]
     neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from univfast import devices
-from univfast.extension import _native
+from univfast.native import place
+from univfast.native.extension import _native
 from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
@@ -74,7 +74,7 @@ class PairedState:
             first_token: number of the first token, in reports.
         """
         draws = len(signs) - COMMON_ROUNDS
-        stream = devices.stream(self._device)
+        stream = place.stream(self._device)
         views = matrix(a), matrix(b)
         size = _native.cuda.paired_update_workspace(*views, draws, stream[0])
         owner, room = workspace(size, self._device)
@@ -118,7 +118,7 @@ class PairedState:
 
 def rotate(x: Tensor, signs: Tensor) -> Tensor:
     view = matrix(x)
-    stream = devices.stream(x.device)
+    stream = place.stream(x.device)
     output = torch.empty(len(signs) - COMMON_ROUNDS, *x.shape, dtype=x.dtype, device=x.device)
     owner, room = workspace(_native.cuda.rotate_workspace(view, stream[0]), x.device)
     _native.cuda.rotate(
@@ -170,7 +170,7 @@ def add_product(
         scales=(scales[0].data_ptr(), scales[1].data_ptr()),
         count=len(rows),
         deltas=(rows.data_ptr(), columns.data_ptr()),
-        stream=devices.stream(c.device),
+        stream=place.stream(c.device),
     )
 
 
@@ -190,7 +190,7 @@ def best_pairs(
         count=rows.place.shape[1],
         best=rows.pointers(),
         column_best=(0, 0) if columns is None else columns.pointers(),
-        stream=devices.stream(c.device),
+        stream=place.stream(c.device),
     )
 
 
@@ -203,7 +203,7 @@ def rotated_best(
     threads: int,
 ) -> None:
     view = co_moments(c)
-    stream = devices.stream(c.device)
+    stream = place.stream(c.device)
     owner, room = workspace(_native.cuda.rotated_best_workspace(view, stream[0]), c.device)
     _native.cuda.rotated_best(
         tile=tile_view(c, inverse[0], skip, threads),

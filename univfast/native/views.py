@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from univfast.extension import _native
+from univfast.native.extension import _native
 
 __all__ = [
     "COMMON_ROUNDS",

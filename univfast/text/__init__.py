@@ -15,8 +15,8 @@
 
 from univfast.text.corpus import CorpusOptions
 from univfast.text.filters import TokenFilters
-from univfast.text.runs import TextOptions, TextRun, identity, open_run
-from univfast.text.shards import Shards
+from univfast.text.opening import TextOptions, TextRun, identity, open_run
+from univfast.text.shard_writer import Shards
 
 __all__ = [
     "CorpusOptions",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from univfast.errors import InputError
-from univfast.formats import is_checkpoint
-from univfast.inputs.files import read_file
+from univfast.inputs.formats import in_words, read_file, suffixes
+from univfast.inputs.model_paths import is_model_file
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 
@@ -27,8 +27,6 @@ CONTEXT = 512
 
 Ids = NDArray[np.int64]
 
-_TOKEN_FILES = (".npy", ".npz", ".pt", ".safetensors")
-_KINDS = "a file of tokens is .npy, .npz, .pt or .safetensors"
 # Of a text, in bytes, and of a file of tokens, in tokens: what is held beside the result.
 _BLOCK = 1 << 20
 # Byte-level tokenizers join nothing across one (runs of white space, they do join). Those of
@@ -92,7 +90,7 @@ def read_corpus(
 
 def holds_tokens(path: str) -> bool:
     """Whether a file is one of tokens, by its name."""
-    return path.lower().endswith(_TOKEN_FILES)
+    return path.lower().endswith(suffixes())
 
 
 def _window(path: str, samples: int | None, longest: int | None, options: CorpusOptions) -> int:
@@ -120,7 +118,7 @@ def _window(path: str, samples: int | None, longest: int | None, options: Corpus
 
 def _open_tokens(path: str) -> Tensor:
     content = read_file(path, "tokens")
-    if is_checkpoint(content) or len(content) != 1:
+    if is_model_file(content) or len(content) != 1:
         raise InputError(f"{path}: a file of tokens holds one array; save the tokens alone")
     (stored,) = content.values()
     found: Tensor = stored.tensor()
@@ -157,7 +155,7 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is not a text in UTF-8 (bytes {done} to {done + _BLOCK}: {error.reason}); "
-            f"{_KINDS}"
+            f"a file of tokens is {in_words()}"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error

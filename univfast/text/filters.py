@@ -10,7 +10,7 @@ from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.errors import InputError
-from univfast.inputs import open_mask
+from univfast.inputs.masks import open_mask
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 

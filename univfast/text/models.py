@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from univfast.errors import InputError
-from univfast.formats import is_model_directory
+from univfast.inputs.model_paths import is_model_directory
 from univfast.text.library import LOCAL, quiet_transformers
 
 __all__ = ["LanguageModel", "load_model"]
@@ -44,7 +44,7 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Tells this checkpoint from others: a digest of its configuration and all weights.
+        """Tells this model from others: a digest of its configuration and all weights.
 
         Reads every weight once, so it is made when it is asked for.
         """

@@ -1,0 +1,116 @@
+"""The columns of a result's tables: what each is called, holds and means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from univfast.registry import Registry
+
+if TYPE_CHECKING:
+    from univfast.result import CorrelationResult
+
+__all__ = ["COLUMNS", "PUBLISHED", "SCHEMA", "Column", "Dtype", "Table", "columns_of"]
+
+SCHEMA = 1
+"""Of the tables: counts up where a column is added, and never otherwise."""
+
+Dtype = Literal["text", "integer", "number", "flag"]
+Table = Literal["neurons", "matches", "top"]
+
+_EVERYWHERE: tuple[Table, ...] = ("neurons", "matches", "top")
+_MATCHED: tuple[Table, ...] = ("neurons", "matches")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        name: as the header has it, and an attribute of `CorrelationResult` where it has no `value`.
+        dtype: of its cells. Absent numbers are ``nan``, absent texts empty.
+        meaning: of its numbers, in a few words.
+        tables: those that it stands in: ``neurons.csv``, ``matches.csv`` or ``top.csv``.
+        models: it stands in ``neurons.csv`` for several other models alone.
+        since: the `SCHEMA` that brought it.
+        value: follows from a result, ``[neurons]``: it is computed where it is asked for, and not
+            read from files. None for what a result holds.
+    """
+
+    name: str
+    dtype: Dtype
+    meaning: str
+    tables: tuple[Table, ...] = ("neurons",)
+    models: bool = False
+    since: int = 1
+    value: Callable[[CorrelationResult], Any] | None = None
+
+    def of(self, result: CorrelationResult) -> list[Any]:
+        """Its cells, a neuron each."""
+        values = getattr(result, self.name) if self.value is None else self.value(result)
+        return values if isinstance(values, list) else list(values.tolist())
+
+
+COLUMNS: Registry[Column] = Registry(
+    "column",
+    [
+        Column("model", "text", "the other model", ("matches", "top")),
+        Column("layer", "text", "the neuron's layer in A", _EVERYWHERE),
+        Column("neuron", "integer", "its number in that layer, from 0", _EVERYWHERE),
+        Column("rank", "integer", "1 for the partner with the highest r", ("top",)),
+        Column(
+            "match_layer",
+            "text",
+            "the layer of B that its match is in; empty where it has none; of several models, that "
+            "of the match with the highest r",
+            _EVERYWHERE,
+        ),
+        Column(
+            "match_neuron", "integer", "its match's number there; -1 where it has none", _EVERYWHERE
+        ),
+        Column("correlation", "number", "Pearson's r with the match", _EVERYWHERE),
+        Column("baseline", "number", "the mean of r with rotations of B", _MATCHED),
+        Column("baseline_std", "number", "the standard deviation of r over draws", _MATCHED),
+        Column("excess", "number", "correlation - baseline", _MATCHED),
+        Column(
+            "p_value", "number", "share of the layer's null excesses at or above its own", _MATCHED
+        ),
+        Column("q_value", "number", "Benjamini-Hochberg over all live neurons", _MATCHED),
+        Column("mutual", "flag", "each is the best of the other; empty by index", ("matches",)),
+        Column("universal", "flag", "excess > threshold"),
+        Column("dead", "flag", "zero variance in A (by index: in A or B)"),
+        Column("correlation_min", "number", "smallest r over the models", models=True),
+        Column("correlation_max", "number", "largest r over the models", models=True),
+    ],
+)
+
+PUBLISHED: Registry[Column] = Registry(
+    "column",
+    [
+        Column("layer", "text", "the neuron's layer in A"),
+        Column("neuron", "integer", "its number in that layer, from 0"),
+        Column("max_corr", "number", "largest correlation over the models"),
+        Column("mean_corr", "number", "mean correlation over the models"),
+        Column("min_corr", "number", "smallest correlation over the models"),
+        Column("max_baseline", "number", "largest baseline over the models"),
+        Column("min_baseline", "number", "smallest baseline over the models"),
+        Column("mean_baseline", "number", "mean baseline over the models"),
+        Column("excess_corr", "number", "mean excess over the models"),
+    ],
+)
+"""Of ``published.csv``: the names of the data published with Gurnee et al. 2024."""
+
+
+def columns_of(table: Table, models: bool = False) -> list[Column]:
+    """The columns of a table, in order.
+
+    Args:
+        table: which.
+        models: of several other models.
+    """
+    return [
+        column
+        for column in COLUMNS.values()
+        if table in column.tables and (models or not column.models)
+    ]

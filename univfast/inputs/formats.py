@@ -1,0 +1,191 @@
+"""The files of activations that are read: told by their content, each by its reader.
+
+Whatever is wrong with one becomes an error of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from univfast.errors import InputError
+from univfast.inputs.mapping import MappedFile, Member, zip_members
+from univfast.registry import Registry, resolve
+
+if TYPE_CHECKING:
+    from univfast.inputs.stored import Stored
+
+    # Called with the file and the name that a lone array gets; gives its arrays by name, or the
+    # dict that it holds, where it is a model file of ``univfast train``.
+    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Any]]
+
+__all__ = [
+    "FORMATS",
+    "FileFormat",
+    "SourceFile",
+    "files_in_words",
+    "in_words",
+    "read_file",
+    "reading",
+    "reason",
+    "suffixes",
+]
+
+_START = 9  # bytes that tell a format; of a zip file, its members do
+
+
+class SourceFile:
+    """A file that is read: mapped, with what tells its format."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mapped = MappedFile(path)
+        self.start = self.mapped.bytes[:_START].tobytes()
+
+    @cached_property
+    def members(self) -> list[Member] | None:
+        """Of a zip file, in its order; None of any other."""
+        return zip_members(self.path, self.mapped) if self.start.startswith(b"PK") else None
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of files.
+
+    Attributes:
+        name: of the format.
+        suffixes: of the files that a directory is searched for.
+        help: what is in such a file, in a few words, or nothing.
+        is_that: whether a file is one, by its content; the first format that says so is taken.
+        reader: reads it; ``"module:name"`` or a function.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    help: str
+    is_that: Callable[[SourceFile], bool]
+    reader: str | Reader
+
+
+def _holds(file: SourceFile, name: str) -> bool:
+    return any(member.name.endswith(name) for member in file.members or ())
+
+
+def _is_pickle(file: SourceFile) -> bool:
+    # Of protocol 2 or later, which PyTorch wrote before version 1.6. A .safetensors file begins
+    # with the length of its header, which may be 128 bytes too.
+    return file.start.startswith(b"\x80") and file.start[8:] != b"{"
+
+
+FORMATS: Registry[FileFormat] = Registry(
+    "format",
+    [
+        FileFormat(
+            "torch",
+            suffixes=(".pt", ".pth"),
+            help="a tensor, or a dict of layer name to tensor",
+            is_that=lambda file: _holds(file, "/data.pkl") or _is_pickle(file),
+            reader="univfast.inputs.torch_files:read_torch",
+        ),
+        FileFormat(
+            "npy",
+            suffixes=(".npy",),
+            help="an array",
+            is_that=lambda file: file.start.startswith(b"\x93NUMPY"),
+            reader="univfast.inputs.numpy_files:read_npy",
+        ),
+        FileFormat(
+            "npz",
+            suffixes=(".npz",),
+            help="arrays by layer name",
+            is_that=lambda file: file.members is not None,
+            reader="univfast.inputs.numpy_files:read_npz",
+        ),
+        FileFormat(
+            "safetensors",
+            suffixes=(".safetensors",),
+            help="tensors by layer name",
+            is_that=lambda file: file.start[8:] == b"{",
+            reader="univfast.inputs.safetensors_files:read_safetensors",
+        ),
+    ],
+)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Of all formats, in their order."""
+    return tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
+
+
+def in_words() -> str:
+    """The formats, for a message."""
+    first = [known.suffixes[0] for known in FORMATS.values()]
+    return f"{', '.join(first[:-1])} or {first[-1]}"
+
+
+def files_in_words() -> str:
+    """The formats and what is in them, for a help text."""
+    each = [f"{known.suffixes[0]} ({known.help})" for known in FORMATS.values()]
+    return f"{', '.join(each[:-1])} or {each[-1]}"
+
+
+def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
+    """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
+
+    The format is told by content, so any file name will do. Where the file is a model file of
+    ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
+    """
+    with reading(path):
+        file = SourceFile(path)
+        for known in FORMATS.values():
+            if known.is_that(file):
+                reader: Reader = resolve(known.reader)
+                return reader(file, lone)
+        raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Makes an InputError, of one line, of whatever goes wrong while the file is read."""
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            # Readers warn of old headers, protocols and TorchScript: what matters is an error.
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {reason(error)}; check the file") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: does not fit into memory; save it uncompressed, so that it can be mapped"
+        ) from error
+    except Exception as error:
+        # Damaged files make the readers raise anything, from struct.error to RecursionError.
+        raise InputError(f"{path}: is damaged or incomplete; write it again") from error
+
+
+def _check_file(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {reason(error)}; check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path}: is a directory; give one file ({in_words()})")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is not a regular file; save it to one ({in_words()})")
+    if status.st_size == 0:
+        raise InputError(f"{path}: is empty; write it again")
+
+
+def reason(error: Exception) -> str:
+    """What the system says of an error, to stand in a line of ours."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,195 @@
+"""The processes that share one computation, through ``torch.distributed``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from univfast.errors import InputError
+from univfast.sums.states import differ
+
+__all__ = ["Processes", "Reducible"]
+
+# Values of a tensor that are sent at a time: bounds what the transport copies.
+_PART = 1 << 25
+# What process 0 does alone may take hours; where it dies, the store that it is awaited by ends too,
+# or the launcher ends the others.
+_FOR_LONG = timedelta(days=30)
+
+
+class Store(Protocol):
+    """What processes write for each other: a store of ``torch.distributed``."""
+
+    def set(self, key: str, value: str) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def wait(self, keys: list[str], timeout: timedelta) -> None: ...
+
+
+class Processes:
+    """A group of ``torch.distributed``; all of its processes must call the same methods.
+
+    Args:
+        group: that tensors are sent through; None for all processes.
+        control: that flags and plain values are sent through, so as not to wait for what a CUDA
+            device does; None for ``group``.
+        store: that processes can await each other by, for longer than the group's timeout.
+
+    Raises:
+        InputError: no process group was initialised.
+    """
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        control: dist.ProcessGroup | None = None,
+        store: Store | None = None,
+    ) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise InputError(
+                "group: torch.distributed is not initialised; call"
+                " torch.distributed.init_process_group first, as torchrun prepares it"
+            )
+        self._group, self._control, self._store = group, control or group, store
+        self._turns = 0
+        self.rank = dist.get_rank(group)
+        self.count = dist.get_world_size(group)
+
+    def gather(self, value: object) -> list[Any]:
+        """What each process gave, in their order, in every process."""
+        found: list[Any] = [None] * self.count
+        with self._talk():
+            dist.all_gather_object(found, value, group=self._control)
+        return found
+
+    def any_set(self, flags: Sequence[bool]) -> list[bool]:
+        """For each flag, whether it is set in any process."""
+        sent = torch.tensor(flags, dtype=torch.uint8)
+        sent = sent.to(_wire(sent, self._control))
+        with self._talk():
+            dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._control)
+            return [bool(flag) for flag in sent.tolist()]
+
+    @contextmanager
+    def first_alone(self) -> Iterator[bool]:
+        """A block that process 0 works in, for as long as it takes; the others wait at its end.
+
+        Yields:
+            Whether this is process 0.
+
+        Raises:
+            InputError: in the others, where the block raises in process 0.
+        """
+        assert self._store is not None
+        self._turns += 1
+        key = f"univfast/{self._turns}"
+        if self.rank == 0:
+            done = "failed"
+            try:
+                yield True
+                done = "done"
+            finally:
+                self._store.set(key, done)
+            return
+        yield False
+        with self._talk():
+            self._store.wait([key], _FOR_LONG)
+            done = self._store.get(key).decode()
+        if done == "failed":
+            raise InputError("process 0 stopped; its message says why")
+
+    def gather_tokens(self, options: Mapping[str, Any], tokens: int, error: str | None) -> int:
+        """The tokens of all processes together, once it is certain that their states add.
+
+        Args:
+            options: of this process's state, plain values.
+            tokens: in it.
+            error: why it cannot be used, which then every process raises.
+
+        Raises:
+            InputError: in every process: the error of one, or options that differ.
+        """
+        found = self.gather((dict(options), tokens, error))
+        for rank, (theirs, _, reason) in enumerate(found):
+            if reason is not None:
+                raise InputError(f"process {rank}: {reason}")
+            for key, value in found[0][0].items():
+                if differ(theirs.get(key), value):
+                    raise InputError(
+                        f"all_reduce: {key} differs, {value!r} in process 0, {theirs.get(key)!r} in"
+                        f" process {rank}; give all processes the same options"
+                    )
+        return sum(count for _, count, _ in found)
+
+    def add(self, tensor: Tensor, dst: int | None = None) -> None:
+        """Replaces a contiguous tensor by its sum over the processes.
+
+        In all of them, or in process ``dst`` alone; what it holds in the others is then undefined.
+        """
+        for part in torch.split(tensor.view(-1), _PART):
+            sent = part.to(_wire(part, self._group))
+            with self._talk():
+                if dst is None:
+                    dist.all_reduce(sent, group=self._group)
+                else:
+                    dist.reduce(sent, group=self._group, group_dst=dst)
+            if sent is not part:
+                part.copy_(sent)
+
+    def close(self) -> None:
+        """Ends the group, in all processes at about the same time."""
+        dist.destroy_process_group(self._group)
+
+    @contextmanager
+    def _talk(self) -> Iterator[None]:
+        """Says what to do where a process died, or does not answer within the group's timeout."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"process {self.rank} of {self.count}: another one died or does not answer"
+                f" ({reason}); start all again, a checkpoint goes on where it was written"
+            ) from error
+
+
+class Reducible(ABC):
+    """An accumulator whose tokens can be those of several processes."""
+
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.
+
+        A collective: all processes call it, with accumulators of the same options (and layers, in
+        the same order), on gloo and NCCL alike. Each then holds all tokens, so call it once, when
+        all batches are in (`reduce` leaves the tokens in one process, and may be called again). The
+        state of a process that was given no batch is on the CPU, unless it has a device.
+
+        Raises:
+            InputError: in every process: options that differ, or a value in one of them that no sum
+                can include.
+        """
+        self._reduce(Processes(group), None)
+
+    def reduce(self, dst: int = 0, group: dist.ProcessGroup | None = None) -> None:
+        """Moves the tokens of every process of a group into process ``dst`` of it.
+
+        The others hold none then, and may go on with more. A collective, as `all_reduce`.
+        """
+        self._reduce(Processes(group), dst)
+
+    @abstractmethod
+    def _reduce(self, processes: Processes, dst: int | None) -> None: ...
+
+
+def _wire(tensor: Tensor, group: dist.ProcessGroup | None) -> torch.device:
+    """Where a group's transport takes tensors from."""
+    backend = str(dist.get_backend(group))
+    if backend == "nccl" and not tensor.is_cuda:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu") if backend == "gloo" else tensor.device

@@ -1,0 +1,250 @@
+"""The random rotations of one layer: the draws of a baseline.
+
+``apply(x)`` gives each row of ``x`` rotated by each draw, ``R_d x``; the other methods do to
+co-moments what rotating the activations themselves would. The matrices are those of
+`univfast.reference.rotation_matrix`; the structured kind never builds them.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from univfast import native
+from univfast.checks import as_integer
+from univfast.errors import InputError
+from univfast.machine.memory import machine_memory
+from univfast.native import Best
+from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS
+from univfast.nulls.matrices import dense_matrix, layer_seed
+from univfast.options import RotationOptions
+
+__all__ = [
+    "Baseline",
+    "DenseRotations",
+    "HadamardRotations",
+    "Rotations",
+    "draw_bytes",
+    "draws_together",
+    "is_structured",
+    "make_rotations",
+]
+
+
+class Rotations(Protocol):
+    """Some draws of a random rotation of ``neurons`` neurons."""
+
+    @property
+    def draws(self) -> int: ...
+
+    def to(self, device: torch.device) -> Rotations:
+        """The same for tensors on a device."""
+        ...
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``[rows, neurons]``, float32 or float64 -> ``[draws, rows, neurons]`` of that dtype."""
+        ...
+
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        """Of the rotated neurons, ``[draws, neurons]``: the diagonal of ``R within R^T``.
+
+        ``within`` has the co-moments of the neurons, float64 ``[neurons, neurons]``.
+        """
+        ...
+
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        """Raises ``best`` to the highest correlation of each row with a rotated neuron.
+
+        Args:
+            cross: float64 ``[rows, neurons]``: co-moments of other neurons with these.
+            inverse: 1 / norm of the rows, and of the rotated neurons ``[draws, neurons]``.
+            best: float64 ``[draws, rows]``; updated.
+            skip: int64 ``[rows]``, the rotated neuron that a row leaves out, -1 for none.
+            threads: at most this many.
+        """
+        ...
+
+
+class HadamardRotations:
+    """Structured: O(N log N) a row, exactly orthogonal for every width (``csrc/rotation.h``).
+
+    All draws of a layer share their first round, so of draws 3 and 4 alone it is made too.
+    """
+
+    def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
+        common = native.COMMON_ROUNDS
+        signs = native.rotation_signs(neurons, draws.stop, layer_seed(seed, layer))
+        self.signs = torch.cat([signs[:common], signs[common + draws.start :]])
+
+    @property
+    def draws(self) -> int:
+        return len(self.signs) - native.COMMON_ROUNDS
+
+    def to(self, device: torch.device) -> HadamardRotations:
+        moved = copy(self)
+        moved.signs = self.signs.to(device)
+        return moved
+
+    def apply(self, x: Tensor) -> Tensor:
+        return native.rotate(x.contiguous(), self.signs)
+
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        return native.rotated_variance(within, self.signs, threads)
+
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        native.rotated_best(cross, inverse, self.signs, best, skip, threads)
+
+
+# Rows of R whose product with the co-moments is alive at a time: more would be no faster.
+_PRODUCT_ROWS = 64
+
+
+class DenseRotations:
+    """A matrix a draw: ``8 * draws * neurons**2`` bytes, and a matrix product to apply it."""
+
+    def __init__(self, kind: str, neurons: int, draws: range, seed: int, layer: str) -> None:
+        self._matrices = [
+            torch.from_numpy(dense_matrix(kind, neurons, draw, seed, layer)) for draw in draws
+        ]
+
+    @property
+    def draws(self) -> int:
+        return len(self._matrices)
+
+    def to(self, device: torch.device) -> DenseRotations:
+        moved = copy(self)
+        moved._matrices = [matrix.to(device) for matrix in self._matrices]
+        return moved
+
+    def apply(self, x: Tensor) -> Tensor:
+        return torch.stack([x @ matrix.T.to(x.dtype) for matrix in self._matrices])
+
+    def second_moments(self, within: Tensor, threads: int) -> Tensor:
+        moments = torch.empty(self.draws, len(within), dtype=within.dtype, device=within.device)
+        for matrix, draw in zip(self._matrices, moments, strict=True):
+            for first in range(0, len(within), _PRODUCT_ROWS):
+                part = slice(first, first + _PRODUCT_ROWS)
+                product = matrix[part] @ within
+                draw[part] = product.mul_(matrix[part]).sum(dim=1)
+        return moments.clamp_(min=0)
+
+    def raise_best(
+        self,
+        cross: Tensor,
+        inverse: tuple[Tensor, Tensor],
+        best: Tensor,
+        skip: Tensor | None,
+        threads: int,
+    ) -> None:
+        for draw, matrix in enumerate(self._matrices):
+            place = torch.empty(len(cross), 1, dtype=torch.int64, device=cross.device)
+            found = Best(best[draw, :, None], place)
+            inverses = inverse[0], inverse[1][draw]
+            native.best_pairs(cross @ matrix.T, inverses, (0, 0), found, None, skip, threads)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Which rotations a baseline is the mean over.
+
+    Attributes:
+        kind: one of the `ROTATIONS`; ``none`` has no draws.
+        draws: how many.
+        seed: any integer. The same seed gives the same rotations on every machine.
+
+    Raises:
+        InputError: an unknown kind, or fewer than 1 draw.
+        TypeError: draws or seed are no integers.
+    """
+
+    kind: str
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        kind = ROTATIONS.check(self.kind)
+        draws = as_integer("draws", self.draws) if kind.random else 0
+        if draws < 1 and kind.random:
+            raise InputError(
+                f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
+            )
+        object.__setattr__(self, "kind", kind.name)
+        object.__setattr__(self, "draws", draws)
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))
+
+    @staticmethod
+    def of(options: RotationOptions) -> Baseline:
+        """That which some options ask for."""
+        return Baseline(options["rotation"], options["draws"], options["seed"])
+
+    def summary(self) -> dict[str, Any]:
+        """As the summary of a result has them."""
+        return {"kind": self.kind, "draws": self.draws, "seed": self.seed}
+
+
+def make_rotations(
+    options: Baseline, neurons: int, layer: str, draws: range | None = None
+) -> Rotations:
+    """The rotations of a layer.
+
+    Args:
+        options: kind, draws and seed.
+        neurons: the layer's width.
+        layer: the layer's name. Each layer has rotations of its own.
+        draws: only these; None for all.
+
+    Raises:
+        InputError: they do not fit the machine's memory.
+    """
+    draws = range(options.draws) if draws is None else draws
+    _check_memory(options.kind, neurons, len(draws))
+    if not ROTATIONS[options.kind].random or is_structured(options.kind, neurons):
+        return HadamardRotations(neurons, draws, options.seed, layer)
+    return DenseRotations(options.kind, neurons, draws, options.seed, layer)
+
+
+def draws_together(options: Baseline) -> list[range]:
+    """The draws, in parts that are best made and used together: dense matrices one by one."""
+    if ROTATIONS[options.kind].draw_matrices:
+        return [range(draw, draw + 1) for draw in range(options.draws)]
+    return [range(options.draws)]
+
+
+def is_structured(kind: str, neurons: int) -> bool:
+    """Whether a layer is rotated without making the matrix."""
+    return ROTATIONS[kind].structured and neurons >= MIN_STRUCTURED
+
+
+def draw_bytes(options: Baseline, neurons: int) -> int:
+    """That making and using one dense draw takes; 0 for others, which need next to nothing."""
+    return 8 * neurons**2 * ROTATIONS[options.kind].draw_matrices
+
+
+def _check_memory(kind: str, neurons: int, draws: int) -> None:
+    """Refuses draws whose rotations alone are larger than the machine's memory."""
+    structured = ROTATIONS[kind].structured
+    need = draws * (4 * native.SIGN_STAGES * neurons if structured else 8 * neurons**2)
+    memory = machine_memory()
+    if memory is not None and need > memory:
+        raise InputError(
+            f"draws: {draws} {kind} rotations of {neurons} neurons take {need / 1e9:.0f} GB, this"
+            f" machine has {memory / 1e9:.0f}; use fewer draws"
+        )

@@ -1,0 +1,328 @@
+"""Streaming correlation: batches in, correlations out, no activation kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from univfast import native
+from univfast.checks import as_integer, plain_text
+from univfast.errors import InputError
+from univfast.inputs.arrays import check_dtype, to_tensor
+from univfast.inputs.layout import Layout
+from univfast.inputs.masks import open_mask
+from univfast.machine import devices
+from univfast.machine.processes import Processes, Reducible
+from univfast.native import PairedState, place
+from univfast.nulls.rotations import Baseline, HadamardRotations, make_rotations
+from univfast.options import PairedOptions, complete, documented
+from univfast.result import CorrelationResult, Question, make_result
+from univfast.search.partners import LayerCorrelation, matches_by_index
+from univfast.sums import moments as m
+from univfast.sums.batches import Origin, bad_value, readable
+from univfast.sums.states import StateFormat, check_options, check_tensor
+from univfast.sums.transfer import PART_BYTES, Uploads
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["PairedCorrelation"]
+
+_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=2)
+# Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
+# matrix product to run at its full rate.
+_DENSE_TOKENS = 4096
+
+
+@documented(PairedOptions)
+class PairedCorrelation(Reducible):
+    """Correlates neuron i of A with neuron i of B, and with neuron i of random rotations of B.
+
+    Holds ``8 * (5 + 2 * draws) * neurons`` bytes however many tokens come.
+
+    The result does not depend on the number of threads.
+
+    Args:
+        neurons: the width of both layers.
+        layer: the layer's name, which the rotations depend on too.
+        {options}
+
+    On a CUDA device `update` queues its work on the current stream and, with structured rotations
+    (``hadamard`` of at least 16 neurons) or none, waits for nothing: a NaN or infinity is then
+    raised by what reads the state.
+
+    Raises:
+        InputError: a width, number of draws, rotation or device that cannot be.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        *,
+        layer: str = "activations",
+        **options: Unpack[PairedOptions],
+    ) -> None:
+        neurons = as_integer("neurons", neurons, 1)
+        given = complete(PairedOptions, options, "PairedCorrelation")
+        self._device = devices.as_device(given["device"])
+        self.baseline = Baseline.of(given)
+        self._rotations = make_rotations(self.baseline, neurons, layer)
+        self._options = {
+            "neurons": neurons,
+            "draws": self.baseline.draws,
+            "rotation": self.baseline.kind,
+            "seed": self.baseline.seed,
+            "layer": plain_text(layer),
+        }
+        self._layer = layer
+        self._origin = self._batch = Origin(layer_a=layer, layer_b=layer)
+        self._threads = devices.thread_count(given["threads"])
+        self.neurons = neurons
+        self.reset()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens accumulated so far. Waits for a CUDA device."""
+        return self._tokens if self._state is None else self._state.read()[0]
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the state is; None until the first batch says."""
+        return self._device
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self._tokens = 0
+        self._moments = m.zero(self.neurons, self._rotations.draws)
+        self._state: PairedState | None = None
+        if self._device is not None:
+            self._place(self._device)
+
+    def update(self, a: object, b: object, mask: object | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            a: activations of A, ``[..., neurons]``: a tensor, a NumPy array, or anything with
+                ``__dlpack__``; float64, float32, float16 or bfloat16. Not modified.
+            b: activations of B on the same tokens, of the same shape.
+            mask: ``[...]``, true for the tokens to use; None for all.
+
+        Raises:
+            InputError: shapes that do not fit; a NaN or infinity, named by token and neuron. What
+                was accumulated before stays as it was. On a CUDA device the batch is left out, and
+                `compute` and all others that read the state raise this, once.
+            TypeError: an argument of another type.
+        """
+        x, y = to_tensor(a, "a"), to_tensor(b, "b")
+        check_dtype(x.dtype, "a")
+        check_dtype(y.dtype, "b")
+        if x.shape != y.shape:
+            raise InputError(
+                f"a and b: shapes differ, {list(x.shape)} and {list(y.shape)}; give both models'"
+                " activations on the same tokens"
+            )
+        if x.dim() < 1 or x.shape[-1] != self.neurons:
+            raise InputError(
+                f"a and b: got shape {list(x.shape)}, expected [..., {self.neurons}] (the last"
+                " axis is neurons)"
+            )
+        keep = None if mask is None else open_mask(mask, x.shape[:-1])
+        rows = (-1, self.neurons)
+        self.update_rows(x.reshape(rows), y.reshape(rows), keep, self._origin)
+
+    def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
+        """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
+        if self._device is None:
+            self._place(devices.of_inputs(a, b))
+        assert self._device is not None
+        self._batch = origin
+        if self._state is not None:
+            self._queue(self._state, a.detach(), b.detach(), mask, origin.first_token)
+            return
+        a, b = readable(a, self._device), readable(b, self._device)
+        rows = None if mask is None else mask.to(self._device).nonzero()[:, 0]
+        tokens = len(a) if rows is None else len(rows)
+        if tokens == 0:
+            return
+        if isinstance(self._rotations, HadamardRotations):
+            batch = self._native_moments(a, b, rows, self._rotations.signs, origin)
+            self._moments = m.merge(self._moments, self._tokens, batch, tokens, self._rotations)
+            self._tokens += tokens
+            return
+        if rows is not None:
+            a, b = a[rows], b[rows]
+        state, count = self._moments, self._tokens
+        for first in range(0, tokens, _DENSE_TOKENS):
+            part = slice(first, first + _DENSE_TOKENS)
+            batch = self._dense_moments(a[part], b[part], rows, first, origin)
+            state = m.merge(state, count, batch, len(a[part]), self._rotations)
+            count += len(a[part])
+        self._moments, self._tokens = state, count
+
+    def _place(self, device: torch.device) -> None:
+        """Settles where the state is, which holds no tokens yet."""
+        self._device = device
+        self._rotations = self._rotations.to(device)
+        self._moments = self._moments.to(device)
+        if not place.on_cuda(device):
+            return
+        self._uploads = Uploads(device)
+        if isinstance(self._rotations, HadamardRotations):
+            self._state = PairedState(self.neurons, self._rotations.draws, device)
+
+    def _queue(
+        self, state: PairedState, a: Tensor, b: Tensor, mask: Tensor | None, first_token: int
+    ) -> None:
+        """Queues a batch on the state's device; one on the CPU is sent in parts."""
+        assert isinstance(self._rotations, HadamardRotations)
+        assert self._device is not None
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        step = max(1, PART_BYTES // (self.neurons * dtype.itemsize))
+        if a.device == b.device == self._device:
+            step = max(1, len(a))
+        for first in range(0, len(a), step):
+            part = slice(first, first + step)
+            given = [x[part] for x in (a, b, *([] if mask is None else [mask]))]
+            x, y, *keep = self._uploads.bring(given)
+            x, y = (readable(x.to(dtype=dtype), self._device) for x in (x, y))
+            state.update(
+                x, y, keep[0] if keep else None, self._rotations.signs, first_token + first
+            )
+
+    def _read(self) -> tuple[Tensor, int]:
+        """The moments and the number of tokens.
+
+        Raises:
+            InputError: a device found a bad value, which is forgotten then.
+        """
+        if self._state is None:
+            return self._moments, self._tokens
+        tokens, bad = self._state.read()
+        if bad is not None:
+            self._state.forget_bad()
+            raise self._refused(bad, replace(self._batch, first_token=0), bad.token)
+        return self._state.moments, tokens
+
+    def _write(self, moments: Tensor, tokens: int) -> None:
+        if self._state is None:
+            self._moments, self._tokens = moments, tokens
+        else:
+            self._state.load(moments, tokens)
+
+    def merge(self, other: PairedCorrelation) -> None:
+        """Takes in the tokens of another accumulator with the same options.
+
+        Raises:
+            InputError: the options differ, or a CUDA device found a NaN or infinity.
+        """
+        if not isinstance(other, PairedCorrelation):
+            raise TypeError(f"merge: expected a PairedCorrelation, got {type(other).__name__}")
+        check_options(other._options, self._options, "merge")
+        more, more_tokens = other._read()
+        if self._device is None:
+            self._place(more.device)
+        moments, tokens = self._read()
+        more = more.to(moments.device)
+        self._write(
+            m.merge(moments, tokens, more, more_tokens, self._rotations), tokens + more_tokens
+        )
+
+    def _reduce(self, processes: Processes, dst: int | None) -> None:
+        moments, tokens, error = self._moments, 0, None
+        try:
+            moments, tokens = self._read()
+        except InputError as refused:
+            error = str(refused)
+        total = processes.gather_tokens(self._options, tokens, error)
+        if self._device is None:
+            self._place(devices.CPU)
+        if total == 0:
+            return
+        means = tokens * moments[: m.M2_A]
+        processes.add(means)
+        moved = m.about(moments, tokens, means / total, self._rotations)
+        processes.add(moved[m.M2_A :], dst)
+        if dst is None or processes.rank == dst:
+            self._write(moved, total)
+        else:
+            self.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on later: plain values and one CPU tensor, for ``torch.save``.
+
+        Raises:
+            InputError: a CUDA device found a NaN or infinity.
+        """
+        moments, tokens = self._read()
+        return {**_FORMAT.mark(self._options, tokens), "moments": moments.cpu().clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replaces the state by one that `state_dict` gave.
+
+        Raises:
+            InputError: not such a state, of another version, or of other options.
+        """
+        tokens = _FORMAT.check(state, self._options)
+        moments = check_tensor("moments", state.get("moments"), self._moments.shape)
+        if self._device is None:
+            self._place(devices.CPU)
+        self._write(moments.to(device=self._device, dtype=torch.float64, copy=True), tokens)
+
+    def correlations(self) -> LayerCorrelation:
+        """r and the rotated r of this layer.
+
+        Raises:
+            InputError: no tokens were given, or a CUDA device found a NaN or infinity.
+        """
+        moments, tokens = self._read()
+        if tokens == 0:
+            raise InputError("compute: no tokens were accumulated; call update first")
+        r, rotated = m.finish(moments)
+        return LayerCorrelation(self._layer, self._layer, tokens, r.cpu(), rotated.cpu())
+
+    def compute(self, threshold: float = 0.5) -> CorrelationResult:
+        """The result so far; more batches may follow.
+
+        Raises:
+            InputError: no tokens were given, the threshold is not a number, or a CUDA device found
+                a NaN or infinity.
+        """
+        found = self.correlations()
+        question = Question("index", self.baseline, threshold, str(self._device))
+        layers = Layout((self._layer,), (self.neurons,))
+        return make_result(question, ("a", "b"), layers, found.tokens, [matches_by_index([found])])
+
+    def _native_moments(
+        self, a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, origin: Origin
+    ) -> Tensor:
+        moments = native.paired_moments(a, b, rows, signs, self._threads)
+        if isinstance(moments, native.BadValue):
+            raise self._refused(moments, origin, moments.token)
+        return moments
+
+    @staticmethod
+    def _refused(bad: native.BadValue, origin: Origin, token: int) -> InputError:
+        model, layer = (origin.b, origin.layer_b) if bad.in_b else (origin.a, origin.layer_a)
+        return bad_value(bad, model, layer, origin.first_token + token)
+
+    def _dense_moments(
+        self, a: Tensor, b: Tensor, rows: Tensor | None, first: int, origin: Origin
+    ) -> Tensor:
+        """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
+        none = native.rotation_signs(self.neurons, 0, 0).to(a.device)
+        paired = native.paired_moments(a, b, None, none, self._threads)
+        if isinstance(paired, native.BadValue):
+            token = first + paired.token if rows is None else int(rows[first + paired.token])
+            raise self._refused(paired, origin, token)
+        # Rotating deviations instead of values keeps a large common offset out of the products. In
+        # float64: where neurons cancel in a rotation, float32 products miss 1e-6 in r.
+        deviations = b.double() - paired[m.MEAN_B]
+        rows_rotated = []
+        for rotated in self._rotations.apply(deviations):
+            draw = self._native_moments(a, rotated, None, none, origin)
+            rows_rotated += [draw[m.M2_B], draw[m.CO_AB]]
+        return torch.cat([paired, torch.stack(rows_rotated)])

@@ -1,1 +1,0 @@
-"""The pictures that `univfast.plots` offers, a file each, and what they share."""

@@ -1,0 +1,321 @@
+"""Files: a result written so that a crash leaves no half file, and read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from univfast.columns import COLUMNS, Column, Table, columns_of
+from univfast.errors import InputError
+from univfast.machine.files import make_directory, replacing
+from univfast.result import CorrelationResult
+
+__all__ = ["load_result", "redraw", "save_result", "summary_json"]
+
+
+# What a directory may hold that belongs to a result, beside what every one has.
+_ALWAYS = (
+    "neurons.csv",
+    "null_excess.npy",
+    "summary.json",
+    "correlation.png",
+    "excess.png",
+    "report.html",
+)
+_SOMETIMES = ("matches.csv", "top.csv", "published.csv", "layers.png", "models.png")
+_REVERSE = "reverse"
+
+
+def save_result(
+    result: CorrelationResult,
+    directory: str | os.PathLike[str],
+    *,
+    published: bool,
+    beside: Mapping[str, tuple[str, CorrelationResult]] = {},
+) -> None:
+    """Writes the files of a result; see `CorrelationResult.save`.
+
+    Files that an earlier result left in the directory, and this one does not have, are removed. But
+    directories of results that were saved beside it stay, as they tell of nothing but themselves.
+
+    Args:
+        result: to write.
+        directory: made if it is not there.
+        published: write ``published.csv`` too.
+        beside: other results by the name of a directory inside, with their titles. They are saved
+            there and compared in the report.
+
+    Raises:
+        InputError: the directory cannot be made or written to, or ``beside`` has a name that is
+            not one of a directory inside.
+    """
+    files = _all_files(result, published, beside)
+    root = Path(directory)
+    earlier = _earlier_files(root, {os.path.dirname(name) for name in files})
+    write_files(directory, files)
+    for name in earlier - files.keys():
+        _remove(root / name)
+
+
+def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
+    """Draws the pictures and the report of a saved result again, and returns it.
+
+    So too for the results that were saved beside it, and for its reverse.
+
+    Raises:
+        InputError: there is no such result, or the directory cannot be written to.
+    """
+    result, files = _redrawn(Path(directory))
+    write_files(directory, files)
+    return result
+
+
+def _all_files(
+    result: CorrelationResult,
+    published: bool,
+    beside: Mapping[str, tuple[str, CorrelationResult]],
+) -> dict[str, bytes]:
+    """The files of a result by their path in its directory."""
+    null = io.BytesIO()
+    np.save(null, np.empty((0, 0)) if result.null_excess is None else result.null_excess.numpy())
+    summary = {key: value for key, value in result.summary.items() if key != "beside"}
+    if beside:
+        summary["beside"] = [
+            {"directory": _check_inside(name), "title": title}
+            for name, (title, _) in beside.items()
+        ]
+    files = {
+        "neurons.csv": neurons_csv(result),
+        "null_excess.npy": null.getvalue(),
+        "summary.json": summary_json(summary).encode(),
+        **_partners(result),
+    }
+    if published:
+        columns = result.published_columns()
+        files["published.csv"] = _table(columns)
+    files.update(_drawn(result, list(beside.values())))
+    parts = {name: part for name, (_, part) in beside.items()}
+    if result.reverse is not None:
+        parts[_REVERSE] = result.reverse
+    for name, part in parts.items():
+        files.update(_inside(name, _all_files(part, published, {})))
+    return files
+
+
+def _redrawn(folder: Path) -> tuple[CorrelationResult, dict[str, bytes]]:
+    """The saved result, and its pictures and reports by their path in its directory."""
+    result = load_result(folder)
+    try:
+        entries = result.summary.get("beside", [])
+        titles = {_check_inside(entry["directory"]): entry["title"] for entry in entries}
+    except (InputError, TypeError, KeyError, AttributeError) as error:
+        raise _not_a_result(folder, error) from error
+    names = [*titles, *([_REVERSE] if (folder / _REVERSE / "summary.json").is_file() else [])]
+    parts = {name: _redrawn(folder / name) for name in names}
+    try:
+        files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_a_result(folder, error) from error
+    for name, (_, drawn) in parts.items():
+        files.update(_inside(name, drawn))
+    return result, files
+
+
+def _check_inside(name: str) -> str:
+    """The name, if it is that of a directory inside another one, and not of the reverse."""
+    if os.path.basename(name) != name or name in ("", os.curdir, os.pardir, _REVERSE):
+        raise InputError(f"beside: {name!r} cannot be the name of a result's directory")
+    return name
+
+
+def _inside(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def _drawn(
+    result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
+) -> dict[str, bytes]:
+    from univfast.report.html import report_html
+    from univfast.report.plots import figures, png_bytes
+
+    pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
+    report = report_html(result, beside, pictures).encode()
+    return {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": report}
+
+
+def _earlier_files(root: Path, folders: Iterable[str]) -> set[str]:
+    """Paths of what may be left of earlier results in these folders, and in their reverse.
+
+    A folder without a summary holds no result: what is in it is none of our business.
+    """
+    places = {f"{folder}/" if folder else "" for folder in folders}
+    places |= {f"{place}{_REVERSE}/" for place in places}
+    held = [place for place in places if (root / place / "summary.json").is_file()]
+    return {f"{place}{name}" for place in held for name in (*_ALWAYS, *_SOMETIMES)}
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, if it is there, and its directory, if that is empty without it.
+
+    Raises:
+        InputError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: is of an earlier result and cannot be removed ({error.strerror or error})"
+        ) from error
+    with suppress(OSError):  # mostly: it is not empty
+        path.parent.rmdir()
+
+
+def summary_json(summary: Mapping[str, Any]) -> str:
+    """The summary as JSON, indented; absent numbers are null."""
+    return json.dumps(summary, indent=2, allow_nan=False) + "\n"
+
+
+def neurons_csv(result: CorrelationResult) -> bytes:
+    """The table, a row a neuron. Numbers have all their digits, absent ones are ``nan``."""
+    return _table(result.columns())
+
+
+def _partners(result: CorrelationResult) -> dict[str, bytes]:
+    """The tables of matches and of partners; nothing where `neurons_csv` tells it all."""
+    models = result.by_model or (result,)
+    files = {}
+    if result.by_model or result.mutual is not None:
+        files["matches.csv"] = _csv(_names("matches"), chain.from_iterable(map(_matches, models)))
+    if any(model.top_neuron is not None for model in models):
+        files["top.csv"] = _csv(_names("top"), chain.from_iterable(map(_top, models)))
+    return files
+
+
+def _names(table: Table) -> list[str]:
+    return [column.name for column in columns_of(table)]
+
+
+def _matches(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
+    """A row a neuron, of one model. By index there is no mutual, and the cell is empty."""
+    neurons = len(result.layer)
+    given = {
+        "model": [result.summary["models"][1]] * neurons,
+        "mutual": [""] * neurons if result.mutual is None else result.mutual.tolist(),
+    }
+    columns = [
+        given[column.name] if column.name in given else column.of(result)
+        for column in columns_of("matches")
+    ]
+    return zip(*columns, strict=True)
+
+
+def _top(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
+    """A row a neuron and partner, of one model; from the highest r on."""
+    assert result.top_correlation is not None
+    assert result.top_layer is not None
+    assert result.top_neuron is not None
+    model = result.summary["models"][1]
+    tops = (result.top_layer, result.top_neuron.tolist(), result.top_correlation.tolist())
+    for layer, neuron, *top in zip(result.layer, result.neuron.tolist(), *tops, strict=True):
+        for rank, (match_layer, match, r) in enumerate(zip(*top, strict=True), 1):
+            if match >= 0:
+                yield (model, layer, neuron, rank, match_layer, match, r)
+
+
+def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
+    return _csv(columns, zip(*columns.values(), strict=True))
+
+
+def _csv(head: Iterable[str], rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow(str(v).lower() if isinstance(v, bool) else v for v in row)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Writes files into a directory and directories inside, making them if needed.
+
+    None is moved into place before all are written, so a failure leaves what was there before.
+
+    Raises:
+        InputError: the directory cannot be made or written to.
+    """
+    folder = make_directory(directory)
+    for inside in {os.path.dirname(name) for name in files} - {""}:
+        make_directory(folder / inside)
+    with ExitStack() as stack:
+        for name, content in files.items():
+            file = stack.enter_context(replacing(folder / name))
+            file.write(content)
+            # Whatever the disk refuses, it refuses here, before the first file takes its place.
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
+    """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
+
+    What is in other files (other partners, what is mutual, each model by itself, the reverse) is
+    not part of it.
+
+    Raises:
+        InputError: a file is missing, or is not of that form.
+    """
+    folder = Path(directory)
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        with open(folder / "neurons.csv", encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        found = set(reader.fieldnames or ())
+        models = any(column.models for name, column in COLUMNS.items() if name in found)
+        tensors = {
+            column.name: _parsed(column, [row[column.name] for row in rows])
+            for column in columns_of("neurons", models)
+            if column.value is None
+        }
+        null = torch.from_numpy(np.load(folder / "null_excess.npy"))
+        shape = (summary["rotation"]["draws"], len(rows))
+        if null.numel() > 0 and tuple(null.shape) != shape:
+            raise ValueError(f"null_excess.npy has shape {list(null.shape)}, not {list(shape)}")
+        null_excess = null if null.numel() > 0 else None
+        return CorrelationResult(**tensors, null_excess=null_excess, summary=summary)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}); give the directory"
+            " that univfast correlate --out wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise _not_a_result(directory, error) from error
+
+
+def _parsed(column: Column, cells: Sequence[str]) -> Any:
+    """The values of a column, from its cells."""
+    if column.dtype == "text":
+        return list(cells)
+    if column.dtype == "integer":
+        return torch.tensor([int(cell) for cell in cells], dtype=torch.int64)
+    if column.dtype == "flag":
+        flags = {"true": True, "false": False}
+        return torch.tensor([flags[cell] for cell in cells], dtype=torch.bool)
+    return torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
+
+
+def _not_a_result(directory: str | os.PathLike[str], error: Exception) -> InputError:
+    return InputError(
+        f"{directory}: does not hold a saved result ({type(error).__name__}: {error}); write it"
+        " again with univfast correlate --out"
+    )

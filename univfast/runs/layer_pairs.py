@@ -1,0 +1,66 @@
+"""Several pairs of layers, neuron i of one with neuron i of the other, as their batches come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from univfast.inputs.layout import Layout
+from univfast.options import PairedOptions
+from univfast.paired import PairedCorrelation
+from univfast.result import CorrelationResult, Question, make_result
+from univfast.search.partners import LayerCorrelation, matches_by_index
+from univfast.sums.batches import Origin, PairOrigin
+
+__all__ = ["LayerPairs"]
+
+
+class LayerPairs:
+    """A `PairedCorrelation` for each pair of layers, in ``accumulators``.
+
+    Args:
+        a: the layers of A.
+        b: that of B for each of them, of the same width.
+        options: of each `PairedCorrelation`.
+    """
+
+    def __init__(self, a: Layout, b: Layout, options: PairedOptions) -> None:
+        self._a = a
+        self.pairs: Sequence[tuple[str, str]] = list(zip(a.names, b.names, strict=True))
+        self.accumulators = [
+            PairedCorrelation(width, layer=name, **options)
+            for name, width in zip(a.names, a.widths, strict=True)
+        ]
+
+    def update_rows(
+        self, number: int, a: Tensor, b: Tensor, mask: Tensor | None, origin: PairOrigin
+    ) -> None:
+        """Adds tokens ``[tokens, neurons]`` of one pair that are known to fit.
+
+        ``origin`` names them in errors.
+        """
+        names = Origin(origin.a, origin.b, *self.pairs[number], origin.first_token)
+        self.accumulators[number].update_rows(a, b, mask, names)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens accumulated so far. Waits for a CUDA device."""
+        return self.accumulators[0].tokens
+
+    def correlations(self) -> list[LayerCorrelation]:
+        """r and the rotated r of each pair. Raises what `PairedCorrelation.correlations` does."""
+        return [
+            replace(sums.correlations(), match_layer=name)
+            for sums, (_, name) in zip(self.accumulators, self.pairs, strict=True)
+        ]
+
+    def result(
+        self, threshold: float, models: tuple[str, str], seconds: float | None = None
+    ) -> CorrelationResult:
+        """The result so far. Raises what `PairedCorrelation.correlations` does."""
+        found, first = self.correlations(), self.accumulators[0]
+        question = Question("index", first.baseline, threshold, str(first.device))
+        matches = [matches_by_index(found)]
+        return make_result(question, models, self._a, found[0].tokens, matches, seconds)

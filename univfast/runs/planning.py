@@ -1,0 +1,111 @@
+"""Which layers and models are correlated in one pass: as many as memory holds the states of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from univfast.errors import InputError
+from univfast.inputs.layout import Layout
+from univfast.machine.memory import gigabytes
+from univfast.options import ModelOptions
+from univfast.runs.passes import Job
+from univfast.search.matchings import MATCHINGS
+from univfast.search.partners import assignment_bytes
+from univfast.search.searches import state_bytes
+
+__all__ = ["pass_bytes", "plan_passes"]
+
+
+def plan_passes(
+    a: Layout,
+    others: Sequence[Layout],
+    options: ModelOptions,
+    limit: float,
+    device: torch.device,
+) -> list[list[Job]]:
+    """The jobs of each pass, models in order and layers of A in order.
+
+    Args:
+        a: all layers of A.
+        others: all layers of each other model.
+        options: of the search; the match is one that searches all pairs.
+        limit: bytes that the states of a pass may take.
+        device: where they are.
+
+    Raises:
+        InputError: not even one layer of A fits, or one-to-one, which needs all, does not.
+    """
+    passes: list[list[Job]] = []
+    left = 0.0
+    for number, b in enumerate(others):
+        for group, need in _groups(a, b, options, limit, device):
+            if not passes or need > left:
+                passes.append([])
+                left = limit
+            passes[-1].append(Job(number, group.names))
+            left -= need
+    return passes
+
+
+def pass_bytes(
+    a: Layout,
+    others: Sequence[Layout],
+    jobs: Sequence[Job],
+    options: ModelOptions,
+    device: torch.device,
+) -> int:
+    """What the states of a pass take; arguments as `plan_passes` has them."""
+    need = 0
+    for job in jobs:
+        widths = dict(zip(a.names, a.widths, strict=True))
+        group = Layout(job.layers, tuple(widths[name] for name in job.layers))
+        need += _job_bytes(a, others[job.other], group, options, device)
+    return need
+
+
+def _job_bytes(
+    a: Layout, b: Layout, group: Layout, options: ModelOptions, device: torch.device
+) -> int:
+    """Of some layers of A with all of B, and of an assignment (of all of A) beside them."""
+    need = state_bytes(a, b, options, device, group)
+    return need + (assignment_bytes(a, b) if _assigns(options) else 0)
+
+
+def _assigns(options: ModelOptions) -> bool:
+    return MATCHINGS[options["match"]].assign is not None
+
+
+def _groups(
+    a: Layout, b: Layout, options: ModelOptions, limit: float, device: torch.device
+) -> list[tuple[Layout, int]]:
+    """Neighbouring layers of A whose state, with all of B, fits the limit, and its bytes."""
+
+    def need_of(group: Layout) -> int:
+        return _job_bytes(a, b, group, options, device)
+
+    need = need_of(a)
+    if need <= limit:
+        return [(a, need)]
+    if _assigns(options):
+        raise InputError(
+            f"memory_limit: {options['match']} matching of these layers needs {gigabytes(need)},"
+            f" the limit is {gigabytes(limit)}; choose layers, or use match='best'"
+        )
+    groups: list[Layout] = []
+    for name, width in zip(a.names, a.widths, strict=True):
+        one = Layout((name,), (width,))
+        if need_of(one) > limit:
+            raise InputError(
+                f"memory_limit: layer {name!r} of A with all of B needs {gigabytes(need_of(one))},"
+                f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
+                " limit, or choose layers"
+            )
+        if groups:
+            both = Layout((*groups[-1].names, name), (*groups[-1].widths, width))
+            if need_of(both) <= limit:
+                groups[-1] = both
+                continue
+        groups.append(one)
+    return [(group, need_of(group)) for group in groups]

@@ -1,0 +1,243 @@
+"""Passes over activations that can be interrupted, killed, and shared by several processes.
+
+A pass is cut into slices of tokens. Each process takes neighbouring ones, and after each slice all
+agree on whether to go on. What is saved is the sums of all of them and which tokens they hold, so
+that any number of processes can go on from there.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+from torch import Tensor
+
+from univfast.errors import InputError
+from univfast.machine.processes import Processes
+from univfast.runs.checkpoint import Position, SavedRun
+from univfast.runs.passes import Pass, Range
+
+__all__ = ["Interrupted", "Progress", "Run"]
+
+# Seconds in which a second signal is taken for the first one sent again.
+_REPEATED = 1.0
+
+# Called with the number of tokens done, over all passes, and their total.
+Progress = Callable[[int, int], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted, and its state saved; the message says where."""
+
+
+class Run:
+    """Some passes over the same tokens, one after another.
+
+    Args:
+        plan: what each pass does, as plain values.
+        tokens: of the activations.
+        keep: true for the tokens to use, bool ``[tokens]``; None for all.
+        saved: the checkpoint; None for none.
+        processes: those that share the work; None for this one alone.
+        progress: called after each slice.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
+
+    def __init__(
+        self,
+        plan: list[Any],
+        tokens: int,
+        keep: Tensor | None,
+        saved: SavedRun | None,
+        processes: Processes | None,
+        progress: Progress | None,
+    ) -> None:
+        self._tokens, self._keep = tokens, keep
+        self._saved, self._processes, self._progress = saved, processes, progress
+        self._rank = 0 if processes is None else processes.rank
+        self._position = Position(plan)
+        with self._by_first() as first:
+            if first and saved is not None:
+                self._position = saved.load() or self._position
+        if processes is not None:
+            # Process 0 keeps the sums of a checkpoint to itself.
+            now = self._position
+            known = processes.gather(Position(now.plan, now.number, now.done))[0]
+            self._position = known if processes.rank else now
+
+    @property
+    def plan(self) -> list[Any]:
+        """What each pass does: that of the checkpoint, where there is one."""
+        return self._position.plan
+
+    @property
+    def first(self) -> int:
+        """Number of the pass to begin with."""
+        return self._position.number
+
+    @property
+    def found(self) -> list[Any]:
+        """What the passes before it have found; empty but in process 0."""
+        return self._position.found
+
+    def do(self, number: int, work: Pass, found: Callable[[], list[Any]]) -> None:
+        """Does a pass, or what is left of it; the sums are then in process 0, and saved.
+
+        Args:
+            number: of the pass.
+            work: what it does.
+            found: gives what the passes before have found, to be saved.
+
+        Raises:
+            InputError: what `work` raises, or another process died.
+            Interrupted: by a signal, after the checkpoint was written.
+        """
+        if number != self._position.number:
+            self._position = Position(self._position.plan, number)
+        position, processes = self._position, self._processes
+        with self._by_first() as first:
+            if first and position.states:
+                work.load(position.states)
+        position.states = []
+        count = 1 if processes is None else processes.count
+        shares = _shares(_remaining(self._tokens, position.done, work.step), count)
+        self._tell()
+        with _signals(self._saved is not None) as interrupted:
+            saved = stop = False
+            for i in range(len(shares[-1])):
+                failure = self._take(work, shares[self._rank], i)
+                save, stop = self._agree(failure, interrupted())
+                ranges = [share[i] for share in shares if i < len(share)]
+                position.done = _merged([*position.done, *ranges])
+                self._tell()
+                saved = save and not stop
+                if saved:
+                    self._save(work, found)
+                if stop:
+                    break
+            if shares[-1] and not saved:
+                self._save(work, found)
+            if stop or self._agree(None, interrupted())[1]:
+                raise Interrupted(self._where())
+
+    def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
+        """The slice of this process; what fails is told the others first."""
+        if i >= len(share):
+            return None
+        try:
+            work.update(share[i], share[i + 1] if i + 1 < len(share) else None, self._keep)
+        except Exception as error:
+            if self._processes is None:
+                raise
+            return error
+        return None
+
+    def _agree(self, failure: Exception | None, interrupted: bool) -> tuple[bool, bool]:
+        """Whether to save now, and whether to stop."""
+        due = self._rank == 0 and self._saved is not None and self._saved.due
+        if self._processes is None:
+            return due, interrupted
+        flags = [due, interrupted, failure is not None]
+        due, interrupted, failed = self._processes.any_set(flags)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise InputError("another process stopped; its message says why")
+        return due, interrupted
+
+    def _save(self, work: Pass, found: Callable[[], list[Any]]) -> None:
+        """Moves all sums to process 0, and has it write the checkpoint, if there is one."""
+        if self._processes is not None:
+            work.reduce()
+        with self._by_first() as first:
+            if first and self._saved is not None:
+                now = self._position
+                self._saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+
+    @contextmanager
+    def _by_first(self) -> Iterator[bool]:
+        """A block of process 0 alone, which the others await; of this one, where there are none."""
+        if self._processes is None:
+            yield True
+            return
+        with self._processes.first_alone() as first:
+            yield first
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            done = sum(stop - start for start, stop in self._position.done)
+            passes = len(self._position.plan)
+            self._progress(self._position.number * self._tokens + done, passes * self._tokens)
+
+    def _where(self) -> str:
+        assert self._saved is not None
+        done = sum(stop - start for start, stop in self._position.done)
+        return (
+            f"Interrupted after {done} of {self._tokens} tokens, which are saved in"
+            f" {self._saved.path}: the same command goes on from there."
+        )
+
+
+@contextmanager
+def _signals(caught: bool) -> Iterator[Callable[[], bool]]:
+    """Has SIGINT and SIGTERM only be noted, so that a slice can be ended and the sums be saved.
+
+    In the main thread, which alone gets signals. A second SIGINT interrupts at once; but launchers
+    may send each of them twice.
+    """
+    first: float | None = None
+    if not caught or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+        elif number == signal.SIGINT and now - first > _REPEATED:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: first is not None
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not Python's, and cannot be put back
+                signal.signal(number, handler)
+
+
+def _remaining(tokens: int, done: Sequence[Range], step: int) -> list[Range]:
+    """Slices of the tokens that are not done, ``step`` at a time."""
+    starts = [0, *(stop for _, stop in done)]
+    stops = [*(start for start, _ in done), tokens]
+    return [
+        (first, min(first + step, stop))
+        for start, stop in zip(starts, stops, strict=True)
+        for first in range(start, stop, step)
+    ]
+
+
+def _shares(slices: list[Range], count: int) -> list[list[Range]]:
+    """Neighbouring slices for each process; the last has the most."""
+    ends = [len(slices) * i // count for i in range(count + 1)]
+    return [slices[i:j] for i, j in pairwise(ends)]
+
+
+def _merged(ranges: Sequence[Range]) -> list[Range]:
+    """The same tokens in as few ranges as possible, in order."""
+    merged: list[Range] = []
+    for start, stop in sorted(ranges):
+        if merged and merged[-1][1] == start:
+            merged[-1] = merged[-1][0], stop
+        else:
+            merged.append((start, stop))
+    return merged

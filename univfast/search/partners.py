@@ -1,0 +1,335 @@
+"""From co-moments to matches: each neuron's partners in another model, and in rotations of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from univfast import native
+from univfast.inputs.layout import Layout
+from univfast.machine import devices
+from univfast.native import Best
+from univfast.nulls.rotations import Baseline, draws_together, make_rotations
+from univfast.search.matchings import Matching
+from univfast.sums.co_moments import Side, tile_bytes
+
+__all__ = [
+    "LayerCorrelation",
+    "Matches",
+    "Search",
+    "assignment_bytes",
+    "matches_by_index",
+]
+
+
+@dataclass(frozen=True)
+class LayerCorrelation:
+    """r of neuron i of one layer with neuron i of another.
+
+    Attributes:
+        layer: its name in A.
+        match_layer: its name in B.
+        tokens: that it was measured on.
+        correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
+        rotated: r with each rotation of B, float64 ``[draws, neurons]``.
+    """
+
+    layer: str
+    match_layer: str
+    tokens: int
+    correlation: Tensor
+    rotated: Tensor
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What one model's neurons are matched with in another; ``[neurons]``, layer after layer.
+
+    Attributes:
+        layers: names of the layers searched.
+        correlation: r with the match, float64; NaN where there is none.
+        match_layer: number of the match's layer in ``layers``, int64; -1 where there is none.
+        match_neuron: number of the match in its layer, int64; -1 where there is none.
+        rotated: r with the match in each rotation, float64 ``[draws, neurons]``; NaN where there is
+            none in it, and for the dead.
+        dead: without variance (by index: in either model), bool.
+        mutual: the match is this neuron's best, and this neuron is the best of its match, bool;
+            None by index.
+        top_correlation: the highest r, float64 ``[neurons, top_k]``, NaN where there are fewer;
+            None by index.
+        top_layer, top_neuron: where, as above, int64 ``[neurons, top_k]``; None by index.
+    """
+
+    layers: tuple[str, ...]
+    correlation: Tensor
+    match_layer: Tensor
+    match_neuron: Tensor
+    rotated: Tensor
+    dead: Tensor
+    mutual: Tensor | None = None
+    top_correlation: Tensor | None = None
+    top_layer: Tensor | None = None
+    top_neuron: Tensor | None = None
+
+
+def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
+    """The matches of neurons with those of the same number, layer after layer."""
+    widths = [len(layer.correlation) for layer in layers]
+    correlation = torch.cat([layer.correlation for layer in layers])
+    dead = correlation.isnan()
+    rotated = torch.cat([layer.rotated for layer in layers], dim=1)
+    return Matches(
+        layers=tuple(layer.match_layer for layer in layers),
+        correlation=correlation,
+        match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
+        match_neuron=torch.cat([torch.arange(width) for width in widths]),
+        # A neuron that is constant in B alone has an r with rotations of B.
+        rotated=torch.where(dead, torch.nan, rotated),
+        dead=dead,
+    )
+
+
+class Search:
+    """Searches one model for partners of another's neurons, block of layers by block of layers.
+
+    Args:
+        matched: the layers whose neurons are matched.
+        searched: the layers that are searched, and rotated for the baseline.
+        rotation: of the layers searched.
+        top_k: partners to keep; no more than there are neurons to search.
+        exclude_self: leave out the neuron of the same number in the layer of the same name.
+        threads: at most this many.
+        device: where the co-moments are.
+    """
+
+    def __init__(
+        self,
+        matched: Layout,
+        searched: Layout,
+        rotation: Baseline,
+        top_k: int,
+        exclude_self: bool,
+        threads: int,
+        device: torch.device = devices.CPU,
+    ) -> None:
+        self.matched, self.searched = matched, searched
+        self._rotation, self._threads = rotation, threads
+        self._device = device
+        self._skip = _same_neurons(matched, searched).to(device) if exclude_self else None
+        self._top = Best.none(matched.neurons, min(top_k, searched.neurons), device=device)
+        # Of each neuron searched, who likes it best.
+        self._back = Best.none(searched.neurons, device=device)
+        self._rotated = torch.full(
+            (rotation.draws, matched.neurons), -torch.inf, dtype=torch.float64, device=device
+        )
+        self._alive = torch.zeros(matched.neurons, dtype=torch.bool, device=device)
+        self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
+
+    def add(self, cross: Tensor, matched: Side, searched: Side) -> None:
+        """Takes in the co-moments of some layers of either model, in increasing order.
+
+        Args:
+            cross: ``[neurons of matched, neurons of searched]``; any strides.
+            matched: of neighbouring layers.
+            searched: of neighbouring layers; kept with this search's rotations.
+        """
+        block = _Block(
+            cross,
+            (matched.inverse_norm, searched.inverse_norm),
+            (self.matched.start(matched.layout), self.searched.start(searched.layout)),
+        )
+        rows, columns = block.place
+        self._alive[rows] = ~block.inverse[0].isnan()
+        back = Best(self._back.correlation[columns], self._back.place[columns])
+        for part, own, tile in block.tiles(slice(0, cross.shape[1])):
+            native.best_pairs(
+                tile,
+                (block.inverse[0][part], block.inverse[1]),
+                (own.start, columns.start),
+                Best(self._top.correlation[own], self._top.place[own]),
+                back,
+                self._skipped(own, columns.start),
+                self._threads,
+            )
+        if self._rotation.draws:
+            for i, part in enumerate(searched.layout.slices):
+                for draws in draws_together(self._rotation):
+                    self._add_draws(block, searched, i, part, draws)
+
+    def _add_draws(
+        self, block: _Block, searched: Side, number: int, columns: slice, draws: range
+    ) -> None:
+        layer, width = searched.layout.names[number], columns.stop - columns.start
+        rotations = make_rotations(self._rotation, width, layer, draws).to(self._device)
+        key = (layer, draws.start)
+        if key not in self._inverses:
+            moments = searched.second_moments(number, rotations, draws, self._threads)
+            self._inverses[key] = _inverse_root(moments)
+        for part, own, tile in block.tiles(columns):
+            rotations.raise_best(
+                tile,
+                (block.inverse[0][part], self._inverses[key]),
+                self._rotated[draws.start : draws.stop, own],
+                self._skipped(own, block.place[1].start + columns.start),
+                self._threads,
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was found so far, by name, not copied."""
+        return {
+            "top": self._top.correlation,
+            "top_place": self._top.place,
+            "back": self._back.correlation,
+            "back_place": self._back.place,
+            "rotated": self._rotated,
+            "alive": self._alive,
+        }
+
+    def best(self) -> Matches:
+        """Each neuron with the highest correlation of all neurons searched."""
+        top = self._top.cpu()
+        correlation = torch.where(top.place >= 0, top.correlation, torch.nan)
+        rotated = self._rotated.cpu()
+        rotated = torch.where(rotated > -torch.inf, rotated, torch.nan)
+        return self._matches(top, top.place[:, 0], correlation[:, 0], rotated)
+
+    def _matches(self, top: Best, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
+        """Matches with a neuron each, -1 for none; ``top`` are the partners, on the CPU."""
+        back = self._back.cpu()
+        found = top.place >= 0  # [neurons, top_k]
+        layer, neuron = self.searched.locate(match)
+        top_layer, top_neuron = self.searched.locate(top.place)
+        own = torch.arange(len(match))
+        mutual = (match >= 0) & (back.place[match] == own) & (top.place[:, 0] == match)
+        return Matches(
+            layers=self.searched.names,
+            correlation=correlation,
+            match_layer=layer,
+            match_neuron=neuron,
+            rotated=rotated,
+            dead=~self._alive.cpu(),
+            mutual=mutual,
+            top_correlation=torch.where(found, top.correlation, torch.nan),
+            top_layer=top_layer,
+            top_neuron=top_neuron,
+        )
+
+    def assigned(
+        self, matching: Matching, cross: Tensor, matched: Side, searched: Side, rotation: Baseline
+    ) -> Matches:
+        """What a matching that assigns pairs, once `add` was given all layers at once.
+
+        Neurons are left over where one model has more, and where they are constant. A rotation has
+        none that are constant: as many are left over, so that a draw has no more matches.
+        """
+        r = cross * matched.inverse_norm[:, None]
+        r = r.mul_(searched.inverse_norm).cpu()  # where it is assigned
+        match = self._assign(matching, r)
+        correlation = _taken(r, match)
+        block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
+        dead = searched.inverse_norm.isnan().cpu()
+        rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
+        for draw in range(rotation.draws):
+            for i, part in enumerate(searched.layout.slices):
+                self._rotate(r[:, part], block, searched, i, rotation, draw)
+            r[:, dead] = torch.nan
+            rotated[draw] = _taken(r, self._assign(matching, r))
+        return self._matches(self._top.cpu(), match, correlation, rotated)
+
+    def _rotate(
+        self,
+        r: Tensor,
+        block: _Block,
+        searched: Side,
+        number: int,
+        rotation: Baseline,
+        draw: int,
+    ) -> None:
+        """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
+        draws, columns = range(draw, draw + 1), searched.layout.slices[number]
+        name, width = searched.layout.names[number], searched.layout.widths[number]
+        rotations = make_rotations(rotation, width, name, draws).to(self._device)
+        moments = searched.second_moments(number, rotations, draws, self._threads)[0]
+        for part, _, tile in block.tiles(columns):
+            turned = rotations.apply(tile)[0]
+            r[part] = (turned * block.inverse[0][part, None] * _inverse_root(moments)).cpu()
+
+    def _assign(self, matching: Matching, r: Tensor) -> Tensor:
+        """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
+        r.clamp_(-1.0, 1.0)
+        if self._skip is not None:
+            # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
+            # is taken only where no assignment is without.
+            forbidden = -2.0 * min(r.shape) - 1
+            skip = self._skip.cpu()
+            own = (skip >= 0).nonzero()[:, 0]
+            same = r[own, skip[own]]
+            r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
+        dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
+        rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
+        match = torch.full((len(r),), -1)
+        if len(rows) and len(columns):
+            whole = len(rows) * len(columns) == r.numel()
+            live = r if whole else r[rows[:, None], columns]
+            i, j = (torch.from_numpy(x) for x in matching.pairs(live.numpy()))
+            allowed = live[i, j] >= -1
+            match[rows[i[allowed]]] = columns[j[allowed]]
+        return match
+
+    def _skipped(self, rows: slice, first_column: int) -> Tensor | None:
+        """The column of a tile that each row leaves out; outside of the tile for none."""
+        return None if self._skip is None else (self._skip[rows] - first_column).contiguous()
+
+
+class _Block:
+    """Co-moments of the neurons to match (rows) with those of some layers searched (columns)."""
+
+    def __init__(
+        self, cross: Tensor, inverse: tuple[Tensor, Tensor], start: tuple[int, int]
+    ) -> None:
+        self._cross = cross
+        self.inverse = inverse
+        rows, columns = cross.shape
+        # Among all neurons of both models.
+        self.place = slice(start[0], start[0] + rows), slice(start[1], start[1] + columns)
+
+    def tiles(self, columns: slice) -> Iterator[tuple[slice, slice, Tensor]]:
+        """All rows with some of the columns, tile by tile: rows here, among all, co-moments."""
+        rows = len(self._cross)
+        step = max(1, tile_bytes(self._cross.device) // (8 * (columns.stop - columns.start)))
+        for first in range(0, rows, step):
+            part = slice(first, min(first + step, rows))
+            tile = self._cross[part, columns]
+            # Rows of a transpose are no rows in memory: they are copied, a tile at a time.
+            tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
+            start = self.place[0].start
+            yield part, slice(start + part.start, start + part.stop), tile
+
+
+def assignment_bytes(a: Layout, b: Layout) -> int:
+    """That an assignment takes beside the state: r, that of live neurons, the solver's copy."""
+    return 3 * 8 * a.neurons * b.neurons
+
+
+def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
+    """For each neuron matched, the number of the same neuron among those searched; -1 for none."""
+    same = torch.full((matched.neurons,), -1)
+    for name, own in zip(matched.names, matched.slices, strict=True):
+        if name in searched.names:
+            other = searched.slices[searched.names.index(name)]
+            width = min(own.stop - own.start, other.stop - other.start)
+            same[own.start : own.start + width] = torch.arange(other.start, other.start + width)
+    return same
+
+
+def _inverse_root(moments: Tensor) -> Tensor:
+    return torch.where(moments > 0, moments.rsqrt(), torch.nan)
+
+
+def _taken(r: Tensor, match: Tensor) -> Tensor:
+    """r of each row with its match, NaN where it has none."""
+    values = r[torch.arange(len(match)), match.clamp(min=0)]
+    return torch.where(match >= 0, values, torch.nan)

@@ -1,0 +1,153 @@
+"""All pairs of two models: what is asked, what it takes, and the answer from their co-moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from univfast.errors import InputError
+from univfast.inputs.layout import Layout
+from univfast.machine.devices import thread_count
+from univfast.nulls.rotations import Baseline, draw_bytes
+from univfast.options import AllPairsOptions
+from univfast.search.matchings import all_pairs
+from univfast.search.partners import Matches, Search
+from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
+from univfast.sums.states import check_tensor
+
+__all__ = ["Searches", "check_same_neurons", "state_bytes"]
+
+# Of each partner, from the search to the result: r and number while searching; then r, number in
+# its layer, that layer and whether there is one; and r once more on the way.
+_PARTNER_BYTES = 48
+
+
+class Searches:
+    """Both directions of a search, from the states of all layers of A, or of some after others.
+
+    Args:
+        a: all layers of A.
+        b: all layers of B.
+        match: one that searches all pairs. One that assigns needs all layers of A at once.
+        options: of the search.
+        device: where the states are.
+
+    Raises:
+        InputError: another match, or more neurons than it can take.
+    """
+
+    def __init__(
+        self,
+        a: Layout,
+        b: Layout,
+        match: str,
+        options: AllPairsOptions,
+        device: torch.device,
+    ) -> None:
+        self.matching = all_pairs().check(match)
+        self.matching.check_size(a.neurons, b.neurons)
+        self.baseline, self.device = Baseline.of(options), device
+        self._tokens = 0
+        directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
+        # An assignment of the rotated models takes the place of the search in them.
+        none = Baseline("none", 0, self.baseline.seed)
+        searched = self.baseline if self.matching.assign is None else none
+        top_k, exclude_self = options["top_k"], options["exclude_self"]
+        threads = thread_count(options["threads"])
+        self._searches = [
+            Search(one, other, searched, top_k, exclude_self, threads, device)
+            for one, other in directions
+        ]
+        self._assigned: list[Matches] = []
+
+    def add(self, state: CoMoments) -> None:
+        """Takes in the state of some layers of A with all of B; layers in increasing order.
+
+        Raises:
+            InputError: it holds no tokens.
+        """
+        if state.tokens == 0:
+            raise InputError("compute: no tokens were accumulated; call update first")
+        self._tokens = state.tokens
+        directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
+        for search, direction in zip(self._searches, directions, strict=False):
+            search.add(*direction)
+            if self.matching.assign is not None:
+                self._assigned.append(search.assigned(self.matching, *direction, self.baseline))
+
+    def state(self) -> dict[str, Any]:
+        """What was found so far, as plain values and tensors, not copied; for `load`."""
+        return {
+            "tokens": self._tokens,
+            "searches": [
+                {name: tensor.cpu() for name, tensor in search.tensors().items()}
+                for search in self._searches
+            ],
+            "assigned": [vars(matches) for matches in self._assigned],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self._tokens = state["tokens"]
+        for search, found in zip(self._searches, state["searches"], strict=True):
+            for name, tensor in search.tensors().items():
+                tensor.copy_(check_tensor(name, found.get(name), tensor.shape))
+        self._assigned = [Matches(**matches) for matches in state["assigned"]]
+
+    @property
+    def tokens(self) -> int:
+        """That the states hold."""
+        return self._tokens
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """The layers whose neurons are matched: of A and, where that was asked for, of B."""
+        return [search.matched for search in self._searches]
+
+    def matches(self) -> list[Matches]:
+        """Of A in B and, where that was asked for, of B in A."""
+        return self._assigned or [search.best() for search in self._searches]
+
+
+def state_bytes(
+    a: Layout,
+    b: Layout,
+    options: AllPairsOptions,
+    device: torch.device,
+    group: Layout | None = None,
+) -> int:
+    """Of the state, of a chunk and a product beside it, of a rotation and of the partners found.
+
+    Args:
+        a: all layers of A.
+        b: all layers of B.
+        options: of the search.
+        device: where the state is.
+        group: the layers of A whose state is held at once; None for all.
+    """
+    held = a if group is None else group
+    values = held.neurons * b.neurons
+    rotation = Baseline.of(options)
+    rotated = (*b.widths, *(held.widths if options["reverse"] else ())) if rotation.draws else ()
+    for width in rotated:
+        values += width * (5 + 2 * rotation.draws if streams(rotation, width) else width)
+    partners = a.neurons * min(options["top_k"], b.neurons)
+    if options["reverse"]:
+        partners += b.neurons * min(options["top_k"], a.neurons)
+    chunk = chunk_tokens(device) * (held.neurons + b.neurons)
+    matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
+    return 8 * (values + chunk) + tile_bytes(device) + matrices + _PARTNER_BYTES * partners
+
+
+def check_same_neurons(a: Layout, b: Layout) -> None:
+    """Refuses to leave out a neuron itself where there is none of its name.
+
+    Raises:
+        InputError: A and B have not the same layers of the same widths.
+    """
+    if a != b:
+        raise InputError(
+            "exclude_self: A and B have other layers or widths; it is for a model with itself"
+        )

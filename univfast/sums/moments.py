@@ -1,0 +1,81 @@
+"""The state of the paired correlation, and how two states merge.
+
+A state is a float64 tensor ``[5 + 2 * draws, neurons]`` and a number of tokens. Its rows are the
+means of A and B, their second moments and their co-moment (sums about the mean, not divided by the
+tokens), then, for each draw, the second moment of the rotated B and its co-moment with A. The mean
+of the rotated B is the rotation of the mean of B, so it is not kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from univfast.nulls.rotations import Rotations
+
+__all__ = [
+    "CO_AB",
+    "M2_A",
+    "M2_B",
+    "MEAN_A",
+    "MEAN_B",
+    "ROTATED",
+    "about",
+    "finish",
+    "merge",
+    "zero",
+]
+
+MEAN_A, MEAN_B, M2_A, M2_B, CO_AB, ROTATED = range(6)
+
+
+def zero(neurons: int, draws: int) -> Tensor:
+    """The state of no tokens."""
+    return torch.zeros(ROTATED + 2 * draws, neurons, dtype=torch.float64)
+
+
+def merge(
+    first: Tensor, first_tokens: int, second: Tensor, second_tokens: int, rotations: Rotations
+) -> Tensor:
+    """The state of both sets of tokens: pairwise update of Chan, Golub and LeVeque (1983)."""
+    if first_tokens == 0 or second_tokens == 0:
+        return second.clone() if first_tokens == 0 else first.clone()
+    tokens = first_tokens + second_tokens
+    deltas = second[:M2_A] - first[:M2_A]
+    merged = first + second
+    merged[:M2_A] = first[:M2_A] + deltas * (second_tokens / tokens)
+    _shift(merged, first_tokens * (second_tokens / tokens), deltas, rotations)
+    return merged
+
+
+def about(moments: Tensor, tokens: int, means: Tensor, rotations: Rotations) -> Tensor:
+    """The same sums about other means ``[2, neurons]``: sets of tokens that share them just add."""
+    moved = moments.clone()
+    moved[:M2_A] = means
+    _shift(moved, tokens, moments[:M2_A] - means, rotations)
+    return moved
+
+
+def _shift(moments: Tensor, weight: float, deltas: Tensor, rotations: Rotations) -> None:
+    """Adds to the sums what means that are ``deltas`` ``[2, neurons]`` away add."""
+    delta_a, delta_b = deltas
+    delta_rotated = rotations.apply(delta_b[None])[:, 0]
+    moments[M2_A] += weight * delta_a * delta_a
+    moments[M2_B] += weight * delta_b * delta_b
+    moments[CO_AB] += weight * delta_a * delta_b
+    moments[ROTATED::2] += weight * delta_rotated * delta_rotated
+    moments[ROTATED + 1 :: 2] += weight * delta_a * delta_rotated
+
+
+def finish(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Pearson's r ``[neurons]``, and r with each rotation of B ``[draws, neurons]``.
+
+    NaN where a variance is exactly zero. There is no other threshold on a variance.
+    """
+    # Two square roots, because the product of two second moments can leave the range of float64.
+    root_a, root_b = moments[M2_A].sqrt(), moments[M2_B].sqrt()
+    r = moments[CO_AB] / root_a / root_b
+    rotated = moments[ROTATED + 1 :: 2] / root_a / moments[ROTATED::2].sqrt()
+    alive = (root_a > 0) & (root_b > 0)
+    r = torch.where(alive, r.clamp(-1.0, 1.0), torch.nan)
+    return r, torch.where(alive, rotated.clamp(-1.0, 1.0), torch.nan)

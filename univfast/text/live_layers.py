@@ -1,0 +1,180 @@
+"""The layers of a live model: they run it when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from univfast.errors import InputError
+from univfast.hooks import Captured, capture
+from univfast.inputs.arrays import check_dtype
+from univfast.inputs.layers import Activations, Layer
+from univfast.text.library import one_line, silent
+from univfast.text.models import LanguageModel
+from univfast.text.windows import TokenWindows
+
+__all__ = ["model_activations"]
+
+# Of a forward pass that finds out widths and dtypes.
+_PROBE_TOKENS = 16
+# Tokens of a forward pass: beyond these, a pass gets no faster a token. And what all layers' rows
+# of them may take, in bytes.
+_BATCH_TOKENS = 8192
+_BATCH_BYTES = 512 << 20
+
+
+@contextmanager
+def model_activations(
+    model: LanguageModel, hooks: Sequence[str], windows: TokenWindows, batch_tokens: int | None
+) -> Iterator[Activations]:
+    """The activations ``[tokens, neurons]`` of a model on a corpus, valid within the block.
+
+    They are made when they are read, for all layers at once, and held until their layer is
+    released or other tokens are read. So reading the same tokens of one layer after another runs
+    the model once, and memory holds what was read last of each layer. ``most`` is the tokens of a
+    forward pass; read whole windows (``window``), no more than ``most`` tokens at a time, lest
+    windows are run again or more is held.
+
+    Args:
+        model: to run.
+        hooks: glob patterns of layers, as `univfast.hooks.capture` takes them.
+        windows: the corpus.
+        batch_tokens: of a forward pass, at most, but one window at least; None for 8192, or for as
+            many as take 512 MB over all layers if these are fewer.
+
+    Raises:
+        InputError: no layers match, or what they give cannot be activations, a row a token.
+    """
+    try:
+        with capture(model.module, hooks) as captured:
+            source = _LiveModel(model, captured, windows)
+            row = sum(found.neurons * found.dtype.itemsize for found in source.found.values())
+            most = batch_tokens or min(_BATCH_TOKENS, _BATCH_BYTES // row)
+            source.most = max(1, most // windows.window) * windows.window
+            layers: dict[str, Layer] = {name: _ModelLayer(name, source) for name in source.found}
+            yield Activations(model.directory, layers, window=windows.window, most=source.most)
+    except InputError as error:
+        if str(error).startswith("hooks: "):
+            raise InputError(f"{model.directory}: {error}") from error
+        raise
+
+
+@dataclass(frozen=True)
+class _Found:
+    neurons: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+class _LiveModel:
+    """Runs a model on ranges of tokens, and holds what its layers gave for the latest range."""
+
+    def __init__(self, model: LanguageModel, captured: Captured, windows: TokenWindows) -> None:
+        self.model, self.windows, self.most = model, windows, 1
+        self._captured = captured
+        self._accepted = inspect.signature(model.module.forward).parameters
+        padded = windows.padding is not None and bool(windows.padding.any())
+        if padded and "attention_mask" not in self._accepted:
+            raise InputError(
+                f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
+                " give it samples without any"
+            )
+        self._device = next(model.module.parameters()).device
+        self._range = (0, 0)
+        self._rows: dict[str, Tensor] = {}  # [tokens of the range, neurons]
+        self._run(0, min(_PROBE_TOKENS, windows.window, windows.tokens))
+        self.found = {name: self._probed(name) for name in captured.layers}
+
+    def read(self, layer: str, start: int, stop: int) -> Tensor:
+        if not 0 <= start <= stop <= self.windows.tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.windows.tokens}")
+        if (start, stop) != self._range or layer not in self._rows:
+            self._range, self._rows = (start, stop), {}
+            self._fill(start, stop)
+        return self._rows[layer]
+
+    def release(self, layer: str) -> None:
+        self._rows.pop(layer, None)
+
+    def _fill(self, start: int, stop: int) -> None:
+        """Runs the windows around the range, and keeps its rows."""
+        first, last = self.windows.around(start, stop)
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.found}
+        for begin, end in self.windows.batches(first, last, self.most):
+            self._run(begin, end)
+            # Of the first and last window, what was asked for: no rows are held for nothing.
+            wanted = slice(max(start - begin, 0), min(stop, end) - begin)
+            for name in parts:
+                parts[name].append(self._pop(name, begin, end)[wanted])
+        for name, found in self.found.items():
+            some = parts.pop(name)
+            none = torch.empty(0, found.neurons, dtype=found.dtype, device=found.device)
+            self._rows[name] = some[0] if len(some) == 1 else torch.cat(some or [none])
+
+    def _run(self, begin: int, end: int) -> None:
+        inputs = self.windows.inputs(begin, end, self._device)
+        try:
+            with silent():
+                self._captured.run(
+                    **{name: value for name, value in inputs.items() if name in self._accepted}
+                )
+        except InputError:
+            raise
+        # Too little memory, or a model that reads more than tokens: images, say.
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{self.model.directory}: fails on {end - begin} tokens ({one_line(error)}); use a "
+                "model of text alone, or lower the tokens of a forward pass (batch tokens)"
+            ) from error
+
+    def _pop(self, layer: str, begin: int, end: int) -> Tensor:
+        """What the layer gave for these windows, ``[tokens, neurons]``."""
+        value = self._captured.pop(layer)
+        tokens = end - begin
+        length = min(self.windows.window, tokens)
+        if value.shape[:-1] not in ((tokens // length, length), (tokens,)):
+            raise InputError(
+                f"{self.model.directory}: layer {layer!r} gave shape {list(value.shape)} for "
+                f"{tokens // length} windows of {length} tokens, expected a row a token "
+                "[windows, tokens, neurons]; hook other modules"
+            )
+        rows = value.reshape(tokens, -1)
+        return rows if rows.stride(1) == 1 else rows.contiguous()
+
+    def _probed(self, layer: str) -> _Found:
+        rows = self._pop(layer, 0, min(_PROBE_TOKENS, self.windows.window, self.windows.tokens))
+        check_dtype(rows.dtype, f"{self.model.directory}: layer {layer!r}")
+        return _Found(rows.shape[1], rows.dtype, rows.device)
+
+
+class _ModelLayer:
+    """A `Layer` of a live model."""
+
+    def __init__(self, name: str, source: _LiveModel) -> None:
+        found = source.found[name]
+        self.name = name
+        self.neurons, self.dtype, self.device = found.neurons, found.dtype, found.device
+        self.tokens = source.windows.tokens
+        self.shape = (self.tokens, self.neurons)
+        self._source = source
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._source.read(self.name, start, stop)
+
+    def prepare(self, start: int, stop: int) -> None:
+        """Does nothing: running the model ahead would take the device from what is done now."""
+
+    def release(self, start: int, stop: int) -> None:
+        self._source.release(self.name)
+
+    def fingerprint(self) -> bytes:
+        """Of the model and the tokens, which the values follow from."""
+        digest = hashlib.sha256(repr((self.name, self.shape, str(self.dtype))).encode())
+        digest.update(self._source.model.fingerprint + self._source.windows.digest)
+        return digest.digest()
