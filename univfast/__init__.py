@@ -3,6 +3,36 @@
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
 or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
 models that are running, and `uf.reference` for the slow definitions that all are tested against.
+
+The way of the data, from `correlation` (or `live`, of models that are running) downwards:
+
+1. ``inputs`` opens files, arrays and directories as layers; ``text`` runs models on a text.
+2. ``runs`` plans passes over the layers' tokens and reads them slice by slice, ...
+3. ... into `paired` (neuron i with neuron i) or `all_pairs`, the accumulators that users have too,
+4. which hold ``sums``: moments and co-moments, of the neurons and of random rotations of them.
+5. ``search`` finds each neuron's match in the co-moments, and in rotations of them;
+6. ``nulls`` says what the rotations are, and what they say of chance.
+7. `result` puts matches and statistics together; ``report`` words, draws and saves them.
+8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
+9. ``machine`` is the computer: devices, memory, files, other processes.
+10. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+
+Imports go down this list. What can be chosen by name stands in registries (`registry` lists them).
+
+===============  =======================================================================
+``correlation``  `correlate`: activations in, the result out
+``live``         `correlate_models`: two models side by side
+``hooks``        `capture`: activations of a live model
+``paired``       `PairedCorrelation`
+``all_pairs``    `AllPairsCorrelation`
+``result``       `CorrelationResult`, and how it is put together
+``reference``    the definitions in plain float64 NumPy
+``options``      every option, declared once
+``columns``      ``COLUMNS``: what stands in the tables of a result
+``registry``     what a registry is
+``checks``       arguments that are refused by name
+``errors``       `InputError`
+===============  =======================================================================
 """
 
 from __future__ import annotations

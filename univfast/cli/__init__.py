@@ -1,4 +1,18 @@
-"""The command line. Commands import what they need when they run, so that help is immediate."""
+"""The command line. Commands import what they need when they run, so that help is immediate.
+
+================  ================================================================
+``main``          the `univfast` command, and what every error looks like
+``correlate``     `univfast correlate` and `univfast report`
+``capture``       `univfast capture`
+``experiment``    `univfast demo` and `univfast train`
+``info``          `univfast info`
+``bench``         `univfast bench`
+``options``       options of commands, from where they are declared and registered
+``text_options``  options of the commands that run models on a text
+``torchrun``      the processes that a launcher started together
+``progress``      bars on stderr, where a person is watching
+================  ================================================================
+"""
 
 from univfast.cli.main import main
 

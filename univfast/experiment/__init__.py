@@ -1,4 +1,13 @@
-"""The experiment: train tiny transformers, capture their MLPs' activations."""
+"""The experiment: train tiny transformers, capture their MLPs' activations.
+
+===============  =============================================================
+``data``         the corpora: windows of text, and a test set that is held out
+``model``        the tiny transformer
+``training``     next-token prediction
+``model_files``  trained models as files
+``sites``        activations on the test set, before and after the ReLU
+===============  =============================================================
+"""
 
 from univfast.experiment.data import HALVES, TEST_SAMPLES, Corpus, Half, default_half, load_corpus
 from univfast.experiment.model import ModelConfig, TinyTransformer
@@ -41,3 +50,16 @@ __all__ = [
     "test_set_name",
     "train",
 ]
+
+# Names that these had once, which still work.
+_FORMER = {
+    "Checkpoint": TrainedModel,
+    "load_checkpoint": load_model,
+    "save_checkpoint": save_model,
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _FORMER:
+        return _FORMER[name]
+    raise AttributeError(f"module 'univfast.experiment' has no attribute {name!r}")

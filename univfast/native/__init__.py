@@ -1,5 +1,13 @@
 """The border to the compiled core: torch tensors in, torch tensors out.
 
+=============  ======================================================
+``cpu``        the operations on the CPU, and what each is told
+``cuda``       the same on a CUDA device
+``views``      what the core is told of tensors, and what it answers
+``place``      where a tensor is
+``extension``  the compiled module, or what to do where it is missing
+=============  ======================================================
+
 The core knows neither Python objects nor torch. All memory that it reads or writes, its workspace
 included, is a tensor that these functions hold while the core runs. Each operation is done where
 its tensors are, by `univfast.native.cpu` or `univfast.native.cuda`; `cpu` documents them.

@@ -1,0 +1,9 @@
+"""From co-moments to matches: each neuron's partners in another model and in its rotations.
+
+==============  =======================================================================
+``matchings``   ``MATCHINGS``: which neuron of B a neuron of A is compared with
+``partners``    the search of one model for partners of another's neurons, tile by tile
+``assignment``  the solver of one-to-one matching
+``searches``    both directions of two models, what they take, and their matches
+==============  =======================================================================
+"""

@@ -1,0 +1,11 @@
+"""What is added up over tokens, and how two states merge.
+
+==============  ====================================================================
+``batches``     one batch on its way into sums, and where it comes from
+``transfer``    batches on their way to a CUDA device
+``moments``     the state of neuron i with neuron i, and with rotations of it
+``chunks``      tokens on their way to a product: gathered, standardised, multiplied
+``co_moments``  the state of all pairs, and how a chunk is added to it
+``states``      states as they are saved, and refused where they do not fit
+==============  ====================================================================
+"""

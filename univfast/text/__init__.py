@@ -1,16 +1,16 @@
 """From a text and the directories of Hugging Face models to activations, without files between.
 
-==================  ================================================================================
-``runs``            the options of a run, and all that is opened for it
-``library``         the transformers library: silent, offline, its errors in one line
-``models``          the model of a directory
-``vocabulary``      its tokenizer and special tokens
-``corpus``          the tokens of a file
-``windows``         tokens in the windows that a model reads at a time
-``filters``         which tokens count
-``activations``     the layers of a live model, which run it when they are read
-``shards``          activations written to a directory, shard by shard
-==================  ================================================================================
+================  =================================================================
+``opening``       the options of a run, and all that is opened for it
+``library``       the transformers library: silent, offline, its errors in one line
+``models``        the model of a directory
+``vocabulary``    its tokenizer and special tokens
+``corpus``        the tokens of a file
+``windows``       tokens in the windows that a model reads at a time
+``filters``       which tokens count
+``live_layers``   the layers of a live model, which run it when they are read
+``shard_writer``  activations written to a directory, shard by shard
+================  =================================================================
 """
 
 from univfast.text.corpus import CorpusOptions
