@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
 from univfast.nulls.rotations import Baseline
-from univfast.result import CorrelationResult, Question, make_result
+from univfast.result import CorrelationResult
 from univfast.search.partners import Matches
 
 NAMES = ("mlp.0", "mlp.1")

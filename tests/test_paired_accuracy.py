@@ -100,7 +100,7 @@ def test_few_tokens_with_one_loud_neuron(neurons: int, loudness: float, tokens: 
 def test_a_pivot_that_misses_the_mean() -> None:
     """Neurons that are active at just the 32 tokens of the chunk that its pivot is taken from."""
     shares = [(i * 512 // 32, (i + 1) * 512 // 32) for i in range(32)]
-    mixed = reference._mix64(np.arange(32, dtype=np.uint64))
+    mixed = reference.rotations._mix64(np.arange(32, dtype=np.uint64))
     sampled = [b + int(m) % (e - b) for (b, e), m in zip(shares, mixed, strict=True)]
     active = np.zeros((512, 1))
     active[sampled] = 1.0

@@ -12,7 +12,7 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 4. which hold ``sums``: moments and co-moments, of the neurons and of random rotations of them.
 5. ``search`` finds each neuron's match in the co-moments, and in rotations of them;
 6. ``nulls`` says what the rotations are, and what they say of chance.
-7. `result` puts matches and statistics together; ``report`` words, draws and saves them.
+7. `assemble` puts matches and statistics together as a `result`; ``report`` words and draws it.
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
@@ -25,8 +25,9 @@ Imports go down this list. What can be chosen by name stands in registries (`reg
 ``hooks``        `capture`: activations of a live model
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
-``result``       `CorrelationResult`, and how it is put together
-``reference``    the definitions in plain float64 NumPy
+``assemble``     how a result is put together from matches
+``result``       `CorrelationResult`
+``reference``    the definitions in plain float64 NumPy (a folder)
 ``options``      every option, declared once
 ``columns``      ``COLUMNS``: what stands in the tables of a result
 ``registry``     what a registry is

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from univfast import native
+from univfast.assemble import result_of
+from univfast.checks import check_options
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.masks import open_mask
@@ -19,7 +21,7 @@ from univfast.machine.processes import Processes, Reducible
 from univfast.native import place
 from univfast.nulls.rotations import Baseline
 from univfast.options import AllPairsOptions, complete, documented
-from univfast.result import CorrelationResult, result_of
+from univfast.result import CorrelationResult
 from univfast.search.searches import Searches, check_same_neurons, state_bytes
 from univfast.sums.batches import (
     PairOrigin,
@@ -30,7 +32,7 @@ from univfast.sums.batches import (
 )
 from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
-from univfast.sums.states import StateFormat, check_options, check_tensor
+from univfast.sums.states import StateFormat, check_tensor
 from univfast.sums.transfer import Uploads
 
 if TYPE_CHECKING:

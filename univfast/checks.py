@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from collections.abc import Mapping
+from typing import Any
 
 from univfast.errors import InputError
 
-__all__ = ["as_integer", "as_number", "as_seed", "check_choice", "plain_text"]
+__all__ = [
+    "as_integer",
+    "as_number",
+    "as_seed",
+    "check_choice",
+    "check_options",
+    "differ",
+    "plain_text",
+]
 
 
 def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
@@ -60,6 +70,24 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises ``InputError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise InputError(f"{name}: got {value!r}, expected {' or '.join(choices)}")
+
+
+def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
+    """Refuses options that differ.
+
+    Raises:
+        InputError: beginning with ``name``, with the option and both values.
+    """
+    for key, value in expected.items():
+        if differ(got.get(key), value):
+            raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")
+
+
+def differ(one: object, other: object) -> bool:
+    """Whether two options differ; layers in another order do, for tensors have them by place."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return list(one.items()) != list(other.items())
+    return one != other
 
 
 def plain_text(value: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from univfast.assemble import Question, make_result, result_of
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
 from univfast.inputs.layers import Activations, Layer
@@ -23,7 +24,7 @@ from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.nulls.rotations import Baseline
 from univfast.options import CorrelateOptions, check_together, complete, documented
-from univfast.result import CorrelationResult, Question, make_result, result_of
+from univfast.result import CorrelationResult
 from univfast.runs.checkpoint import SavedRun
 from univfast.runs.passes import IndexPass, Job, PairsPass
 from univfast.runs.planning import pass_bytes, plan_passes

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from univfast.all_pairs import AllPairsCorrelation
+from univfast.assemble import result_of
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs.activations import open_activations
@@ -30,7 +31,7 @@ from univfast.options import (
     documented,
     select,
 )
-from univfast.result import CorrelationResult, result_of
+from univfast.result import CorrelationResult
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.search.matchings import MATCHINGS
 from univfast.search.searches import Searches

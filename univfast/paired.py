@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from univfast import native
-from univfast.checks import as_integer, plain_text
+from univfast.assemble import Question, make_result
+from univfast.checks import as_integer, check_options, plain_text
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.inputs.layout import Layout
@@ -20,11 +21,11 @@ from univfast.machine.processes import Processes, Reducible
 from univfast.native import PairedState, place
 from univfast.nulls.rotations import Baseline, HadamardRotations, make_rotations
 from univfast.options import PairedOptions, complete, documented
-from univfast.result import CorrelationResult, Question, make_result
+from univfast.result import CorrelationResult
 from univfast.search.partners import LayerCorrelation, matches_by_index
 from univfast.sums import moments as m
 from univfast.sums.batches import Origin, bad_value, readable
-from univfast.sums.states import StateFormat, check_options, check_tensor
+from univfast.sums.states import StateFormat, check_tensor
 from univfast.sums.transfer import PART_BYTES, Uploads
 
 if TYPE_CHECKING:

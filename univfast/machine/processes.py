@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from univfast.checks import differ
 from univfast.errors import InputError
-from univfast.sums.states import differ
 
 __all__ = ["Processes", "Reducible"]
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
 from univfast.options import PairedOptions
 from univfast.paired import PairedCorrelation
-from univfast.result import CorrelationResult, Question, make_result
+from univfast.result import CorrelationResult
 from univfast.search.partners import LayerCorrelation, matches_by_index
 from univfast.sums.batches import Origin, PairOrigin
 

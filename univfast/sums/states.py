@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Size, Tensor
 
+from univfast.checks import check_options
 from univfast.errors import InputError
 
-__all__ = ["StateFormat", "check_options", "check_tensor", "differ"]
+__all__ = ["StateFormat", "check_tensor"]
 
 _CUT = "was the state cut or edited?"
 
@@ -62,24 +63,6 @@ class StateFormat:
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
             raise InputError(f"load_state_dict: got {tokens!r} tokens, expected a number; {_CUT}")
         return tokens
-
-
-def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
-    """Refuses options that differ.
-
-    Raises:
-        InputError: beginning with ``name``, with the option and both values.
-    """
-    for key, value in expected.items():
-        if differ(got.get(key), value):
-            raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")
-
-
-def differ(one: object, other: object) -> bool:
-    """Whether two options differ; layers in another order do, for tensors have them by place."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return list(one.items()) != list(other.items())
-    return one != other
 
 
 def check_tensor(name: str, found: object, shape: Size) -> Tensor:

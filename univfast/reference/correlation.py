@@ -1,146 +1,28 @@
-"""The slow, plain definitions, in float64 NumPy: what every fast path is tested against.
-
-Nothing here streams or saves memory: all tokens are held at once, every rotation is a dense matrix
-and is applied to the activations themselves. The names are those of the fast versions.
-"""
+"""Pearson's r of all tokens at once, of one neuron with one and of all pairs, and matches in it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS
-from univfast.nulls.matrices import dense_matrix, layer_seed
+from univfast.reference.rotations import rotation_matrix
+from univfast.reference.statistics import Statistics, statistics
 from univfast.registry import resolve
 from univfast.search.matchings import MATCHINGS
 
 __all__ = [
-    "KINDS",
     "AllPairsCorrelation",
     "PairedCorrelation",
-    "Statistics",
     "best",
     "correlate",
-    "layer_seed",
     "one_to_one",
     "pearson",
     "pearson_matrix",
-    "rotation_matrix",
-    "rotation_signs",
-    "statistics",
 ]
 
-KINDS = ROTATIONS
-
 Array = NDArray[np.float64]
-
-# As csrc/rotation.h has them, in neurons.
-_STAGES = 2
-_COMMON_ROUNDS = 2
-_MIN_BLOCK = 64
-_GROUP = 16
-_MIN_GROUPED = 512
-_MIN_SHARE = 128
-_TURN = 5
-
-
-# ---- rotations ----------------------------------------------------------------------------------
-
-
-def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
-
-
-def rotation_signs(neurons: int, number: int, seed: int) -> Array:
-    """Signs of a round of the structured rotation, ``[stages, neurons]``, each +1 or -1.
-
-    Round 0 is the first and 1 the middle one, which all draws share; ``2 + draw`` is a draw's own.
-    """
-    word = np.arange(-(-neurons // 64), dtype=np.uint64)
-    rows = []
-    for stage in range(_STAGES):
-        key = _mix64(np.asarray([seed], dtype=np.uint64)) ^ np.uint64(number)
-        key = _mix64(key) ^ np.uint64(stage)
-        bits = _mix64(_mix64(key) ^ word)
-        bit = (bits[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-        rows.append(1.0 - 2.0 * bit.reshape(-1)[:neurons].astype(np.float64))
-    return np.stack(rows)
-
-
-def _hadamard(size: int) -> Array:
-    """The orthonormal Walsh-Hadamard matrix of a power of two."""
-    h = np.ones((1, 1))
-    while len(h) < size:
-        h = np.block([[h, h], [h, -h]])
-    return np.asarray(h / np.sqrt(size))
-
-
-def _deal(neurons: int, group: int) -> NDArray[np.intp]:
-    """Where the permutation between the two rounds takes each neuron from."""
-    groups = neurons // group
-    stride = groups * 181 // 256
-    while np.gcd(stride, groups) != 1:
-        stride += 1
-    i = np.arange(neurons)
-    return np.asarray((i // group * stride * group + i % group + _TURN) % neurons)
-
-
-def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
-    """Rounds of random signs and Walsh-Hadamard transforms, and a permutation between them.
-
-    ``csrc/rotation.h`` says why it is built so.
-    """
-    block = neurons & -neurons
-    if block < _MIN_BLOCK and block != neurons:
-        block = 1
-    blocks = neurons // block
-    window = 1 << (blocks.bit_length() - 1)
-    grouped = block >= _MIN_BLOCK and neurons >= _MIN_GROUPED
-
-    across = blocks > 1 and block < _MIN_SHARE * blocks
-    rest = neurons - window * block if across else neurons
-
-    def mix(x: Array, signs: Array) -> Array:
-        x = (_hadamard(block) @ (signs[0][:, None] * x).reshape(blocks, block, -1)).reshape(x.shape)
-        if across:
-            for part in (slice(0, neurons - rest), slice(rest, neurons)):
-                flips = signs[1, part, None] if part.start == rest else 1.0
-                own = (flips * x[part]).reshape(window, -1)
-                x[part] = (_hadamard(window) @ own).reshape(-1, x.shape[1])
-        return x
-
-    common = range(_COMMON_ROUNDS) if neurons < _MIN_BLOCK else [0]
-    dealt = _deal(neurons, _GROUP if grouped else 1)
-    r = mix(np.eye(neurons), rotation_signs(neurons, 0, seed))
-    for number in (*common[1:], _COMMON_ROUNDS + draw):
-        r = mix(r[dealt], rotation_signs(neurons, number, seed))
-    return r
-
-
-def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -> Array:
-    """The matrix R ``[neurons, neurons]`` of one draw: neuron i of the rotation is ``R[i] @ b``.
-
-    ``hadamard`` and ``haar`` are orthogonal, and the same for fewer than 16 neurons; the others
-    are as `univfast.nulls.matrices` has them.
-
-    Raises:
-        ValueError: ``kind`` is none that has a matrix.
-    """
-    if kind not in ROTATIONS or not ROTATIONS[kind].random:
-        raise ValueError(f"rotation: {kind!r} has no matrix")
-    if ROTATIONS[kind].structured and neurons >= MIN_STRUCTURED:
-        return _structured_matrix(neurons, draw, layer_seed(seed, layer))
-    return dense_matrix(kind, neurons, draw, seed, layer)
-
-
-# ---- correlation --------------------------------------------------------------------------------
 
 
 def pearson(a: ArrayLike, b: ArrayLike) -> Array:
@@ -255,9 +137,6 @@ class AllPairsCorrelation:
         return pearson_matrix(a, np.concatenate(layers, axis=1)), rotated
 
 
-# ---- matching -----------------------------------------------------------------------------------
-
-
 def best(r: Array) -> tuple[NDArray[np.int64], Array]:
     """For each row of r, the column of the highest value and that value; -1 and NaN for none."""
     live = ~np.isnan(r).all(axis=1)
@@ -282,80 +161,6 @@ def one_to_one(r: Array) -> tuple[NDArray[np.int64], Array]:
 
 def _taken(r: Array, match: NDArray[np.int64]) -> Array:
     return np.where(match >= 0, r[np.arange(len(r)), match], np.nan)
-
-
-# ---- statistics ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Per neuron ``[neurons]``, and the two counts."""
-
-    baseline: Array
-    baseline_std: Array
-    excess: Array
-    p_value: Array
-    q_value: Array
-    universal: NDArray[np.bool_]
-    universal_by_chance: float
-    fdr: float
-
-
-def statistics(
-    correlation: Array, rotated: Array, layer: NDArray[np.int64], threshold: float = 0.5
-) -> Statistics:
-    """Baseline, excess, chance, p and q as README defines them, neuron by neuron.
-
-    A neuron that has a match but none in any draw (or, where a draw plays the model, in any other)
-    takes for its baseline the mean of its layer's matched neurons over those draws; the mean of
-    all layers' where its layer has none.
-
-    Args:
-        correlation: ``[neurons]``, NaN where there is none.
-        rotated: ``[draws, neurons]``, NaN where there is none.
-        layer: ``[neurons]``, the layer's number; null excesses are pooled within a layer.
-        threshold: of the excess.
-    """
-    draws, neurons = rotated.shape
-    nan = np.full(neurons, np.nan)
-    baseline, std, null = nan.copy(), nan.copy(), np.full((draws, neurons), np.nan)
-
-    def mean_of(others: Array, i: int) -> float:
-        for values in (others[:, i], others[:, layer == layer[i]], others):
-            there = values[~np.isnan(values)]
-            if there.size:
-                return float(there.mean())
-        return float("nan")
-
-    for i in range(neurons):
-        there = np.flatnonzero(~np.isnan(rotated[:, i])).tolist()
-        for d in there:
-            null[d, i] = rotated[d, i] - mean_of(np.delete(rotated, d, axis=0), i)
-        if not np.isnan(correlation[i]):
-            baseline[i] = mean_of(rotated, i)
-            if len(there) > 1:
-                std[i] = rotated[there, i].std(ddof=1)
-    excess = correlation - baseline
-    universal = excess > threshold
-    if draws < 2:
-        return Statistics(baseline, nan, excess, nan, nan, universal, np.nan, np.nan)
-
-    by_chance = float(np.mean([(row[~np.isnan(row)] > threshold).sum() for row in null]))
-    p = nan.copy()
-    for i in np.flatnonzero(~np.isnan(excess)).tolist():
-        pool = null[:, layer == layer[i]]
-        pool = pool[~np.isnan(pool)]
-        p[i] = (1 + (pool >= excess[i]).sum()) / (1 + pool.size)
-    q = nan.copy()
-    alive = np.flatnonzero(~np.isnan(p))
-    order = alive[np.argsort(p[alive], kind="stable")]
-    smallest = 1.0
-    for rank in range(len(order), 0, -1):
-        smallest = min(smallest, p[order[rank - 1]] * len(order) / rank)
-        q[order[rank - 1]] = smallest
-    flagged = int(universal.sum())
-    fdr = by_chance / flagged if flagged else np.nan
-    return Statistics(baseline, std, excess, p, q, universal, by_chance, fdr)
 
 
 def correlate(

@@ -1,0 +1,108 @@
+"""The house: every room has its map, imports go downhill, and no file grows too long."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "univfast"
+
+# From the ground up: a room imports from rooms on lower floors alone. The modules in front, which
+# users import, stand on floors of their own (no circles); here only the rooms behind count.
+FLOORS = (
+    ("native",),
+    ("machine",),
+    ("nulls",),
+    ("inputs",),
+    ("sums", "experiment", "text"),
+    ("search",),
+    ("runs", "report", "reference"),
+    ("bench",),
+    ("cli",),
+)
+LINES = 400
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """Modules of the package that a module imports when it is imported itself."""
+    known = dict(modules())
+    found = set()
+    pending: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, (ast.If, ast.Try, ast.With)):
+            pending += node.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module in known:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {*(inside & known.keys()), *({node.module} if inside - known.keys() else ())}
+    return found - {name, "univfast"}
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or (PACKAGE / parts[-1]).is_dir() else None
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == {name for floor in FLOORS for name in floor}
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=[name for name, _ in modules()])
+def test_imports_go_downhill(name: str, path: Path) -> None:
+    floor = {each: number for number, floor in enumerate(FLOORS) for each in floor}
+    own = room(name)
+    if own is None:
+        return
+    for other in imports(name, path):
+        theirs = room(other)
+        if theirs not in (None, own):
+            assert floor[theirs] < floor[own], f"{name} imports {other}"
+
+
+def test_no_imports_go_round() -> None:
+    left = {name: imports(name, path) for name, path in modules()}
+    while left:
+        done = {name for name, needs in left.items() if not needs & left.keys()}
+        assert done, f"in a circle, or above one: {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in done}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
+def test_maps_are_complete(path: Path) -> None:
+    """The docstring of a folder names every module in it, and none that is not there."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    rows = re.findall(r"^(``.*?``)  ", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"``(\w+)``", row)}
+    there = {other.stem for other in path.parent.glob("*.py")} - {"__init__", "__main__"}
+    if path.parent != PACKAGE:
+        there |= {other.parent.name for other in path.parent.glob("*/__init__.py")}
+    assert named == there
+
+
+def long_files() -> list[Path]:
+    folders = ("univfast", "csrc", "tests", "benchmarks", "docs")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    endings = {".py", ".pyi", ".h", ".cpp", ".cu", ".cuh", ".inc", ".sh"}
+    return [
+        path
+        for path in sources
+        if path.suffix in endings and len(path.read_text().splitlines()) > LINES
+    ]
+
+
+def test_no_file_is_too_long() -> None:
+    assert [str(path.relative_to(ROOT)) for path in long_files()] == []

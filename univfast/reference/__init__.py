@@ -1,0 +1,41 @@
+"""The slow, plain definitions, in float64 NumPy: what every fast path is tested against.
+
+Nothing here streams or saves memory: all tokens are held at once, every rotation is a dense matrix
+and is applied to the activations themselves. The names are those of the fast versions.
+
+===============  ===================================================================
+``correlation``  r of all tokens at once, matches in it, and `correlate`
+``rotations``    rotations as matrices, step by step
+``statistics``   baseline, excess, chance, p and q, neuron by neuron
+===============  ===================================================================
+"""
+
+from univfast.nulls.kinds import ROTATIONS as KINDS
+from univfast.nulls.matrices import layer_seed
+from univfast.reference.correlation import (
+    AllPairsCorrelation,
+    PairedCorrelation,
+    best,
+    correlate,
+    one_to_one,
+    pearson,
+    pearson_matrix,
+)
+from univfast.reference.rotations import rotation_matrix, rotation_signs
+from univfast.reference.statistics import Statistics, statistics
+
+__all__ = [
+    "KINDS",
+    "AllPairsCorrelation",
+    "PairedCorrelation",
+    "Statistics",
+    "best",
+    "correlate",
+    "layer_seed",
+    "one_to_one",
+    "pearson",
+    "pearson_matrix",
+    "rotation_matrix",
+    "rotation_signs",
+    "statistics",
+]
