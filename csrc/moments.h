@@ -1,6 +1,6 @@
 // The accumulator algebra: lift sums of a tile to central moments, and merge those. Compiled by host and device
 // alike. Merging is the pairwise update of Chan, Golub and LeVeque (1983), so partial results combine in any order.
-// What is left, the merge of whole batches and r itself, is univfast/moments.py, on torch tensors.
+// What is left, the merge of whole batches and r itself, is univfast/sums/moments.py, on torch tensors.
 #pragma once
 
 #include <cmath>

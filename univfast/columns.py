@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from univfast.registry import Registry
-
-if TYPE_CHECKING:
-    from univfast.result import CorrelationResult
 
 __all__ = ["COLUMNS", "PUBLISHED", "SCHEMA", "Column", "Dtype", "Table", "columns_of"]
 
@@ -34,8 +31,8 @@ class Column:
         tables: those that it stands in: ``neurons.csv``, ``matches.csv`` or ``top.csv``.
         models: it stands in ``neurons.csv`` for several other models alone.
         since: the `SCHEMA` that brought it.
-        value: follows from a result, ``[neurons]``: it is computed where it is asked for, and not
-            read from files. None for what a result holds.
+        value: of a `CorrelationResult`, ``[neurons]``: what follows from it is computed where it is
+            asked for, and not read from files. None for what a result holds.
     """
 
     name: str
@@ -44,10 +41,10 @@ class Column:
     tables: tuple[Table, ...] = ("neurons",)
     models: bool = False
     since: int = 1
-    value: Callable[[CorrelationResult], Any] | None = None
+    value: Callable[[Any], Any] | None = None
 
-    def of(self, result: CorrelationResult) -> list[Any]:
-        """Its cells, a neuron each."""
+    def of(self, result: Any) -> list[Any]:
+        """Its cells of a `CorrelationResult`, a neuron each."""
         values = getattr(result, self.name) if self.value is None else self.value(result)
         return values if isinstance(values, list) else list(values.tolist())
 
