@@ -24,6 +24,7 @@ _device_records = pytest.StashKey[list[dict[str, Any]]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("univfast")
     group.addoption("--tokens", type=int, default=32768, help="tokens (32768); all pairs half")
+    group.addoption("--seconds", type=float, default=4.0, help="to measure a line for (4)")
     group.addoption(
         "--neurons",
         type=int,
@@ -98,7 +99,7 @@ def haar(float32: Activations) -> Array:
 
 @pytest.fixture
 def measure(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Measure:
-    return Measure(benchmark, request.config.stash[_records])
+    return Measure(benchmark, request.config.stash[_records], request.config.getoption("seconds"))
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +113,9 @@ def device() -> None:
 def measure_on_device(
     device: None, benchmark: BenchmarkFixture, request: pytest.FixtureRequest
 ) -> DeviceMeasure:
-    return DeviceMeasure(benchmark, request.config.stash[_device_records])
+    return DeviceMeasure(
+        benchmark, request.config.stash[_device_records], request.config.getoption("seconds")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,10 @@ PAIRED = pytest.mark.parametrize(
 )
 
 # A round takes about so long, for launches to hide behind work as they do in a stream of batches;
-# a line is measured for about so long, within these numbers of rounds.
+# a line is measured for about this share of --seconds, within these numbers of rounds.
 _ROUND_SECONDS = 0.03
 _MOST_IN_A_ROUND = 30
-_SECONDS = 1.0
+_SHARE = 0.25
 _ROUNDS = (3, 25)
 # Tokens that the exact answer converts to float64 at a time, to bound its memory.
 _TOKENS = 4096
@@ -191,7 +191,7 @@ class DeviceMeasure(Measure):
         amount: int = 0,
         **extra: object,
     ) -> Answer:
-        """Runs twice to warm up, then for about `_SECONDS`.
+        """Runs twice to warm up, then for about `_SHARE` of ``seconds``.
 
         Args:
             line: its name in the table.
@@ -216,7 +216,7 @@ class DeviceMeasure(Measure):
             seconds = clock() - started
             iterations = max(1, min(_MOST_IN_A_ROUND, int(_ROUND_SECONDS / seconds)))
             least, most = _ROUNDS
-            rounds = max(least, min(most, int(_SECONDS / (seconds * iterations))))
+            rounds = max(least, min(most, int(_SHARE * self._seconds / (seconds * iterations))))
         self._benchmark.group = group
         answer: Answer = self._benchmark.pedantic(run, rounds=rounds, iterations=iterations)
         info = self._benchmark.extra_info

@@ -20,8 +20,7 @@ Answer = TypeVar("Answer")
 
 # Tokens that the exact answer converts to float64 at a time, to bound its memory.
 _TOKENS = 4096
-# A line is measured for about this long, within these numbers of rounds.
-_SECONDS = 4.0
+# A line is measured for about so many seconds as --seconds says, within these numbers of rounds.
 _ROUNDS = (3, 25)
 
 
@@ -111,8 +110,10 @@ class Layers:
 class Measure:
     """Times one line of a table, and checks the answer of what was timed."""
 
-    def __init__(self, benchmark: BenchmarkFixture, records: list[dict[str, Any]]) -> None:
-        self._benchmark, self._records = benchmark, records
+    def __init__(
+        self, benchmark: BenchmarkFixture, records: list[dict[str, Any]], seconds: float
+    ) -> None:
+        self._benchmark, self._records, self._seconds = benchmark, records, seconds
 
     def __call__(
         self,
@@ -125,7 +126,7 @@ class Measure:
         once: bool = False,
         **extra: object,
     ) -> Answer:
-        """Runs once to warm up, then for about `_SECONDS`.
+        """Runs once to warm up, then for about ``seconds``.
 
         Args:
             line: its name in the table.
@@ -145,7 +146,7 @@ class Measure:
             run()
             seconds = time.perf_counter() - started
             least, most = _ROUNDS
-            rounds = max(least, min(most, int(_SECONDS / seconds)))
+            rounds = max(least, min(most, int(self._seconds / seconds)))
         answer: Answer = self._benchmark.pedantic(run, rounds=rounds)
         self._benchmark.extra_info.update(
             line=line,
