@@ -16,8 +16,8 @@
 //
 // Each step is orthogonal, so R is, for every N, without padding. Every entry of R has mean 0 and variance 1/N (within
 // a few percent), and is a sum of many independent signs. Given S_0, which spreads every vector evenly, the draws are
-// independent and alike; tests/test_rotations.py compares the baselines of draws that share it with those of uniform
-// rotations.
+// independent and alike; tests/nulls/test_rotations.py compares the baselines of draws that share it with those of
+// uniform rotations.
 #pragma once
 
 #include <cstdint>

@@ -1,21 +1,19 @@
-"""Settings of the test run, and what several tests share."""
+"""Settings of the test run, and what tests of several rooms are given."""
 
 from __future__ import annotations
 
-import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import ModuleType
+
+# Read when transformers is first imported, by whichever test that is.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-import torch
-from cuda_on_cpu.build import build_module, unavailable
 from hypothesis import settings
-from language_models import Directories, make_directories
-from torch import Tensor
 
+from support.language_models import Directories, make_directories
 from univfast.machine import devices
-from univfast.native import cpu, cuda, place, views
 from univfast.sums import co_moments
 
 # The same examples every time, and no deadline: machines are noisy.
@@ -29,34 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"no CUDA device can be used: {reason}"))
-
-
-@pytest.fixture(scope="session")
-def core_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The extension whose CUDA kernels run on the CPU."""
-    if reason := unavailable():
-        pytest.skip(reason)
-    path = build_module(tmp_path_factory.mktemp("cuda_on_cpu"))
-    spec = importlib.util.spec_from_file_location("_native", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
-    torch.mm(x.to(product.dtype), y.to(product.dtype), out=product)
-
-
-@pytest.fixture
-def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the CPU for a CUDA device, and runs the kernels on it."""
-    for module in (views, cpu, cuda, devices):
-        monkeypatch.setattr(module, "_native", core_on_cpu)
-    monkeypatch.setattr(place, "on_cuda", lambda where: True)
-    monkeypatch.setattr(place, "stream", lambda device: (0, 0))
-    monkeypatch.setattr(co_moments, "multiply", _multiply)
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from parity import activations, assert_close, exact, make_case
 from torch import Tensor
 
 import univfast as uf
+from support.parity import activations, assert_close, exact, make_case
 from univfast.columns import columns_of
 from univfast.errors import InputError
 from univfast.report.files import load_result

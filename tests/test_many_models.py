@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pairs import exact, models
-from parity import F32, F64
 
 import univfast as uf
+from support.pairs import exact, models
+from support.parity import F32, F64
 from univfast import reference
 from univfast.cli import main
 

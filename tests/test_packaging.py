@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from importlib import metadata, resources
-from pathlib import Path
 
 import pytest
 
 import univfast
+from support import ROOT
+from support.processes import python
 from univfast import _native
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_version_stands_in_pyproject_alone() -> None:
@@ -80,8 +78,7 @@ def test_the_core_knows_neither_python_nor_torch_but_for_one_file() -> None:
 
 def test_a_missing_extension_says_what_to_do() -> None:
     code = "import sys; sys.modules['univfast._native'] = None; import univfast.native"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install" in done.stderr
+    assert "pip install" in python(code).stderr
 
 
 def test_what_is_imported_is_asked_for() -> None:

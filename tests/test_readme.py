@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+from support import ROOT
+
+README = (ROOT / "README.md").read_text()
 
 
 def test_python_examples(

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.stats
-from parity import Array, activations, structured_rotation
 
 import univfast as uf
+from support.parity import Array, activations, structured_rotation
 from univfast import reference
 
 # ---- pearson ------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Layers of two models that belong together, and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from support.activation_files import WRITERS, assert_one_line, matched, model, random
+from univfast.errors import InputError
+from univfast.inputs.layers import Activations
+from univfast.inputs.masks import open_mask
+from univfast.inputs.pairing import match_layers
+
+# Matching
+
+
+def test_layers_are_matched_by_name_in_the_order_of_a() -> None:
+    a = model("a", mlp_1=(6, 4), mlp_0=(2, 3, 5), extra=(7, 2))
+    b = model("b", mlp_0=(6, 5), other=(6, 1), mlp_1=(6, 4))
+    assert matched(a, b, "mlp.*") == [("mlp.1", "mlp.1"), ("mlp.0", "mlp.0")]
+    assert matched(a, b, "mlp.[1]") == [("mlp.1", "mlp.1")]
+    assert matched(a, a, "extra") == [("extra", "extra")]
+    pairs = match_layers(a, b, "mlp.*")
+    assert all(pair == (a.layers[pair[0].name], b.layers[pair[0].name]) for pair in pairs)
+
+
+def test_a_lone_tensor_is_matched_with_a_single_layer() -> None:
+    lone, named = model("a", activations=(6, 4)), model("b", y=(6, 4))
+    assert matched(lone, named) == [("activations", "y")]
+    assert matched(named, lone) == [("y", "activations")]
+    with pytest.raises(InputError, match="only a has 'x', only b has 'y'"):
+        matched(model("a", x=(6, 4)), named)
+
+
+@pytest.mark.parametrize("shape", [(60, 4), (6, 10, 4), (2, 3, 10, 4), (2, 30, 4)])
+def test_leading_axes_may_be_merged(shape: tuple[int, ...]) -> None:
+    assert matched(model("a", x=(2, 3, 10, 4)), model("b", x=shape)) == [("x", "x")]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 10, 4), (10, 6, 4), (20, 3, 4)])
+def test_leading_axes_in_another_order_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"^a and b: layer 'x' .*another order"):
+        matched(model("a", x=(2, 3, 10, 4)), model("b", x=shape))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "pattern", "parts"),
+    [
+        (
+            model("a", x=(6, 4), y=(6, 4)),
+            model("b", x=(6, 4), z=(6, 4)),
+            None,
+            ["only a has 'y'", "only b has 'z'", "--layers GLOB"],
+        ),
+        (model("a", x=(6, 4), y=(6, 4)), model("b", y=(6, 4)), None, ["only a has 'x'"]),
+        (
+            model("a", x0=(6, 4), y=(6, 4)),
+            model("b", x1=(6, 4), y=(6, 4)),
+            "x?",
+            ["only a has 'x0'", "only b has 'x1'"],
+        ),
+        (model("a", x=(6, 4)), model("b", y=(6, 4)), "x", ["b: no layer matches 'x'", "'y'"]),
+        (model("a", x=(6, 4)), model("b", x=(6, 4)), "X", ["a: no layer matches 'X'", "'x'"]),
+        (
+            model("a", x=(2, 3, 4)),
+            model("b", x=(5, 4)),
+            None,
+            ["layer 'x'", "[2, 3, 4]", "[5, 4]", "6 and 5 tokens", "same tokens"],
+        ),
+        (
+            model("a", activations=(6, 4)),
+            model("b", y=(6, 3)),
+            None,
+            ["'activations' and 'y'", "[6, 4]", "[6, 3]", "match='index' needs equal widths"],
+        ),
+        (
+            model("a", x=(6, 4), y=(7, 4)),
+            model("b", x=(6, 4), y=(7, 4)),
+            None,
+            ["'x' and 'y'", "6 and 7 tokens"],
+        ),
+        (
+            model("a", "docs", x=(6, 4)),
+            model("b", "random", x=(6, 4)),
+            None,
+            ["different test sets", "docs", "random"],
+        ),
+    ],
+)
+def test_models_that_do_not_fit(
+    a: Activations, b: Activations, pattern: str | None, parts: list[str]
+) -> None:
+    with pytest.raises(InputError) as error:
+        match_layers(a, b, pattern)
+    assert_one_line(error, *parts)
+    if pattern is None:
+        assert str(error.value).startswith("a and b: ")
+
+
+def test_test_sets_need_to_agree_only_where_both_are_known() -> None:
+    known = model("a", "docs", x=(6, 4))
+    assert matched(known, model("b", x=(6, 4))) == [("x", "x")]
+    assert matched(known, model("b", "docs", x=(6, 4))) == [("x", "x")]
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    shapes: dict[str, Any] = {f"layer_{i}": (2, 2) for i in range(50)}
+    a = model("a", **shapes)
+    with pytest.raises(InputError, match=r"'layer\.5' and 44 more"):
+        match_layers(a, model("b", x=(2, 2)), None)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("kind", ["pt", "npy"])
+def test_masks(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    mask = random(3, 5) > 0
+    WRITERS[kind](tmp_path / "mask", {"mask": mask.to(dtype).T})
+    if kind == "npy":
+        (tmp_path / "mask.npy").rename(tmp_path / "mask")
+    found = open_mask(tmp_path / "mask", (5, 3))
+    assert found.dtype == torch.bool
+    assert torch.equal(found, mask.T.flatten())
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (torch.ones(3), "float32"),
+        (torch.tensor([0, 1, 2]), "0 and 1 alone"),
+        (torch.tensor([0, -1, 1]), "0 and 1 alone"),
+        (torch.ones(0, dtype=torch.bool), "is empty"),
+        ({"x": torch.ones(3, dtype=torch.bool), "y": torch.ones(3)}, "one array"),
+        ({"format": "univfast-checkpoint"}, "one array"),
+    ],
+)
+def test_unusable_masks(tmp_path: Path, content: object, part: str) -> None:
+    torch.save(content, tmp_path / "mask.pt")
+    with pytest.raises(InputError) as error:
+        open_mask(tmp_path / "mask.pt", (3,))
+    assert_one_line(error, tmp_path / "mask.pt", part)
+
+
+def test_mask_of_the_wrong_type() -> None:
+    with pytest.raises(TypeError, match=r"mask: expected a torch.Tensor"):
+        open_mask(3, (3,))

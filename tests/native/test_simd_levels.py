@@ -1,0 +1,63 @@
+"""The instruction sets of the CPU's core: which there are, and the exact answer on each."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from support.processes import printed, python
+from univfast import native
+
+PAIRED = """
+import sys, torch
+from support.parity import activations, assert_parity, hard_cases, make_case
+import univfast as uf
+from univfast import native
+torch.set_num_threads(1)
+assert native.simd_level() == sys.argv[1], native.simd_level()
+for neurons in (1, 3, 5, 15, 31, 65, 130, 257, 512, 1344, 1536):
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        case = make_case(f"{neurons}", *activations(530, neurons), dtype)
+        assert_parity(uf.PairedCorrelation, case)
+for dtype in (torch.float64, torch.float32):
+    for case in hard_cases(dtype).values():
+        assert_parity(uf.PairedCorrelation, case)
+"""
+
+ALL_PAIRS = """
+import sys
+import numpy as np
+from univfast import native
+assert native.simd_level() == sys.argv[1], native.simd_level()
+import support.pairs as t
+from support.parity import F16
+a, b = t.models(300, (40, 7), (33, 64, 5), F16)
+found = t.matches_of(t.accumulated(a, b, draws=2, seed=3, top_k=12, reverse=True))
+t.assert_matches(found[0], *t.exact(a, b, "hadamard", 2, 3), "best", 1e-5)
+t.assert_matches(found[1], *t.exact(b, a, "hadamard", 2, 3), "best", 1e-5)
+a, b = t.models(300, (40, 7), (33, 64, 5))
+found = t.matches_of(t.accumulated(a, b, draws=2, seed=3, top_k=12))
+t.assert_matches(found[0], *t.exact(a, b, "hadamard", 2, 3), "best", 1e-12)
+"""
+
+
+@pytest.mark.parametrize("level", native.simd_levels())
+@pytest.mark.parametrize("code", [PAIRED, ALL_PAIRS], ids=["paired", "all pairs"])
+def test_every_instruction_set(code: str, level: str) -> None:
+    printed(python(code, level, UNIVFAST_SIMD=level))
+
+
+def test_levels_are_listed_from_the_plainest() -> None:
+    assert native.simd_levels()[0] == "baseline"
+    forced = os.environ.get("UNIVFAST_SIMD")
+    assert native.simd_level() == (forced or native.simd_levels()[-1])
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    code = "from univfast import native; native.simd_level()"
+    done = python(code, UNIVFAST_SIMD="sse9")
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert "UNIVFAST_SIMD=sse9" in message
+    assert all(level in message for level in native.simd_levels())

@@ -1,0 +1,25 @@
+"""What tests of several rooms share.
+
+====================  ====================================================================
+``parity``            hard cases, the exact answer, and the check against it
+``pairs``             the same for all pairs
+``layouts``           the ways in which activations lie in memory
+``on_device``         what the tests on a CUDA device share
+``cuda_on_cpu``       the CUDA kernels' own source, compiled for the CPU
+``small_layers``      small activations, for what does not depend on their size
+``made_up``           results whose numbers tests choose, and the files that results have
+``pictured``          made-up results for pictures and reports, and what a page says
+``activation_files``  files of activations, written and damaged
+``language_models``   directories of Hugging Face models, and texts
+``live_models``       models that are run by a test itself
+``tiny_models``       trained models of the experiment, and texts to train on
+``command``           the command line, within the test
+``processes``         Python in processes of its own, also started by torchrun
+``ranks``             what each process does in the tests of `all_reduce`
+====================  ====================================================================
+"""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent

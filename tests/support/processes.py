@@ -1,0 +1,67 @@
+"""Python in processes of its own, also started by torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from support import TESTS
+
+
+def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``code``, which finds this package too, with more variables of the environment."""
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> str:
+    """What a process wrote on stdout, which must have ended well."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str], limit: float = 120) -> str:
+    """What a run wrote on stdout, which must end well."""
+    out, err = process.communicate(timeout=limit)
+    assert process.returncode == 0, err
+    return out
+
+
+def command_in_slices(tokens: int, chunk: int) -> str:
+    """The command line as a script, with slices and chunks so small that there are many of them.
+
+    Args:
+        tokens: of a slice by index.
+        chunk: tokens of a chunk, which for all pairs a slice is too.
+    """
+    return f"""
+import sys
+from univfast.sums import co_moments
+from univfast.runs import passes
+passes._LEAST_TOKENS, passes._READ_BYTES = {tokens}, 1
+co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = {chunk}, 4096
+from univfast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
