@@ -14,21 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import univfast as uf
-from support.made_up import NAMES, made_up
+from support.made_up import FILES, NAMES, TWO, made_up
 from univfast.columns import columns_of
 from univfast.errors import InputError
 from univfast.report.files import load_result, redraw, save_result
 from univfast.result import CorrelationResult
 
-TWO = (NAMES, ("x", "y", "z"))
-ALWAYS = {
-    "neurons.csv",
-    "summary.json",
-    "null_excess.npy",
-    "correlation.png",
-    "excess.png",
-    "report.html",
-}
 PARTNERS = {"matches.csv", "top.csv", "layers.png"}
 
 
@@ -86,12 +77,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         ("one-to-one", PARTNERS),
         ("several, by index", {"matches.csv", "models.png"}),
         ("several, best", {*PARTNERS, "models.png"}),
-        ("reverse", {*PARTNERS, *(f"reverse/{name}" for name in ALWAYS | PARTNERS)}),
+        ("reverse", {*PARTNERS, *(f"reverse/{name}" for name in FILES | PARTNERS)}),
     ],
 )
 def test_which_files_there_are(case: str, more: set[str], tmp_path: Path) -> None:
     save_result(CASES[case], tmp_path, published=False)
-    assert files(tmp_path).keys() == ALWAYS | more
+    assert files(tmp_path).keys() == FILES | more
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -189,11 +180,11 @@ def test_files_of_an_earlier_result_do_not_stay(tmp_path: Path) -> None:
     assert "reverse/published.csv" in files(tmp_path)
     (tmp_path / "reverse" / "notes.txt").write_text("mine too")
     save_result(CASES["index"], tmp_path, published=False)
-    assert files(tmp_path).keys() == {*ALWAYS, "notes.txt", "reverse/notes.txt"}
+    assert files(tmp_path).keys() == {*FILES, "notes.txt", "reverse/notes.txt"}
     (tmp_path / "reverse" / "notes.txt").unlink()
     save_result(CASES["reverse"], tmp_path, published=False)
     save_result(CASES["index"], tmp_path, published=False)
-    assert {path.name for path in tmp_path.iterdir()} == {*ALWAYS, "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
 
 
 def test_a_failing_write_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

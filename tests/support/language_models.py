@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import univfast as uf
@@ -24,6 +26,8 @@ CONTEXT = 16
 CPU = torch.device("cpu")
 GPT2_HOOKS = "transformer.h.*.mlp.act"
 LLAMA_HOOKS = "model.layers.*.mlp.down_proj:input"
+# Options of the commands.
+FILTERS = ("--context", CONTEXT, "--skip", "special,newline", "--positions", "1:")
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,22 @@ def open_one(
     batch = options.get("batch_tokens")
     run = open_run([str(directory)], [[hooks]], TextOptions(str(text), *parts, batch), CPU)
     return stack.enter_context(run)
+
+
+def on_text(directories: Directories, *options: object, hooks: str = GPT2_HOOKS) -> list[object]:
+    """Options of a command that runs models on the text."""
+    return ["--text", directories.text, "--hooks", hooks, *options]
+
+
+def captured(folder: Path) -> dict[str, Tensor]:
+    """The layers of a capture, of all shards."""
+    about = json.loads((folder / "capture.json").read_text())
+    paths = sorted(folder.glob("shard-*.safetensors"))
+    assert len(paths) == about["shards"]
+    shards = [load_file(path) for path in paths]
+    layers = {name: torch.cat([shard[name] for shard in shards]) for name in about["layers"]}
+    assert {len(layer) for layer in layers.values()} == {about["tokens"]}
+    return layers
 
 
 def ids_of(directories: Directories) -> Tensor:

@@ -15,6 +15,15 @@ from univfast.result import CorrelationResult
 from univfast.search.partners import Matches
 
 NAMES = ("mlp.0", "mlp.1")
+TWO = (NAMES, ("x", "y", "z"))  # of two other models
+
+# What is saved of every result, and the first line of the table.
+PICTURES = {"correlation.png", "excess.png", "report.html"}
+FILES = PICTURES | {"neurons.csv", "summary.json", "null_excess.npy"}
+HEADER = (
+    "layer,neuron,match_layer,match_neuron,correlation,baseline,baseline_std,excess,"
+    "p_value,q_value,universal,dead"
+)
 
 
 def made_up(
