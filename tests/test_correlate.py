@@ -1,50 +1,21 @@
-"""`uf.correlate` and its result: table, summary, files, pictures."""
+"""`uf.correlate`: what comes out, and from which sources."""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
 import univfast as uf
 from support.parity import activations, assert_close, exact, make_case
-from univfast.columns import columns_of
+from support.small_layers import pair, two_layers, with_dead
 from univfast.errors import InputError
-from univfast.report.files import load_result
 
 FLOATS = ("correlation", "baseline", "baseline_std", "excess", "p_value", "q_value")
-COLUMNS = [column.name for column in columns_of("neurons")]
-FILES = {
-    *("neurons.csv", "null_excess.npy", "summary.json"),
-    *("correlation.png", "excess.png", "report.html"),
-}
-
-
-def pair(tokens: int = 300, neurons: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
-    a, b = activations(tokens, neurons, seed)
-    return torch.from_numpy(a).float(), torch.from_numpy(b).float()
-
-
-def two_layers() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    a, b = zip(pair(300, 20), pair(300, 7, seed=1), strict=True)
-    return {"mlp.0": a[0], "mlp.1": a[1]}, {"mlp.1": b[1], "mlp.0": b[0]}
-
-
-def with_dead() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    a, b = two_layers()
-    a["mlp.0"][:, 3] = 0.1
-    b["mlp.1"][:, 6] = 0.0
-    return a, b
 
 
 # ---- what comes out -----------------------------------------------------------------------------
@@ -206,6 +177,18 @@ def test_inputs_are_left_alone() -> None:
         assert all(torch.equal(now[k], then[k]) for k in then)
 
 
+def test_a_match_has_the_name_of_its_own_layer() -> None:
+    a, b = pair()
+    result = uf.correlate({"mlp.0": a}, b, draws=2)
+    assert set(result.layer) == {"mlp.0"}
+    assert set(result.match_layer) == {"activations"}
+    b[7, 3] = torch.nan
+    with pytest.raises(InputError, match=r"^b: layer 'activations' has nan at token 7, neuron 3"):
+        uf.correlate({"mlp.0": a}, b)
+    with pytest.raises(InputError, match=r"^a: layer 'mlp.0' has nan at token 7, neuron 3"):
+        uf.correlate({"mlp.0": b}, a)
+
+
 # ---- sources ------------------------------------------------------------------------------------
 
 
@@ -261,242 +244,3 @@ def test_masks(source: str, tmp_path: Path) -> None:
     assert torch.equal(result.correlation, expected.correlation)
     assert torch.equal(result.baseline, expected.baseline)
     assert result.summary["tokens"] == int(keep.sum())
-
-
-# ---- refusals -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"match": "nearest"}, InputError, "match: got 'nearest', expected index or best"),
-        ({"rotation": "random"}, InputError, "rotation: got 'random', expected one of hadamard,"),
-        ({"draws": 0}, InputError, "draws: got 0, expected at least 1; rotation='none' asks"),
-        ({"draws": -1}, InputError, "draws: got -1"),
-        ({"draws": 2.5}, TypeError, "draws: expected an integer, got float"),
-        ({"seed": "x"}, TypeError, "seed: expected an integer, got str"),
-        ({"threshold": math.nan}, InputError, "threshold: got nan, expected a finite number"),
-        ({"threshold": math.inf}, InputError, "threshold: got inf, expected a finite number"),
-        ({"threshold": "0.5"}, TypeError, "threshold: expected a number, got str"),
-        ({"threads": 0}, InputError, "threads: got 0, expected at least 1"),
-        ({"threads": -2}, InputError, "threads: got -2, expected at least 1"),
-        ({"threads": "2"}, TypeError, "threads: expected an integer, got str"),
-        ({"threads": 1.5}, TypeError, "threads: expected an integer, got float"),
-        ({"device": "cuda:99"}, InputError, "device: .*cuda:99"),
-        ({"device": "gpu"}, InputError, "device: "),
-        ({"layers": "mlp.*"}, InputError, "a: no layer matches 'mlp.\\*'"),
-        ({"mask": torch.ones(299, dtype=torch.bool)}, InputError, "mask: .* 299 .* 300"),
-        ({"mask": torch.zeros(300, dtype=torch.bool)}, InputError, "mask: .*leaves no token"),
-        ({"mask": torch.ones(300)}, InputError, "mask: .* float32"),
-        ({"mask": "no/mask.npy"}, InputError, "no/mask.npy: "),
-        ({"mask": 3}, TypeError, "mask: expected"),
-    ],
-)
-def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"^{message}") as caught:
-        uf.correlate(*pair(), **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_options_are_checked_before_the_work() -> None:
-    def progress(done: int, total: int) -> None:
-        raise AssertionError("worked before the threshold was looked at")
-
-    with pytest.raises(InputError, match="threshold"):
-        uf.correlate(*pair(), threshold=math.nan, progress=progress)
-
-
-def test_bad_pairs() -> None:
-    a, b = pair()
-    with pytest.raises(InputError, match=r"^a and b: .* 300 and 299 tokens"):
-        uf.correlate(a, b[:299])
-    with pytest.raises(InputError, match=r"^a and b: .* 20 and 19 neurons"):
-        uf.correlate(a, b[:, :19])
-    with pytest.raises(InputError, match=r"^a and b: have different layers"):
-        uf.correlate({"x": a, "y": a}, {"x": b, "z": b})
-    with pytest.raises(TypeError, match=r"^b: "):
-        uf.correlate(a, 3)
-    with pytest.raises(InputError, match=r"^no.pt: no such file"):
-        uf.correlate(a, "no.pt")
-
-
-def test_bad_values_name_file_layer_and_token(tmp_path: Path) -> None:
-    a, b = two_layers()
-    b["mlp.1"][299, 2] = torch.inf
-    torch.save(b, tmp_path / "b.pt")
-    expected = f"{tmp_path / 'b.pt'}: layer 'mlp.1' has inf at token 299, neuron 2; "
-    with pytest.raises(InputError) as caught:
-        uf.correlate(a, tmp_path / "b.pt")
-    assert str(caught.value).startswith(expected)
-
-
-# ---- table, files and pictures ------------------------------------------------------------------
-
-
-def test_to_pandas() -> None:
-    result = uf.correlate(*with_dead(), draws=3)
-    frame = result.to_pandas()
-    assert frame.index.names == ["layer", "neuron"]
-    assert ["layer", "neuron", *frame.columns] == list(COLUMNS)
-    assert len(frame) == 27
-    row = frame.loc[("mlp.1", 2)]
-    assert row["correlation"] == result.correlation[22]
-    assert row["match_layer"] == "mlp.1"
-    assert frame["dead"].dtype == bool
-    assert frame["universal"].sum() == result.summary["universal"]
-    assert frame.loc[("mlp.0", 3), list(FLOATS)].isna().all()
-
-
-def test_columns_are_those_of_the_contract() -> None:
-    assert ",".join(COLUMNS) == (
-        "layer,neuron,match_layer,match_neuron,correlation,baseline,baseline_std,excess,p_value,"
-        "q_value,universal,dead"
-    )
-
-
-@pytest.mark.parametrize("options", [{"draws": 3}, {"draws": 1}, {"rotation": "none"}])
-def test_what_is_saved_is_read_back_bit_for_bit(options: dict[str, Any], tmp_path: Path) -> None:
-    names = ["mlp,0", 'le "résumé"\n1']  # what a careless CSV writer breaks on
-    a, b = (dict(zip(names, x.values(), strict=True)) for x in with_dead())
-    b = dict(zip(names, (b[names[1]], b[names[0]]), strict=True))
-    result = uf.correlate(a, b, **options)
-    result.save(tmp_path / "new" / "out")
-    assert set(os.listdir(tmp_path / "new" / "out")) == FILES
-    loaded = load_result(tmp_path / "new" / "out")
-    for name in COLUMNS:
-        got, expected = getattr(loaded, name), getattr(result, name)
-        if isinstance(expected, list):
-            assert got == expected
-        else:
-            assert got.dtype == expected.dtype
-            np.testing.assert_array_equal(got.numpy(), expected.numpy(), err_msg=name)
-    assert loaded.summary == result.summary
-    if result.null_excess is None:
-        assert loaded.null_excess is None
-    else:
-        assert loaded.null_excess is not None
-        np.testing.assert_array_equal(loaded.null_excess.numpy(), result.null_excess.numpy())
-    assert loaded.verdict() == result.verdict()
-
-
-def test_other_tools_can_read_the_files(tmp_path: Path) -> None:
-    result = uf.correlate(*with_dead(), draws=3)
-    result.save(tmp_path)
-    text = (tmp_path / "neurons.csv").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == ",".join(COLUMNS)
-    assert len(list(csv.reader(text.splitlines()))) == 28
-    frame = pd.read_csv(tmp_path / "neurons.csv")
-    pd.testing.assert_frame_equal(
-        frame.set_index(["layer", "neuron"]), result.to_pandas(), rtol=1e-14, atol=0
-    )
-    summary = json.loads(
-        (tmp_path / "summary.json").read_text(),
-        parse_constant=lambda name: pytest.fail(f"{name} is no JSON"),
-    )
-    assert summary == result.summary
-    for name in ("correlation.png", "excess.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-
-
-def test_a_failing_write_leaves_the_old_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uf.correlate(*pair(), draws=2).save(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    result = uf.correlate(*pair(seed=3), draws=3)
-
-    real, calls = os.fsync, []
-
-    def full_disk(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == 4:  # the fourth of six files
-            raise OSError(28, "No space left on device")
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(InputError, match=r"cannot be written .No space left on device.") as caught:
-        result.save(tmp_path)
-    assert "\n" not in str(caught.value)
-    monkeypatch.undo()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-    monkeypatch.setattr("univfast.report.html.report_html", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        result.save(tmp_path)
-    monkeypatch.undo()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-    result.save(tmp_path)
-    assert load_result(tmp_path).summary["rotation"]["draws"] == 3
-    assert set(os.listdir(tmp_path)) == FILES
-
-
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    result = uf.correlate(*pair(), draws=2)
-    (tmp_path / "file").write_bytes(b"mine")
-    for place in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(InputError, match=f"^{place}"):
-            result.save(place)
-    (tmp_path / "out" / "report.html").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"report.html: cannot be written"):
-        result.save(tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == ["report.html"]
-    assert (tmp_path / "file").read_bytes() == b"mine"
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda d: (d / "summary.json").unlink(),
-        lambda d: (d / "neurons.csv").unlink(),
-        lambda d: (d / "summary.json").write_text("{"),
-        lambda d: (d / "neurons.csv").write_text("layer,neuron\nx,1\n"),
-        lambda d: (d / "neurons.csv").write_bytes((d / "neurons.csv").read_bytes()[:-30]),
-        lambda d: (d / "neurons.csv").write_bytes((d / "neurons.csv").read_bytes()[:-7]),
-        lambda d: (d / "neurons.csv").write_bytes(b"\xff\xfe\x00"),
-    ],
-    ids=[
-        "no summary",
-        "no table",
-        "half summary",
-        "other columns",
-        "cut table",
-        "cut row",
-        "no text",
-    ],
-)
-def test_spoilt_results_are_refused(spoil: Any, tmp_path: Path) -> None:
-    uf.correlate(*pair(), draws=2).save(tmp_path)
-    spoil(tmp_path)
-    with pytest.raises(InputError, match=f"^{tmp_path}") as caught:
-        load_result(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_plot() -> None:
-    result = uf.correlate(*pair(), draws=2)
-    for figure in (result.plot(), result.plot("correlation"), result.plot("excess")):
-        assert isinstance(figure, matplotlib.figure.Figure)
-        assert figure.axes
-    with pytest.raises(
-        InputError, match="kind: got 'heat', this result has 'correlation', 'excess'"
-    ):
-        result.plot("heat")
-
-
-def test_a_match_has_the_name_of_its_own_layer() -> None:
-    a, b = pair()
-    result = uf.correlate({"mlp.0": a}, b, draws=2)
-    assert set(result.layer) == {"mlp.0"}
-    assert set(result.match_layer) == {"activations"}
-    b[7, 3] = torch.nan
-    with pytest.raises(InputError, match=r"^b: layer 'activations' has nan at token 7, neuron 3"):
-        uf.correlate({"mlp.0": a}, b)
-    with pytest.raises(InputError, match=r"^a: layer 'mlp.0' has nan at token 7, neuron 3"):
-        uf.correlate({"mlp.0": b}, a)
-
-
-@pytest.mark.parametrize("rotation", ["hadamard", "haar"])
-def test_draws_that_no_machine_can_hold(rotation: str) -> None:
-    with pytest.raises(InputError, match=r"^draws: 1000000000000 .* GB, this machine has"):
-        uf.correlate(*pair(), rotation=rotation, draws=10**12)

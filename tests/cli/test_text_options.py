@@ -10,10 +10,7 @@ import pytest
 import torch
 
 from support.command import SMALL_MODEL, error_line, run
-from support.language_models import (
-    Directories,
-    on_text,
-)
+from support.language_models import Directories, on_text
 
 
 def test_options_that_do_not_go_together_are_refused(

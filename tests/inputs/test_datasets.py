@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import univfast as uf
+from support.activation_files import flipped, refused
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
 from univfast.inputs.layers import Activations, Layer
@@ -58,16 +59,6 @@ def read_all(layer: Layer, step: int = 7) -> torch.Tensor:
         parts.append(layer.read(start, stop).clone())
         layer.release(start, stop)
     return torch.cat(parts)
-
-
-def refused(folder: Path, *parts: object) -> None:
-    with pytest.raises(InputError) as error:
-        open_activations(folder, "a")
-    message = str(error.value)
-    assert "\n" not in message
-    assert "; " in message
-    for part in parts:
-        assert str(part) in message, message
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
@@ -238,13 +229,7 @@ def test_damaged_datasets(tmp_path: Path) -> None:
 def test_flipped_bytes_give_a_result_or_an_input_error(tmp_path: Path, seed: int) -> None:
     x = random(12, 2, 3)
     folder = write(tmp_path / "d", {"h": list(x)}, {"h": feature("lists", 3, "float32")})
-    file = folder / "data-00000-of-00001.arrow"
-    whole = np.fromfile(file, np.uint8)
-    generator = np.random.default_rng(seed)
-    for _ in range(200):
-        flipped = whole.copy()
-        flipped[generator.integers(0, len(whole), 3)] = generator.integers(0, 256, 3)
-        flipped.tofile(file)
+    for _ in flipped(folder / "data-00000-of-00001.arrow", seed, 200):
         with contextlib.suppress(InputError):
             for layer in open_activations(folder, "a").layers.values():
                 read_all(layer)

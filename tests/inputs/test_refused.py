@@ -11,7 +11,6 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +19,18 @@ import torch
 from support.activation_files import (
     WRITERS,
     assert_one_line,
+    flipped,
     matched,
     model,
     random,
     read_all,
     refused,
 )
+from support.pickles import Malicious
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
 from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import match_layers
-
-# What is refused
 
 
 def opened_and_matched(source: object) -> None:
@@ -126,16 +125,6 @@ def test_torch_files_with_other_things(
     refused(path, path, *parts)
 
 
-class Malicious:
-    """Unpickling it creates the file that it names."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.marker), "w")
-
-
 def write_object_array(path: Path, bomb: Malicious) -> None:
     with path.open("wb") as file:
         np.save(file, np.array([[bomb]], object), allow_pickle=True)
@@ -208,12 +197,7 @@ def test_flipped_bytes_give_a_result_or_an_input_error(
 ) -> None:
     path = tmp_path / f"a.{kind}"
     WRITERS[kind](path, {"activations": random(6, 4)})
-    whole = np.fromfile(path, np.uint8)
-    generator = np.random.default_rng(seed)
-    for _ in range(40):
-        bytes_ = whole.copy()
-        bytes_[generator.integers(0, len(whole), 3)] = generator.integers(0, 256, 3)
-        bytes_.tofile(path)
+    for _ in flipped(path, seed, 40):
         with contextlib.suppress(InputError):
             for layer in open_activations(path, "a").layers.values():
                 read_all(layer)

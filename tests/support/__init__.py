@@ -10,10 +10,12 @@
 ``made_up``           results whose numbers tests choose, and the files that results have
 ``pictured``          made-up results for pictures and reports, and what a page says
 ``activation_files``  files of activations, written and damaged
+``shards``            directories of such files
 ``language_models``   directories of Hugging Face models, and texts
 ``live_models``       models that are run by a test itself
 ``tiny_models``       trained models of the experiment, and texts to train on
 ``command``           the command line, within the test
+``pickles``           files that would do something when they are read
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
 ====================  ====================================================================

@@ -10,7 +10,7 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,8 @@ WRITERS: dict[str, Callable[[Path, dict[str, torch.Tensor]], None]] = {
 # Helpers
 
 
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(math.prod(shape))
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed + math.prod(shape))
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
@@ -173,6 +173,17 @@ def refused(source: object, *parts: object) -> None:
     with pytest.raises(InputError) as error:
         open_activations(source, "a")
     assert_one_line(error, *parts)
+
+
+def flipped(path: Path, seed: int, times: int) -> Iterator[None]:
+    """The file with other random bytes changed, time after time."""
+    whole = np.fromfile(path, np.uint8)
+    generator = np.random.default_rng(seed)
+    for _ in range(times):
+        content = whole.copy()
+        content[generator.integers(0, len(whole), 3)] = generator.integers(0, 256, 3)
+        content.tofile(path)
+        yield
 
 
 def resident() -> int:

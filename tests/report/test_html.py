@@ -1,0 +1,179 @@
+"""The HTML report, of small made-up results and of real ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import univfast as uf
+from support.made_up import TWO, made_up
+from support.pictured import CASES, Page, report
+from univfast.report.html import report_html
+from univfast.report.plots import correlation_figure, figures, png_bytes
+
+
+def test_the_same_result_gives_the_same_bytes() -> None:
+    assert report_html(CASES["one neuron"]) == report("one neuron")  # with both pictures in it
+    png = png_bytes(correlation_figure(CASES["one neuron"]))
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert not any(chunk in png for chunk in (b"tEXt", b"iTXt", b"tIME"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_needs_nothing_from_elsewhere(case: str) -> None:
+    html = report(case)
+    page = Page(html)
+    assert len(page.links) == page.tags.count("img") == len(figures(CASES[case]))
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_report_shows_the_numbers() -> None:
+    result = made_up(dead=7)
+    result.summary.update(universal_by_chance=3.4, fdr=0.085, mean_excess=0.125, device="gpu")
+    result.summary["layers"][0].update(mean_correlation=0.25, mean_baseline=-0.5, mean_excess=0.75)
+    text = Page(report_html(result)).text
+    version = result.summary["univfast"]
+    for shown in (
+        result.verdict(),
+        "A a.pt B b.pt matching index tokens 123,456 neurons of A 500 dead 7 universal",
+        "universal 40 (8.0%) universal by chance 3.4 fdr (by chance / universal) 0.085",
+        f"q < 0.05 {result.summary['q_below_0.05']} mean correlation",
+        "mean excess +0.125 threshold of the excess 0.5",
+        f"rotation hadamard draws 5 seed 17 device gpu computed in 1.50 s univfast {version}",
+        "mlp.0 250 0 40 +0.250 -0.500 +0.750",
+        "mlp.1 250 7 0",
+    ):
+        assert shown in text
+
+
+def test_report_of_partners() -> None:
+    text = Page(report("one-to-one")).text
+    summary = CASES["one-to-one"].summary
+    mutual = summary["mutual"]
+    assert f"dead 7 without a partner 90 mutual matches {mutual} universal" in text
+    assert 0 < mutual < 403
+    assert "without a partner" not in Page(report("normal")).text
+    assert "mutual" not in Page(report("several, by index")).text
+
+
+def test_report_of_several_models() -> None:
+    result = made_up(others=TWO, match="best", dead=3)
+    result.summary["by_model"][1].update(
+        dead=4, unmatched=5, mutual=6, universal=7, universal_by_chance=8.25, fdr=0.9
+    )
+    html = report_html(result)
+    text = Page(html).text
+    assert "Universal neurons: a.pt, b.pt, c.pt" in text
+    assert "A a.pt compared with b.pt compared with c.pt matching best" in text
+    assert re.search(r"c\.pt 4 5 6 7 8\.2 0\.900 \d+ [+-]0\.\d+", text)
+    assert "means over those in which the neuron has a match" in text
+    top = html.split("largest excess")[1]
+    first = int(result.excess.nan_to_num(nan=-9).argmax())
+    assert result.correlation_min is not None
+    assert result.correlation_max is not None
+    numbers = [
+        f"{float(values[first]):+.3f}"
+        for values in (result.correlation, result.correlation_min, result.correlation_max)
+    ]
+    cells = re.findall(r"<td.*?>(.*?)</td>", top)[:7]
+    match = [result.match_layer[first], str(int(result.match_neuron[first]))]
+    assert cells == [result.layer[first], str(first), *match, *numbers]
+    assert "Models" not in Page(report("best")).text
+
+
+@pytest.mark.parametrize(
+    ("case", "correlation", "dead"),
+    [
+        ("normal", "the neuron of the same number in the layer", "without variance in A or in B"),
+        ("best", "of all layers of B, with which it is highest", "Those of B are nobody's match"),
+        ("one-to-one", "the sum of r over all pairs is largest", "nobody's partner"),
+        ("several, by index", "the neuron of the same number", "in A, or in all of the others"),
+    ],
+)
+def test_definitions_fit_the_matching(case: str, correlation: str, dead: str) -> None:
+    text = Page(report(case)).text
+    assert correlation in text
+    assert dead in text
+    anew = "index" not in case and case != "normal"
+    assert ("anew" in text) == anew
+    assert ("In every draw the matches are those of that draw" in text) == anew
+
+
+def test_report_side_by_side() -> None:
+    result = made_up(match="best")
+    other = made_up(planted=11, match="one-to-one", dead=2)
+    other.summary.update(
+        universal_by_chance=2.5, fdr=0.25, mean_correlation=0.5, mean_baseline=0.25, mean_excess=1
+    )
+    other.summary["q_below_0.05"] = 13
+    beside = [("<b>post</b>", other), ("no draws", CASES["no baseline"])]
+    html = report_html(result, beside)
+    assert "q < 0.05" not in html  # but &lt;
+    page = Page(html)
+    assert page.tags.count("img") == len(figures(result)) + 2
+    assert "b" not in page.tags
+    start, end = page.text.index("Side by side"), page.text.index("Summary")
+    assert start < end
+    text = page.text[start:end]
+    assert re.search(rf"excess best best {result.summary['universal']} 0\.0 0\.000 \d+ ", text)
+    assert "<b>post</b> one-to-one 11 2.5 0.250 13 +0.500 +0.250 +1.000" in text
+    none = "\N{EN DASH}"
+    assert re.search(rf"no draws index 0 {none} {none} {none} [+]0\.\d+ {none} {none}", text)
+    assert "Side by side" not in Page(report("best")).text
+
+    result.summary["title"] = "best, pre"
+    assert "mean excess best, pre best 40" in Page(report_html(result, beside)).text
+
+
+def test_report_lists_the_20_largest_in_order() -> None:
+    for case, key in (("normal", "excess"), ("no baseline", "correlation")):
+        values = getattr(CASES[case], key)
+        rows = re.findall(r"<tr>(.*?)</tr>", report(case).split(f"largest {key}")[1])[1:]
+        listed = [int(re.findall(r">(\d+)<", row)[0]) for row in rows]
+        largest = values.nan_to_num(nan=-9).argsort(descending=True)[:20]
+        assert listed == largest.tolist()
+        assert f"{float(values[largest[0]]):+.3f}" in rows[0]
+        has_p = f"{float(CASES[case].p_value[largest[0]]):.2g}"
+        assert has_p in rows[0] if case == "normal" else has_p == "nan"
+
+
+def test_report_says_what_is_absent() -> None:
+    one_draw = Page(report("one draw")).text
+    assert one_draw.count("not available (needs at least two draws)") == 3
+    for case in ("all dead", "nobody has a partner"):
+        assert "None: no neuron has a correlation." in report(case)
+    for case in CASES:
+        assert not re.search(r"\b(nan|None)\b(?!:)", Page(report(case)).text)
+
+    unflagged = made_up(neurons=9, planted=0)
+    unflagged.summary["fdr"] = None
+    assert "not defined (no neuron was flagged)" in Page(report_html(unflagged)).text
+
+
+def test_report_escapes_names() -> None:
+    hostile = "<script>alert('&amp;')</script>\"$x"
+    models = [hostile, "b\udcff.pt", hostile]
+    layers = (hostile, "mlp.1")
+    others = [layers, layers]
+    result = made_up(9, 1, match="best", layers=layers, others=others, models=models)
+    html = report_html(replace(result), [(hostile, result)])
+    assert "<script" not in html
+    # Title and heading, side by side, both models in the summary, by model, layers, neurons.
+    assert Page(html).text.count(hostile) >= 8
+    html.encode("utf-8")  # a file name that is no UTF-8 can still be written
+
+
+def test_a_real_result_has_them_all() -> None:
+    g = np.random.default_rng(0)
+    a = {f"mlp.{i}": g.standard_normal((300, 24)) for i in range(2)}
+    b = {f"h.{i}": g.standard_normal((300, 16)) for i in range(3)}
+    a["mlp.0"][:, 3] = 1.0
+    b["h.1"][:, :8] = a["mlp.1"][:, 8:16]
+    for match, others in (("best", b), ("one-to-one", a), ("best", [b, a])):
+        result = uf.correlate(a, others, match=match, draws=2)
+        assert Page(report_html(result)).tags.count("img") == len(figures(result)) >= 3

@@ -1,0 +1,52 @@
+"""Made-up results for pictures and reports, and what a page says."""
+
+from __future__ import annotations
+
+from functools import cache
+from html.parser import HTMLParser
+
+from support.made_up import NAMES, TWO, made_up
+from univfast.report.html import report_html
+
+CASES = {
+    "normal": made_up(dead=7),
+    "no baseline": made_up(draws=0),
+    "one draw": made_up(draws=1),
+    "all dead": made_up(neurons=12, planted=0, dead=12),
+    "one neuron": made_up(neurons=1, planted=1),
+    "no flags": made_up(planted=0),
+    "large": made_up(neurons=50_000, planted=400),
+    "threshold 0": made_up(threshold=0.0),
+    "threshold out of reach": made_up(threshold=3.0),
+    "best": made_up(match="best", dead=7),
+    "one-to-one": made_up(match="one-to-one", dead=7, unmatched=90),
+    "nobody has a partner": made_up(neurons=12, planted=0, dead=2, unmatched=10, match="best"),
+    "several, by index": made_up(others=(NAMES, NAMES), dead=3),
+    "several, best": made_up(others=TWO, match="best", dead=3),
+    "several, no baseline": made_up(others=TWO, match="best", draws=0),
+    "several, all dead": made_up(neurons=9, planted=0, dead=9, others=TWO, match="best"),
+}
+
+
+@cache
+def report(case: str) -> str:
+    return report_html(CASES[case])
+
+
+class Page(HTMLParser):
+    """Tags, what they load or link to, and the text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)

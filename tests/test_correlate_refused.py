@@ -1,0 +1,84 @@
+"""`uf.correlate`: what it refuses, before the work where that is possible."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import univfast as uf
+from support.small_layers import pair, two_layers
+from univfast.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"match": "nearest"}, InputError, "match: got 'nearest', expected index or best"),
+        ({"rotation": "random"}, InputError, "rotation: got 'random', expected one of hadamard,"),
+        ({"draws": 0}, InputError, "draws: got 0, expected at least 1; rotation='none' asks"),
+        ({"draws": -1}, InputError, "draws: got -1"),
+        ({"draws": 2.5}, TypeError, "draws: expected an integer, got float"),
+        ({"seed": "x"}, TypeError, "seed: expected an integer, got str"),
+        ({"threshold": math.nan}, InputError, "threshold: got nan, expected a finite number"),
+        ({"threshold": math.inf}, InputError, "threshold: got inf, expected a finite number"),
+        ({"threshold": "0.5"}, TypeError, "threshold: expected a number, got str"),
+        ({"threads": 0}, InputError, "threads: got 0, expected at least 1"),
+        ({"threads": -2}, InputError, "threads: got -2, expected at least 1"),
+        ({"threads": "2"}, TypeError, "threads: expected an integer, got str"),
+        ({"threads": 1.5}, TypeError, "threads: expected an integer, got float"),
+        ({"device": "cuda:99"}, InputError, "device: .*cuda:99"),
+        ({"device": "gpu"}, InputError, "device: "),
+        ({"layers": "mlp.*"}, InputError, "a: no layer matches 'mlp.\\*'"),
+        ({"mask": torch.ones(299, dtype=torch.bool)}, InputError, "mask: .* 299 .* 300"),
+        ({"mask": torch.zeros(300, dtype=torch.bool)}, InputError, "mask: .*leaves no token"),
+        ({"mask": torch.ones(300)}, InputError, "mask: .* float32"),
+        ({"mask": "no/mask.npy"}, InputError, "no/mask.npy: "),
+        ({"mask": 3}, TypeError, "mask: expected"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}") as caught:
+        uf.correlate(*pair(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_are_checked_before_the_work() -> None:
+    def progress(done: int, total: int) -> None:
+        raise AssertionError("worked before the threshold was looked at")
+
+    with pytest.raises(InputError, match="threshold"):
+        uf.correlate(*pair(), threshold=math.nan, progress=progress)
+
+
+def test_bad_pairs() -> None:
+    a, b = pair()
+    with pytest.raises(InputError, match=r"^a and b: .* 300 and 299 tokens"):
+        uf.correlate(a, b[:299])
+    with pytest.raises(InputError, match=r"^a and b: .* 20 and 19 neurons"):
+        uf.correlate(a, b[:, :19])
+    with pytest.raises(InputError, match=r"^a and b: have different layers"):
+        uf.correlate({"x": a, "y": a}, {"x": b, "z": b})
+    with pytest.raises(TypeError, match=r"^b: "):
+        uf.correlate(a, 3)
+    with pytest.raises(InputError, match=r"^no.pt: no such file"):
+        uf.correlate(a, "no.pt")
+
+
+def test_bad_values_name_file_layer_and_token(tmp_path: Path) -> None:
+    a, b = two_layers()
+    b["mlp.1"][299, 2] = torch.inf
+    torch.save(b, tmp_path / "b.pt")
+    expected = f"{tmp_path / 'b.pt'}: layer 'mlp.1' has inf at token 299, neuron 2; "
+    with pytest.raises(InputError) as caught:
+        uf.correlate(a, tmp_path / "b.pt")
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("rotation", ["hadamard", "haar"])
+def test_draws_that_no_machine_can_hold(rotation: str) -> None:
+    with pytest.raises(InputError, match=r"^draws: 1000000000000 .* GB, this machine has"):
+        uf.correlate(*pair(), rotation=rotation, draws=10**12)
