@@ -11,12 +11,10 @@ import pytest
 import torch
 
 import univfast as uf
-from support.pairs import exact, models
+from support.pairs import Layers, exact, models
 from support.parity import F32, F64
 from univfast import reference
 from univfast.cli import main
-
-Layers = dict[str, torch.Tensor]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from support.activation_files import MIB, random
+from support.processes import printed, python
 from support.shards import opened, save, save_shards
 from univfast.errors import InputError
 from univfast.inputs.layers import Layer
@@ -98,9 +98,7 @@ assert len(os.listdir("/proc/self/fd")) < 40
 r = uf.correlate({str(tmp_path / "a")!r}, {str(tmp_path / "b")!r}, rotation='none').correlation
 print(float(r.min()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) > 1 - 1e-6
+    assert float(printed(python(code))) > 1 - 1e-6
 
 
 def test_only_so_many_files_are_opened_anew(

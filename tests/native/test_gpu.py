@@ -24,12 +24,15 @@ from support.parity import (
     F16,
     F32,
     F64,
-    Case,
+    HALF_SCALES,
+    MIXED,
     activations,
-    assert_close,
+    assert_holds,
     assert_parity,
     bits,
-    exact,
+    dead_neurons,
+    each_hard_case,
+    every_value,
     hard_cases,
     make_case,
     measure,
@@ -46,8 +49,6 @@ WIDTHS = (
     *(1, 2, 7, 16, 33, 48, 64, 96, 100, 257, 512, 768, 1000, 1344),
     *(2048, 3072, 4096, 5120, 8192, 14336, 32768),
 )
-MIXED = [(F32, BF16), (F16, F32), (BF16, F16), (F64, F32), (F16, F64)]
-HARD = [(name, dtype) for dtype in (F64, F32) for name in hard_cases(dtype)]
 
 
 def tokens_for(neurons: int) -> int:
@@ -100,7 +101,7 @@ def test_many_tokens(tokens: int, neurons: int, dtype: torch.dtype) -> None:
 # ---- values -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "dtype"), HARD, ids=name_of)
+@each_hard_case
 def test_hard_cases(name: str, dtype: torch.dtype) -> None:
     assert_parity(OnDevice, hard_cases(dtype)[name])
 
@@ -133,9 +134,7 @@ def test_offsets_and_scales(scale: float, offset: float, dtype: torch.dtype, neu
 
 
 @pytest.mark.parametrize("neurons", [96, 4096])
-@pytest.mark.parametrize(
-    ("dtype", "scale"), [(F16, 1e-4), (F16, 300.0), (BF16, 1e-18), (BF16, 1e18), (BF16, 1.0)]
-)
+@pytest.mark.parametrize(("dtype", "scale"), HALF_SCALES)
 def test_scales_of_half_precision(dtype: torch.dtype, scale: float, neurons: int) -> None:
     a, b = activations(tokens_for(neurons), neurons)
     assert_parity(OnDevice, make_case("half", a * scale, (b + 10) * scale, dtype))
@@ -150,13 +149,9 @@ def test_one_loud_neuron(neurons: int, loudness: float) -> None:
 
 
 def test_every_value_of_float16_and_bfloat16_is_read() -> None:
-    every = torch.arange(-(2**15), 2**15, dtype=torch.int16)
     for dtype in (F16, BF16):
-        values = every.view(dtype)
-        values = values[values.isfinite()][:, None]
-        for part in values[values[:, 0].double().abs().argsort()].split(1000):
-            other = part.double() ** 2 / part.double().abs().max()
-            assert_parity(OnDevice, Case(str(dtype), part, other, rotation="none"))
+        for case in every_value(dtype):
+            assert_parity(OnDevice, case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
@@ -172,11 +167,7 @@ def test_identical_activations_give_one(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [F64, F32, BF16], ids=name_of)
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e-18, -1 / 3 * 1e18])
 def test_dead_neurons(constant: float, dtype: torch.dtype, rotation: str) -> None:
-    a, b = activations(1300, 67)
-    a[:, 3] = constant
-    b[:, 65] = constant
-    a[:, 66] = b[:, 66] = constant
-    case = make_case("dead", a, b, dtype, batches=(1, 512, 700, 0, 87), rotation=rotation)
+    case = dead_neurons(constant, dtype, rotation)
     found = measure(OnDevice, case)
     assert found.correlation.isnan().nonzero().flatten().tolist() == [3, 65, 66]
     if abs(constant) < 1e9:  # else the rotated neurons are rounding errors of the constant
@@ -298,14 +289,10 @@ def test_masks(dtype: torch.dtype, rotation: str, place: str) -> None:
     a[~keep], b[~keep] = np.nan, np.inf
     x, y = on_device(a, b, dtype=dtype)
     mask: Any = keep if place == "numpy" else torch.from_numpy(keep).to(place)
-    r, rotated = exact(case)
     for shape in ((1200,), (3, 400)):
         accumulator = uf.PairedCorrelation(96, draws=2, rotation=rotation, device=DEVICE)
         accumulator.update(x.view(*shape, 96), y.view(*shape, 96), mask=mask.reshape(shape))
-        assert accumulator.tokens == keep.sum()
-        found = accumulator.correlations()
-        assert_close(found.correlation, r, tolerance(dtype), "r")
-        assert_close(found.rotated, rotated, tolerance(dtype), "rotated r")
+        assert_holds(accumulator, case)
 
 
 @pytest.mark.parametrize("place", ["cpu", DEVICE])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import univfast as uf
 from support.on_device import DEVICE, LIMITS, TF32_LIMIT, assert_same, sleep
-from support.pairs import MATCHES, ROTATIONS, Layers, models
+from support.pairs import MATCHES, ROTATIONS, Layers, accumulator_of, low_rank, models
 from support.parity import BF16, DTYPES, F16, F32, F64, bits, hard_cases, name_of
 from univfast.bench.data import correlated
 from univfast.errors import InputError
@@ -26,11 +26,6 @@ pytestmark = pytest.mark.gpu
 
 def cast(layers: Layers, dtype: torch.dtype | None = None, device: str | None = None) -> Layers:
     return {name: x.to(device=device, dtype=dtype) for name, x in layers.items()}
-
-
-def accumulator_of(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
-    widths = ({name: x.shape[-1] for name, x in layers.items()} for layers in (a, b))
-    return uf.AllPairsCorrelation(*widths, **options)
 
 
 def expected_of(
@@ -131,11 +126,7 @@ def test_hard_cases(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("rank", [1, 2, 5])
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_layers_of_low_rank(rank: int, rotation: str) -> None:
-    g = np.random.default_rng(rank)
-    factors = g.standard_normal((5000, rank))
-    x = factors @ g.standard_normal((rank, 40)) + g.standard_normal((5000, 40))
-    y = factors @ g.standard_normal((rank, 300))
-    a, b = {"x": torch.from_numpy(x).float()}, {"y": torch.from_numpy(y).float()}
+    a, b = low_rank(rank)
     options = {"draws": 6, "rotation": rotation, "top_k": 300}
     assert_same(found_of(a, b, **options), expected_of(a, b, **options), 1e-5)
 

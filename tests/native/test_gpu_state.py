@@ -26,16 +26,16 @@ from support.parity import (
     DTYPES,
     F32,
     F64,
-    Case,
+    accumulated,
     activations,
     assert_close,
+    assert_holds,
     assert_parity,
     bits,
     exact,
     make_case,
     name_of,
     same_bits,
-    tolerance,
 )
 from univfast.bench.data import correlated
 from univfast.errors import InputError
@@ -46,23 +46,6 @@ pytestmark = pytest.mark.gpu
 def batch(tokens: int, neurons: int, dtype: torch.dtype = F32, seed: int = 0) -> tuple[Tensor, ...]:
     values = activations(tokens, neurons, seed)
     return tuple(torch.from_numpy(x).to(DEVICE, dtype) for x in values)
-
-
-def accumulated(case: Case, device: str = DEVICE) -> uf.PairedCorrelation:
-    accumulator = uf.PairedCorrelation(
-        case.a.shape[1], draws=case.draws, rotation=case.rotation, seed=case.seed, device=device
-    )
-    for a, b in case.split():
-        accumulator.update(a.to(device), b.to(device))
-    return accumulator
-
-
-def assert_exact(accumulator: uf.PairedCorrelation, case: Case) -> None:
-    r, rotated = exact(case)
-    found, limit = accumulator.correlations(), tolerance(case.a.dtype, case.b.dtype)
-    assert accumulator.tokens == len(case.a)
-    assert_close(found.correlation, r, limit, "r")
-    assert_close(found.rotated, rotated, limit, "rotated r")
 
 
 # ---- bad values ---------------------------------------------------------------------------------
@@ -129,7 +112,7 @@ def test_reset_forgets_a_bad_value() -> None:
     accumulator.update(*spoilt("a", math.nan, F32))
     accumulator.reset()
     accumulator.update(case.a.to(DEVICE), case.b.to(DEVICE))
-    assert_exact(accumulator, case)
+    assert_holds(accumulator, case)
 
 
 def test_a_mask_leaves_bad_values_out() -> None:
@@ -226,7 +209,7 @@ def test_the_device_follows_the_first_batch() -> None:
         accumulator = uf.PairedCorrelation(33, draws=2)
         for place, part in ((first, slice(0, 40)), (then, slice(40, None))):
             accumulator.update(case.a[part].to(place), case.b[part].to(place))
-        assert_exact(accumulator, case)
+        assert_holds(accumulator, case)
         result = accumulator.compute()
         assert result.summary["tokens"] == 60
         assert result.summary["device"].startswith(first)
@@ -237,7 +220,7 @@ def test_inputs_on_two_devices() -> None:
     case = make_case("small", *activations(60, 33), F32)
     accumulator = uf.PairedCorrelation(33, draws=2, device=DEVICE)
     accumulator.update(case.a, case.b.to(DEVICE))
-    assert_exact(accumulator, case)
+    assert_holds(accumulator, case)
 
 
 def test_a_device_that_there_is_not() -> None:
@@ -253,12 +236,12 @@ def test_several_devices() -> None:
         for place in ("cuda:0", "cuda:1", "cpu"):
             accumulator = uf.PairedCorrelation(96, draws=2, device=device)
             accumulator.update(case.a.to(place), case.b.to(place))
-            assert_exact(accumulator, case)
+            assert_holds(accumulator, case)
             assert torch.cuda.current_device() == 0
         parts.append(accumulator)
     parts[0].merge(parts[1])
     twice = replace(case, a=case.a.repeat(2, 1), b=case.b.repeat(2, 1))
-    assert_exact(parts[0], twice)
+    assert_holds(parts[0], twice)
 
 
 # ---- merges and saved states --------------------------------------------------------------------
@@ -271,18 +254,18 @@ def test_merge(devices: tuple[str, str], dtype: torch.dtype, rotation: str) -> N
     a, b = activations(900, 65)
     case = make_case("merged", a + 3, b - 3, dtype, rotation=rotation)
     parts = [
-        accumulated(replace(case, a=case.a[part], b=case.b[part]), device)
+        accumulated(replace(case, a=case.a[part], b=case.b[part]), device=device)
         for part, device in zip((slice(0, 350), slice(350, None)), devices, strict=True)
     ]
     untouched = parts[1].state_dict()
     parts[0].merge(parts[1])
-    assert_exact(parts[0], case)
+    assert_holds(parts[0], case)
     assert bits(parts[1].state_dict()["moments"]) == bits(untouched["moments"])
 
 
 def test_merges_of_nothing() -> None:
     case = make_case("small", *activations(20, 33), F32)
-    accumulator = accumulated(case)
+    accumulator = accumulated(case, device=DEVICE)
     before = accumulator.state_dict()
     accumulator.merge(uf.PairedCorrelation(33, draws=2, device=DEVICE))
     accumulator.merge(uf.PairedCorrelation(33, draws=2))
@@ -290,15 +273,15 @@ def test_merges_of_nothing() -> None:
     fresh.merge(accumulator)
     for one in (accumulator, fresh):
         assert bits(one.state_dict()["moments"]) == bits(before["moments"])
-        assert_exact(one, case)
+        assert_holds(one, case)
     accumulator.merge(accumulator)
-    assert_exact(accumulator, replace(case, a=case.a.repeat(2, 1), b=case.b.repeat(2, 1)))
+    assert_holds(accumulator, replace(case, a=case.a.repeat(2, 1), b=case.b.repeat(2, 1)))
 
 
 @pytest.mark.parametrize("devices", [("cpu", DEVICE), (DEVICE, "cpu"), (DEVICE, DEVICE)], ids=str)
 def test_state_goes_through_a_file(tmp_path: Path, devices: tuple[str, str]) -> None:
     case = make_case("two", *activations(90, 33), F64)
-    first = accumulated(replace(case, a=case.a[:40], b=case.b[:40]), devices[0])
+    first = accumulated(replace(case, a=case.a[:40], b=case.b[:40]), device=devices[0])
     state: dict[str, Any] = first.state_dict()
     assert state["tokens"] == 40
     assert state["moments"].device.type == "cpu"
@@ -307,15 +290,15 @@ def test_state_goes_through_a_file(tmp_path: Path, devices: tuple[str, str]) -> 
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert same_bits(resumed, first)
     resumed.update(case.a[40:].to(devices[1]), case.b[40:].to(devices[1]))
-    assert_exact(resumed, case)
+    assert_holds(resumed, case)
 
 
 def test_a_state_is_a_copy() -> None:
     case = make_case("one", *activations(40, 33), F32)
-    accumulator = accumulated(case)
+    accumulator = accumulated(case, device=DEVICE)
     state = accumulator.state_dict()
     state["moments"].zero_()
-    assert_exact(accumulator, case)
+    assert_holds(accumulator, case)
 
 
 def test_compute_changes_nothing_and_more_may_follow() -> None:

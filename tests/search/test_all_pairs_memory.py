@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 import univfast as uf
 from support.pairs import MATCHES, accumulated, models
 from support.parity import assert_close
+from support.processes import printed, python
 from univfast import native
 from univfast.cli import main
 from univfast.inputs.layout import Layout
@@ -182,10 +181,7 @@ print(megabytes("VmHWM") - before, need / 2**20)
 @pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("rotation", ["hadamard", "gaussian"])
 def test_memory_is_what_it_is_said_to_be(rotation: str, match: str) -> None:
-    command = [sys.executable, "-c", MEMORY, rotation, match]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    grown, said = map(float, done.stdout.split())
+    grown, said = map(float, printed(python(MEMORY, rotation, match)).split())
     assert grown <= said + 15, "megabytes"  # for tiles of products, and what libraries set up
     assert grown >= said / 2, "much less than said"
 

@@ -34,6 +34,20 @@ def as_matches(r: Array, rotated_best: Array) -> Matches:
     )
 
 
+def joined(b: dict[str, Array]) -> Array:
+    return np.concatenate(list(b.values()), axis=1)
+
+
+def r_of(data: Data) -> Array:
+    return reference.pearson_matrix(data[0], joined(data[1]))
+
+
+def exact_of(data: Data) -> tuple[Array, list[Array]]:
+    a, b = data
+    layers = {name: torch.from_numpy(x) for name, x in b.items()}
+    return exact({"a0": torch.from_numpy(a)}, layers, "hadamard", DRAWS, 0)
+
+
 def rotations(b: dict[str, Array], kind: str = "hadamard") -> list[Array]:
     """B rotated, ``[tokens, neurons]`` a draw."""
     return [
@@ -53,7 +67,7 @@ def by_pairs(pair: Callable[[Array, Array], Array]) -> Callable[[Data], Matches]
 
     def run(data: Data) -> Matches:
         a, b = data
-        r = pair(a, np.concatenate(list(b.values()), axis=1))
+        r = pair(a, joined(b))
         best = np.array([reference.best(pair(a, turned))[1] for turned in rotations(b)])
         return as_matches(r, np.where(np.isnan(reference.best(r)[1]), np.nan, best))
 
@@ -102,7 +116,7 @@ def constants_are_zero(a: Array, b: Array) -> Array:
 
 def gaussian_for_a_rotation(data: Data) -> Matches:
     a, b = data
-    r = reference.pearson_matrix(a, np.concatenate(list(b.values()), axis=1))
+    r = r_of(data)
     turned = rotations(b, "gaussian")
     return as_matches(
         r, np.array([reference.best(reference.pearson_matrix(a, x))[1] for x in turned])
@@ -111,14 +125,14 @@ def gaussian_for_a_rotation(data: Data) -> Matches:
 
 def averaged_before_the_maximum(data: Data) -> Matches:
     a, b = data
-    r = reference.pearson_matrix(a, np.concatenate(list(b.values()), axis=1))
+    r = r_of(data)
     mean = np.mean([reference.pearson_matrix(a, x) for x in rotations(b)], axis=0)
     return as_matches(r, np.tile(reference.best(mean)[1], (DRAWS, 1)))
 
 
 def redrawn_every_chunk(data: Data) -> Matches:
     a, b = data
-    r = reference.pearson_matrix(a, np.concatenate(list(b.values()), axis=1))
+    r = r_of(data)
     draws = rotations(b)
     rows = []
     for draw in range(DRAWS):
@@ -130,7 +144,7 @@ def redrawn_every_chunk(data: Data) -> Matches:
 
 def padded_hadamard(data: Data) -> Matches:
     a, b = data
-    r = reference.pearson_matrix(a, np.concatenate(list(b.values()), axis=1))
+    r = r_of(data)
     rows = []
     for draw in range(DRAWS):
         turned = []
@@ -170,7 +184,7 @@ def one_layer_at_a_time(data: Data) -> Matches:
     return right((a, {name: b[name]}))
 
 
-def kind_of(case: str) -> tuple[Array, dict[str, Array]]:
+def kind_of(case: str) -> Data:
     a, b = models(600, (30,), (40, 24))
     x = {name: values.numpy() for name, values in {**a, **b}.items()}
     if case == "no constants":
@@ -186,13 +200,7 @@ def kind_of(case: str) -> tuple[Array, dict[str, Array]]:
 def test_the_check_accepts_what_is_right(case: str) -> None:
     a, b = kind_of(case)
     found = right((a, b))
-    r, rotated = exact(
-        {"a0": torch.from_numpy(a)},
-        {name: torch.from_numpy(x) for name, x in b.items()},
-        "hadamard",
-        DRAWS,
-        0,
-    )
+    r, rotated = exact_of((a, b))
     assert_matches(found, r, rotated, "best", 1e-11, case)
 
 
@@ -218,13 +226,7 @@ def test_shortcuts_are_rejected(
     shortcut: Callable[[Data], Matches], case: str, message: str
 ) -> None:
     a, b = kind_of(case)
-    r, rotated = exact(
-        {"a0": torch.from_numpy(a)},
-        {name: torch.from_numpy(x) for name, x in b.items()},
-        "hadamard",
-        DRAWS,
-        0,
-    )
+    r, rotated = exact_of((a, b))
     found = shortcut((a, b))
     missing = r.shape[1] - found.top_correlation.shape[1]  # type: ignore[union-attr]
     if missing:

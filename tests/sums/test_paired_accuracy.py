@@ -15,10 +15,15 @@ from support.parity import (
     F16,
     F32,
     F64,
+    HALF_SCALES,
+    MIXED,
     Case,
     accumulated,
     activations,
     assert_parity,
+    dead_neurons,
+    each_hard_case,
+    every_value,
     hard_cases,
     make_case,
     measure,
@@ -27,20 +32,10 @@ from support.parity import (
 )
 from univfast import reference
 
-DTYPE_PAIRS = [
-    *((d, d) for d in DTYPES),
-    (F32, BF16),
-    (F16, F32),
-    (BF16, F16),
-    (F64, F32),
-    (F16, F64),
-]
-HARD = [(name, dtype) for dtype in (F64, F32) for name in hard_cases(dtype)]
-
 # ---- parity -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtypes", DTYPE_PAIRS, ids=name_of)
+@pytest.mark.parametrize("dtypes", [*((d, d) for d in DTYPES), *MIXED], ids=name_of)
 @pytest.mark.parametrize("neurons", [1, 2, 3, 63, 64, 65, 257, 701, 3072])
 def test_dtypes_and_widths(dtypes: tuple[torch.dtype, torch.dtype], neurons: int) -> None:
     small = (1, 2, 15, 16, 17, 511, 512, 513, 2000)
@@ -63,21 +58,19 @@ def test_widest_layer_with_many_tokens() -> None:
     assert_parity(uf.PairedCorrelation, make_case("3072", a, b, F32, draws=1, batches=(1400, 600)))
 
 
-@pytest.mark.parametrize(("name", "dtype"), HARD, ids=name_of)
+@each_hard_case
 def test_hard_cases(name: str, dtype: torch.dtype) -> None:
     assert_parity(uf.PairedCorrelation, hard_cases(dtype)[name])
 
 
-@pytest.mark.parametrize(("name", "dtype"), HARD, ids=name_of)
+@each_hard_case
 @pytest.mark.parametrize("rotation", ["haar", "gaussian", "none"])
 def test_hard_cases_with_other_rotations(name: str, rotation: str, dtype: torch.dtype) -> None:
     assert_parity(uf.PairedCorrelation, replace(hard_cases(dtype)[name], rotation=rotation))
 
 
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
-@pytest.mark.parametrize(
-    ("dtype", "scale"), [(F16, 1e-4), (F16, 300.0), (BF16, 1e-18), (BF16, 1e18), (BF16, 1.0)]
-)
+@pytest.mark.parametrize(("dtype", "scale"), HALF_SCALES)
 def test_scales_of_half_precision(dtype: torch.dtype, scale: float, rotation: str) -> None:
     a, b = activations(1500, 130)
     case = make_case("half", a * scale, (b + 10) * scale, dtype, rotation=rotation)
@@ -112,14 +105,9 @@ def test_float16_sums_do_not_overflow() -> None:
 
 
 def test_every_value_of_float16_and_bfloat16_is_read() -> None:
-    every = torch.arange(-(2**15), 2**15, dtype=torch.int16)
     for dtype in (F16, BF16):
-        values = every.view(dtype)
-        values = values[values.isfinite()][:, None]
-        # Sorted by magnitude, as one batch each: small values are not hidden by large ones.
-        for part in values[values[:, 0].double().abs().argsort()].split(1000):
-            case = Case(str(dtype), part, part.double() ** 2 / part.double().abs().max())
-            assert_parity(uf.PairedCorrelation, replace(case, rotation="none"))
+        for case in every_value(dtype):
+            assert_parity(uf.PairedCorrelation, case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,11 +139,7 @@ CONSTANTS = [0.0, 0.1, 1e-18, -1 / 3 * 1e18, 65504.0]
 @pytest.mark.parametrize("dtype", [F64, F32, BF16])
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_dead_neurons(constant: float, dtype: torch.dtype, rotation: str) -> None:
-    a, b = activations(1300, 67)
-    a[:, 3] = constant
-    b[:, 65] = constant
-    a[:, 66] = b[:, 66] = constant
-    case = make_case("dead", a, b, dtype, batches=(1, 512, 700, 0, 87), rotation=rotation)
+    case = dead_neurons(constant, dtype, rotation)
     result = accumulated(case).compute(threshold=-2.0)  # which every live neuron passes
     assert result.dead.nonzero().flatten().tolist() == [3, 65, 66]
     for column in (result.correlation, result.baseline, result.excess, result.q_value):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,13 +27,14 @@ from support.parity import (
     accumulated,
     activations,
     assert_close,
+    assert_holds,
     assert_parity,
     bits,
     exact,
     make_case,
     same_bits,
-    tolerance,
 )
+from support.processes import printed, python
 from univfast.errors import InputError
 
 # ---- batches, merges and threads ----------------------------------------------------------------
@@ -71,11 +70,7 @@ def test_any_split_and_any_order_of_merges(data: st.DataObject) -> None:
         assert bits(untouched["moments"]) == bits(other.state_dict()["moments"])
         parts[j] = (into, n + m)
         assert into.tokens == n + m
-    merged = parts[0][0].correlations()
-    r, rotated = exact(case)
-    limit = tolerance(case.a.dtype)
-    assert_close(merged.correlation, r, limit, "merged r")
-    assert_close(merged.rotated, rotated, limit, "merged rotated r")
+    assert_holds(parts[0][0], case)
     assert_parity(uf.PairedCorrelation, case)
 
 
@@ -176,10 +171,7 @@ assert not tasks or len(os.listdir("/proc/self/task")) == len(tasks)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_goes_on() -> None:
     """Nothing is left running between calls, so a child lacks nothing."""
-    done = subprocess.run(
-        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    printed(python(FORK))
 
 
 def test_two_python_threads_at_once() -> None:

@@ -53,6 +53,15 @@ def models(
     )
 
 
+def low_rank(rank: int) -> tuple[Layers, Layers]:
+    """Two models in float32: all of B, and of A all but noise, is of so few factors."""
+    g = np.random.default_rng(rank)
+    factors = g.standard_normal((5000, rank))
+    x = factors @ g.standard_normal((rank, 40)) + g.standard_normal((5000, 40))
+    y = factors @ g.standard_normal((rank, 300))
+    return {"x": torch.from_numpy(x).float()}, {"y": torch.from_numpy(y).float()}
+
+
 def exact(a: Layers, b: Layers, rotation: str, draws: int, seed: int) -> tuple[Array, list[Array]]:
     """r of all pairs, and with each rotation of B, of the values as stored."""
     pairs = reference.AllPairsCorrelation(
@@ -101,12 +110,14 @@ def assert_assigned(got: Tensor, expected: Array, limit: float, name: str) -> No
         assert_close(got, expected, limit, name)
 
 
+def accumulator_of(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
+    """What takes batches of these widths, and holds nothing yet."""
+    widths = ({name: x.shape[-1] for name, x in layers.items()} for layers in (a, b))
+    return uf.AllPairsCorrelation(*widths, **options)
+
+
 def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
-    accumulator = uf.AllPairsCorrelation(
-        {name: x.shape[-1] for name, x in a.items()},
-        {name: x.shape[-1] for name, x in b.items()},
-        **options,
-    )
+    accumulator = accumulator_of(a, b, **options)
     accumulator.update(a, b)
     return accumulator
 

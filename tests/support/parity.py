@@ -10,6 +10,7 @@ from math import gcd
 from typing import Any, Protocol
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +20,8 @@ from univfast import reference
 
 Array = NDArray[np.float64]
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+F32, F64, F16, BF16 = torch.float32, torch.float64, torch.float16, torch.bfloat16
+DTYPES = (F64, F32, F16, BF16)
 LAYER = "activations"
 
 # The dense matrices of the reference cost neurons^3; wider layers are rotated step by step.
@@ -174,13 +176,23 @@ def assert_close(got: Tensor, expected: Array, limit: float, what: str) -> None:
     assert beyond <= 1.0, f"{what}: |r| = {beyond!r}"
 
 
-def assert_parity(factory: Factory, case: Case) -> None:
-    """What the accumulator measures is the exact answer, as nearly as README promises."""
-    got = measure(factory, case)
+def assert_measured(got: Measured, case: Case) -> None:
+    """What was measured is the exact answer, as nearly as README promises."""
     r, rotated = exact(case)
     limit = tolerance(case.a.dtype, case.b.dtype)
     assert_close(got.correlation, r, limit, f"{case.name}: r")
     assert_close(got.rotated, rotated, limit, f"{case.name}: rotated r")
+
+
+def assert_parity(factory: Factory, case: Case) -> None:
+    """An accumulator that is given the case measures the exact answer."""
+    assert_measured(measure(factory, case), case)
+
+
+def assert_holds(accumulator: uf.PairedCorrelation, case: Case) -> None:
+    """An accumulator holds the case's tokens, however they came to it."""
+    assert accumulator.tokens == len(case.a)
+    assert_measured(accumulator.correlations(), case)
 
 
 # ---- activations --------------------------------------------------------------------------------
@@ -250,9 +262,28 @@ def hard_cases(dtype: torch.dtype) -> dict[str, Case]:
     return cases | {case.name: case for case in whole}
 
 
-# ---- for the tests of PairedCorrelation ----------------------------------------------------------
+def dead_neurons(constant: float, dtype: torch.dtype, rotation: str) -> Case:
+    """Of 67 neurons 3, 65 and 66 are dead: in A, in B and in both."""
+    a, b = activations(1300, 67)
+    a[:, 3] = constant
+    b[:, 65] = constant
+    a[:, 66] = b[:, 66] = constant
+    return make_case("dead", a, b, dtype, batches=(1, 512, 700, 0, 87), rotation=rotation)
 
-F32, F64, F16, BF16 = torch.float32, torch.float64, torch.float16, torch.bfloat16
+
+def every_value(dtype: torch.dtype) -> Iterator[Case]:
+    """Every number of a dtype of 16 bits, and squares, which correlate with them a little.
+
+    Sorted by magnitude, as one case each: small values are not hidden by large ones.
+    """
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    values = values[values.isfinite()][:, None]
+    for part in values[values[:, 0].double().abs().argsort()].split(1000):
+        other = part.double() ** 2 / part.double().abs().max()
+        yield Case(str(dtype), part, other, rotation="none")
+
+
+# ---- parameters of tests -------------------------------------------------------------------------
 
 
 def name_of(value: object) -> str:
@@ -260,21 +291,35 @@ def name_of(value: object) -> str:
     return " ".join(str(part).removeprefix("torch.") for part in parts)
 
 
+MIXED = [(F32, BF16), (F16, F32), (BF16, F16), (F64, F32), (F16, F64)]
+HALF_SCALES = [(F16, 1e-4), (F16, 300.0), (BF16, 1e-18), (BF16, 1e18), (BF16, 1.0)]
+each_hard_case = pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for dtype in (F64, F32) for name in hard_cases(dtype)],
+    ids=name_of,
+)
+
+
+# ---- for the tests of PairedCorrelation ----------------------------------------------------------
+
+
 def accumulated(
-    case: Case, threads: int | None = None, mask: Tensor | None = None
+    case: Case,
+    threads: int | None = None,
+    mask: Tensor | None = None,
+    device: str | None = None,
 ) -> uf.PairedCorrelation:
+    """What holds the case, whose batches lie on the device; masked, it comes as one batch."""
     acc = uf.PairedCorrelation(
         case.a.shape[1],
         draws=case.draws,
         rotation=case.rotation,
         seed=case.seed,
         threads=threads,
+        device=device,
     )
-    if mask is not None:
-        acc.update(case.a, case.b, mask=mask)
-        return acc
-    for a, b in case.split():
-        acc.update(a, b)
+    for a, b in case.split() if mask is None else [(case.a, case.b)]:
+        acc.update(a.to(device or "cpu"), b.to(device or "cpu"), mask=mask)
     return acc
 
 
