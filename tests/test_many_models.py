@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import univfast as uf
+from support.dtypes import F32, F64
 from support.pairs import Layers, exact, models
-from support.parity import F32, F64
 from univfast import reference
 from univfast.cli import main
 

@@ -12,16 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from support.activation_files import (
-    DTYPES,
-    MIB,
-    WRITERS,
-    assert_holds,
-    only,
-    random,
-    resident,
-    slices,
-)
+from support.activation_files import MIB, WRITERS, assert_holds, only, random, resident, slices
+from support.dtypes import DTYPES, name_of
 from univfast.inputs.activations import open_activations
 
 # Files
@@ -188,7 +180,7 @@ def test_model_file_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 # Memory
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 def test_tensors(dtype: torch.dtype) -> None:
     base = random(6, 8, 10, dtype=dtype)
     for tensor in (base, base[:, ::2], base[..., ::3], base.transpose(0, 1), base.permute(2, 0, 1)):

@@ -10,18 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 import univfast as uf
-from support.parity import (
-    BF16,
-    DTYPES,
-    F16,
-    F32,
-    F64,
-    activations,
-    assert_parity,
-    hard_cases,
-    make_case,
-    name_of,
-)
+from support.dtypes import BF16, DTYPES, F16, F32, F64, name_of
+from support.parity import activations, assert_parity, hard_cases, make_case
 from univfast.cli import main
 from univfast.machine import devices
 from univfast.sums import co_moments

@@ -16,16 +16,10 @@ import torch
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import BF16, DTYPES, F16, F32, F64, HALF_SCALES, MIXED, name_of
 from support.layouts import LAYOUTS, NUMPY_LAYOUTS
 from support.on_device import DEVICE, OnDevice, assert_as_in_float64, streaming
 from support.parity import (
-    BF16,
-    DTYPES,
-    F16,
-    F32,
-    F64,
-    HALF_SCALES,
-    MIXED,
     activations,
     assert_holds,
     assert_parity,
@@ -36,7 +30,6 @@ from support.parity import (
     hard_cases,
     make_case,
     measure,
-    name_of,
     tolerance,
 )
 from univfast.bench.data import correlated

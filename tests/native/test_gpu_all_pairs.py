@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import BF16, DTYPES, F16, F32, F64, name_of
 from support.on_device import DEVICE, LIMITS, TF32_LIMIT, assert_same, sleep
 from support.pairs import MATCHES, ROTATIONS, Layers, accumulator_of, low_rank, models
-from support.parity import BF16, DTYPES, F16, F32, F64, bits, hard_cases, name_of
+from support.parity import bits, hard_cases
 from univfast.bench.data import correlated
 from univfast.errors import InputError
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import BF16, DTYPES, F32, F64, name_of
 from support.on_device import (
     DEVICE,
     OnDevice,
@@ -22,10 +23,6 @@ from support.on_device import (
     streaming,
 )
 from support.parity import (
-    BF16,
-    DTYPES,
-    F32,
-    F64,
     accumulated,
     activations,
     assert_close,
@@ -34,7 +31,6 @@ from support.parity import (
     bits,
     exact,
     make_case,
-    name_of,
     same_bits,
 )
 from univfast.bench.data import correlated

@@ -31,7 +31,7 @@ import numpy as np
 from univfast import native
 assert native.simd_level() == sys.argv[1], native.simd_level()
 import support.pairs as t
-from support.parity import F16
+from support.dtypes import F16
 a, b = t.models(300, (40, 7), (33, 64, 5), F16)
 found = t.matches_of(t.accumulated(a, b, draws=2, seed=3, top_k=12, reverse=True))
 t.assert_matches(found[0], *t.exact(a, b, "hadamard", 2, 3), "best", 1e-5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import univfast as uf
+from support.dtypes import BF16, DTYPES, F16, F32, F64, name_of
 from support.pairs import (
     MATCHES,
     ROTATIONS,
@@ -21,7 +22,7 @@ from support.pairs import (
     matches_of,
     models,
 )
-from support.parity import BF16, DTYPES, F16, F32, F64, assert_close, hard_cases, name_of
+from support.parity import assert_close, hard_cases
 from univfast import reference
 from univfast.sums import chunks
 

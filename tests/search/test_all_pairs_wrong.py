@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from support.dtypes import F16, F32
 from support.pairs import accumulated, assert_matches, exact, matches_of, models
-from support.parity import F16, F32, Array
+from support.parity import Array
 from univfast import reference
 from univfast.search.partners import Matches
 

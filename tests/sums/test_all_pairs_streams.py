@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import univfast as uf
+from support.dtypes import DTYPES, F16, F32, F64, name_of
 from support.pairs import MATCHES, Layers, accumulated, limit_of, matches_of, models
-from support.parity import DTYPES, F16, F32, F64, assert_close, bits, name_of
+from support.parity import assert_close, bits
 
 # ---- streams ------------------------------------------------------------------------------------
 

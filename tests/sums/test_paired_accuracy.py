@@ -9,14 +9,8 @@ import pytest
 import torch
 
 import univfast as uf
+from support.dtypes import BF16, DTYPES, F16, F32, F64, HALF_SCALES, MIXED, name_of
 from support.parity import (
-    BF16,
-    DTYPES,
-    F16,
-    F32,
-    F64,
-    HALF_SCALES,
-    MIXED,
     Case,
     accumulated,
     activations,
@@ -27,7 +21,6 @@ from support.parity import (
     hard_cases,
     make_case,
     measure,
-    name_of,
     tolerance,
 )
 from univfast import reference

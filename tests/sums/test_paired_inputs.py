@@ -11,19 +11,9 @@ import torch
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import DTYPES, F16, F32, F64
 from support.layouts import LAYOUTS, NUMPY_LAYOUTS
-from support.parity import (
-    DTYPES,
-    F16,
-    F32,
-    F64,
-    accumulated,
-    activations,
-    assert_parity,
-    bits,
-    make_case,
-    same_bits,
-)
+from support.parity import accumulated, activations, assert_parity, bits, make_case, same_bits
 from univfast.errors import InputError
 
 # ---- layouts ------------------------------------------------------------------------------------

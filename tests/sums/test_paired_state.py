@@ -18,10 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import BF16, F32, F64
 from support.parity import (
-    BF16,
-    F32,
-    F64,
     LAYER,
     Case,
     accumulated,

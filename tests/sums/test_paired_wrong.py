@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import univfast as uf
-from support.parity import F16, F32, F64, assert_parity, hard_cases, rotate_exactly
+from support.dtypes import F16, F32, F64
+from support.parity import assert_parity, hard_cases, rotate_exactly
 
 
 class Wrong:

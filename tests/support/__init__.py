@@ -1,6 +1,7 @@
 """What tests of several rooms share.
 
 ====================  ====================================================================
+``dtypes``            the dtypes of activations, as parameters of tests
 ``parity``            hard cases, the exact answer, and the check against it
 ``pairs``             the same for all pairs
 ``layouts``           the ways in which activations lie in memory

@@ -23,7 +23,6 @@ from univfast.inputs.activations import open_activations
 from univfast.inputs.layers import Activations, Layer
 from univfast.inputs.pairing import match_layers
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 MIB = 2**20
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import univfast as uf
-from support.parity import BF16, F16, F32, F64, Measured, assert_close
+from support.dtypes import BF16, F16, F32, F64
+from support.parity import Measured, assert_close
 
 DEVICE = "cuda"
 

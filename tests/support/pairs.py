@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import univfast as uf
-from support.parity import F64, Array, assert_close
+from support.dtypes import F64
+from support.parity import Array, assert_close
 from univfast import reference
 from univfast.search.partners import Matches
 from univfast.search.searches import Searches

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import univfast as uf
+from support.dtypes import F32, F64, name_of
 from univfast import reference
 
 Array = NDArray[np.float64]
 
-F32, F64, F16, BF16 = torch.float32, torch.float64, torch.float16, torch.bfloat16
-DTYPES = (F64, F32, F16, BF16)
 LAYER = "activations"
 
 # The dense matrices of the reference cost neurons^3; wider layers are rotated step by step.
@@ -59,8 +58,11 @@ class Case:
 
 
 class Measured(Protocol):
-    correlation: Tensor
-    rotated: Tensor
+    @property
+    def correlation(self) -> Tensor: ...
+
+    @property
+    def rotated(self) -> Tensor: ...
 
 
 class Accumulator(Protocol):
@@ -283,16 +285,6 @@ def every_value(dtype: torch.dtype) -> Iterator[Case]:
         yield Case(str(dtype), part, other, rotation="none")
 
 
-# ---- parameters of tests -------------------------------------------------------------------------
-
-
-def name_of(value: object) -> str:
-    parts = value if isinstance(value, tuple) else (value,)
-    return " ".join(str(part).removeprefix("torch.") for part in parts)
-
-
-MIXED = [(F32, BF16), (F16, F32), (BF16, F16), (F64, F32), (F16, F64)]
-HALF_SCALES = [(F16, 1e-4), (F16, 300.0), (BF16, 1e-18), (BF16, 1e18), (BF16, 1.0)]
 each_hard_case = pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, dtype) for dtype in (F64, F32) for name in hard_cases(dtype)],
