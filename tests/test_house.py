@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
+
 PACKAGE = ROOT / "univfast"
 
 # From the ground up: a room imports from rooms on lower floors alone. The modules in front, which

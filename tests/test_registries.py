@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 import univfast as uf
+from support import ROOT
 from univfast import options, reference
 from univfast.cli import main
 from univfast.columns import COLUMNS, PUBLISHED, Column
@@ -29,7 +30,7 @@ from univfast.search.matchings import MATCHINGS, Match, Matching
 
 Array = NDArray[np.float64]
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 def docs() -> ModuleType:
