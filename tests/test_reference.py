@@ -11,6 +11,7 @@ import scipy.stats
 import univfast as uf
 from support.parity import Array, activations, structured_rotation
 from univfast import reference
+from univfast.nulls.kinds import MIN_STRUCTURED
 
 # ---- pearson ------------------------------------------------------------------------------------
 
@@ -73,7 +74,7 @@ def test_gaussian_has_rows_of_norm_one(neurons: int) -> None:
         assert np.abs(r @ r.T - np.eye(neurons)).max() > 0.05, "it should not be orthogonal"
 
 
-@pytest.mark.parametrize("neurons", [n for n in WIDTHS if n >= reference.MIN_STRUCTURED])
+@pytest.mark.parametrize("neurons", [n for n in WIDTHS if n >= MIN_STRUCTURED])
 def test_structured_matrix_does_what_is_documented(neurons: int) -> None:
     r = reference.rotation_matrix("hadamard", neurons, 2, 3, "activations")
     steps = structured_rotation(np.eye(neurons), 2, 3).T
