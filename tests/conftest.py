@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import settings
 
+from support.cores import THREADS
 from support.language_models import Directories, make_directories
 from univfast.machine import devices
 from univfast.sums import co_moments
@@ -21,12 +23,29 @@ settings.register_profile("univfast", derandomize=True, deadline=None, max_examp
 settings.load_profile("univfast")
 
 
+def pytest_report_header() -> str:
+    return f"threads of a process: {THREADS}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a CUDA device where none can be used, and says why."""
+    """Marks what is not slow as quick, and has it run first.
+
+    Skips what needs a CUDA device where none can be used, and says why.
+    """
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            item.add_marker("quick")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     if reason := devices.unavailable():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"no CUDA device can be used: {reason}"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Names what fails at once: the details come at the end."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(scope="session")

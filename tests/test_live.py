@@ -124,6 +124,7 @@ def test_layers_of_the_same_names_are_paired_by_name_in_any_order() -> None:
     assert torch.equal(other.correlation, one.correlation)
 
 
+@pytest.mark.slow
 def test_a_model_with_itself() -> None:
     model, batches = Plain(), token_ids()
     live = uf.correlate_models(model, model, batches, hooks=POST)

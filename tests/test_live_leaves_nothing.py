@@ -90,5 +90,6 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_batches() -> None:
     assert int(printed(python(STREAM))) < 100_000  # KiB, of 2 GiB

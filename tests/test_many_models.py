@@ -201,6 +201,7 @@ def test_no_models_and_other_tokens_are_refused() -> None:
         uf.correlate({**a, "z": torch.zeros(19, 3)}, a, match="best")
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], family: tuple[Layers, list[Layers]]
 ) -> None:
@@ -262,6 +263,7 @@ def test_the_command_writes_every_file(
         assert main(["report", str(directory)]) == 0
 
 
+@pytest.mark.slow
 def test_the_command_with_one_model_and_itself(tmp_path: Path) -> None:
     x = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
     x[:, 7] = 3 * x[:, 12] - 1

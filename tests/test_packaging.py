@@ -76,11 +76,13 @@ def test_the_core_knows_neither_python_nor_torch_but_for_one_file() -> None:
         assert not re.search(r"#include <(torch|ATen|c10)", path.read_text()), path
 
 
+@pytest.mark.slow
 def test_a_missing_extension_says_what_to_do() -> None:
     code = "import sys; sys.modules['univfast._native'] = None; import univfast.native"
     assert "pip install" in python(code).stderr
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_asked_for() -> None:
     """Everything but what has an extra of its own comes with a plain installation."""
     imported = set()

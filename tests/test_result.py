@@ -33,6 +33,7 @@ def test_columns_are_those_of_the_contract() -> None:
     assert ",".join(COLUMNS) == HEADER
 
 
+@pytest.mark.slow
 def test_plot() -> None:
     result = uf.correlate(*pair(), draws=2)
     for figure in (result.plot(), result.plot("correlation"), result.plot("excess")):

@@ -33,12 +33,14 @@ def test_interrupt_exits_130_without_a_traceback(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_traceback(pair: tuple[Path, Path]) -> None:
     command = f"{sys.executable} -m univfast correlate {pair[0]} {pair[1]} --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory in kilobytes is Linux's")
 def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     paths = [tmp_path / "a.npy", tmp_path / "b.npy"]

@@ -118,6 +118,7 @@ for deadly in map(int, sys.argv[1].split(",")):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_a_killed_capture_goes_on_to_the_same_bytes(
     directories: Directories, tmp_path: Path

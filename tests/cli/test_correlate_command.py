@@ -76,6 +76,7 @@ def test_mask_file_leaves_tokens_out(
     assert json.loads(capsys.readouterr().out)["tokens"] == 950
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 5])
 def test_report_draws_a_saved_result_again(
     draws: int, pair: tuple[Path, Path], tmp_path: Path

@@ -55,6 +55,7 @@ def test_models_of_other_kinds_are_matched_by_best(
     assert json.loads(out)["neurons"] == 128
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_models_were_run_on(
     directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
     assert "have different layers" in error_line(capfd)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     directories: Directories,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,6 +141,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         assert f"{saved}: is the checkpoint of {message}" in error_line(capfd)
 
 
+@pytest.mark.slow
 def test_captures_correlate_as_their_models_do(
     directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

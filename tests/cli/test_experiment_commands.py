@@ -12,6 +12,7 @@ from support.command import SMALL_MODEL, error_line, run
 from support.made_up import FILES
 
 
+@pytest.mark.slow
 def test_model_files_and_captured_files_give_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +59,7 @@ def test_models_of_different_test_sets_are_refused(
     assert "b.ckpt" in line
 
 
+@pytest.mark.slow
 def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "d"
     assert run("demo", "--out", out, "--data", "random", "--steps", 2) == 0

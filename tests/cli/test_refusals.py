@@ -139,6 +139,7 @@ def test_memory_limits_are_in_gb(
     assert run("correlate", *pair, "--match", "best", "--memory-limit", 1, "--quiet") == 0
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_an_earlier_result_alone(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +168,7 @@ def test_unwritable_output_is_named_before_any_work(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", ["{}", "[]", '{"rotation": {"draws": 5}, "layers": 3}', "{"])
 def test_a_spoilt_result_is_refused(
     spoilt: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -75,6 +75,7 @@ def test_a_missing_library_says_how_to_install_it(
     assert "pip install 'univfast[transformers]'" in line
 
 
+@pytest.mark.slow
 def test_no_library_says_anything(directories: Directories, tmp_path: Path) -> None:
     """As a process, on a text that is longer than the model reads: no bars, logs or warnings."""
     command = [sys.executable, "-m", "univfast", "capture", directories.gpt2, "--out", tmp_path]

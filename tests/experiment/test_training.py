@@ -22,6 +22,7 @@ from univfast.experiment import (
 )
 
 
+@pytest.mark.slow
 def test_the_loss_falls() -> None:
     losses: list[float] = []
     options = TrainingOptions(steps=40, batch_size=16)
@@ -34,6 +35,7 @@ def test_the_loss_falls() -> None:
     assert trained.loss == losses[-1]
 
 
+@pytest.mark.slow
 def test_random_tokens_cannot_be_predicted() -> None:
     """A model that saw its targets would do better than log(128), which is 4.85."""
     options = TrainingOptions(steps=40, batch_size=16)

@@ -92,6 +92,7 @@ def test_files_are_read_in_place(tmp_path: Path, kind: str) -> None:
     assert layer.read(10, 20).data_ptr() == layer.read(0, 1).data_ptr() + 10 * 16 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", ["pt", "npy", "npz", "safetensors"])
 def test_resident_memory_stays_flat(tmp_path: Path, kind: str) -> None:

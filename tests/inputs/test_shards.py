@@ -52,6 +52,7 @@ def resident(kind: str) -> int:
     return int(line) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("step", [1500, 8500])  # mostly within a shard; always over several
 def test_resident_memory_stays_flat(tmp_path: Path, step: int) -> None:
@@ -82,6 +83,7 @@ def test_resident_memory_stays_flat(tmp_path: Path, step: int) -> None:
     assert resident("RssFile") - before[1] < 8 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
     x = random(200, 8)
@@ -136,6 +138,7 @@ def test_what_comes_next_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_several_threads_read(tmp_path: Path) -> None:
     layer, expected = many(tmp_path, 60), random(60, 3)
     wrong: list[int] = []

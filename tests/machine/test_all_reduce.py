@@ -10,6 +10,8 @@ import univfast as uf
 from support import TESTS
 from support.processes import finished, torchrun
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_accumulators_add(processes: int) -> None:

@@ -44,6 +44,7 @@ def test_what_the_build_has() -> None:
         assert bool(native.cuda_unavailable()) or native.cuda_devices()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native.cuda_built_with() is None, reason="this build has no CUDA")
 def test_hidden_devices_are_none() -> None:
     code = "from univfast import native; print(native.cuda_devices(), native.cuda_unavailable())"
@@ -104,6 +105,7 @@ def test_auto_without_a_compiler_builds_without(tmp_path: Path) -> None:
     assert set(compiled(tmp_path)) == {"absent.cpp"}
 
 
+@pytest.mark.slow
 @needs_cmake
 @needs_nvcc
 def test_a_compiler_is_found_where_an_earlier_run_found_none(tmp_path: Path) -> None:
@@ -116,6 +118,7 @@ def test_a_compiler_is_found_where_an_earlier_run_found_none(tmp_path: Path) -> 
     assert set(compiled(tmp_path)) == {"absent.cpp"}
 
 
+@pytest.mark.slow
 @needs_cmake
 @needs_nvcc
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ def test_architectures(tmp_path: Path, options: list[str], codes: list[str], tol
     assert told in command
 
 
+@pytest.mark.slow
 @needs_cmake
 @needs_nvcc
 def test_a_compiler_without_cpp20_does_not_serve(tmp_path: Path) -> None:

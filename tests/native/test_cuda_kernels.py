@@ -16,6 +16,8 @@ from support.cuda_on_cpu import build
 from support.processes import printed, python
 from univfast import _native
 
+pytestmark = pytest.mark.slow
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 # Of a block's shared memory. The least keeps all rows in global memory; every device has 48 KiB.

@@ -16,6 +16,8 @@ from univfast.cli import main
 from univfast.machine import devices
 from univfast.sums import co_moments
 
+pytestmark = pytest.mark.slow
+
 HARD = (
     "offset 1e4 sd",
     "scales 1e-18 and 1e18",

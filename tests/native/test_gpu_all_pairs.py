@@ -124,6 +124,7 @@ def test_hard_cases(name: str, dtype: torch.dtype) -> None:
     assert_same(accumulator.compute(), expected, 3e-5 if constant else LIMITS[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2, 5])
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_layers_of_low_rank(rank: int, rotation: str) -> None:
@@ -152,6 +153,7 @@ def test_precision() -> None:
         accumulator_of(a, b, device=DEVICE, precision="float8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("dtype", [F64, F32], ids=name_of)
 def test_a_model_with_itself(dtype: torch.dtype, match: str) -> None:

@@ -42,6 +42,7 @@ t.assert_matches(found[0], *t.exact(a, b, "hadamard", 2, 3), "best", 1e-12)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", native.simd_levels())
 @pytest.mark.parametrize("code", [PAIRED, ALL_PAIRS], ids=["paired", "all pairs"])
 def test_every_instruction_set(code: str, level: str) -> None:
@@ -54,6 +55,7 @@ def test_levels_are_listed_from_the_plainest() -> None:
     assert native.simd_level() == (forced or native.simd_levels()[-1])
 
 
+@pytest.mark.slow
 def test_an_unknown_instruction_set_is_refused() -> None:
     code = "from univfast import native; native.simd_level()"
     done = python(code, UNIVFAST_SIMD="sse9")

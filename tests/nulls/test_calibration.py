@@ -36,6 +36,7 @@ STANDARD_ERRORS = 4.0
 # ---- planted partners ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
 @pytest.mark.parametrize("common", calibration.COMMON.values(), ids=calibration.COMMON)
 def test_planted_partners_are_found(common: float, rotation: str) -> None:
@@ -64,6 +65,7 @@ def test_planted_pairs_have_the_r_they_were_given() -> None:
 # ---- nothing shared -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", calibration.MATCHES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_as_much_is_flagged_as_chance_would(name: str, match: str) -> None:
@@ -101,6 +103,7 @@ def test_dead_neurons_of_b_are_none_in_a_draw() -> None:
     assert abs(found.standard_errors) <= STANDARD_ERRORS, found
 
 
+@pytest.mark.slow
 def test_counts_are_compared_where_there_are_some() -> None:
     """The limits above would mean nothing if hardly a neuron passed the lower threshold."""
     cases = {"index": "rank 2", "best": "rank 10", "one-to-one": "rank 10"}
@@ -137,6 +140,7 @@ def test_low_rank_gives_no_spurious_r(rank: int, match: str) -> None:
 # ---- p-values -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
 @pytest.mark.parametrize("match", calibration.MATCHES)
 def test_p_values_are_uniform(match: str, rotation: str) -> None:
@@ -156,6 +160,7 @@ def test_gaussian_matrices_are_nearly_right() -> None:
     assert abs(found.below[0] - 0.05) < 4 * np.sqrt(0.05 * 0.95 / worth)
 
 
+@pytest.mark.slow
 def test_a_wrong_null_is_seen() -> None:
     """What passes for chance above must not pass for it here."""
     wrong = [

@@ -56,6 +56,7 @@ def test_native_is_the_definition_at_widths_in_use(neurons: int) -> None:
         np.testing.assert_allclose(rotated[draw], expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hadamard", "haar"])
 def test_every_width_is_orthogonal(kind: str) -> None:
     for neurons in range(1, 131):
@@ -65,6 +66,7 @@ def test_every_width_is_orthogonal(kind: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neurons", [*ODD_WIDTHS, 1600, 3072])
 def test_large_widths_are_orthogonal(neurons: int) -> None:
     r = torch.from_numpy(matrices("hadamard", neurons, 1)[0])
@@ -285,12 +287,14 @@ def haar() -> dict[int, Array]:
     return {n: matrices("haar", n, DRAWS, seed=77) for n in (48, 63, 64, 96, 257)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neurons", [48, 63, 64, 96, 257])
 @pytest.mark.parametrize("kind", ["hadamard", "haar"])
 def test_baseline_is_haars(kind: str, neurons: int, haar: dict[int, Array]) -> None:
     assert_as_haar(matrices(kind, neurons, DRAWS), haar[neurons])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rotation", "neurons", "reason"),
     [
@@ -313,6 +317,7 @@ def test_bad_rotations_are_told_from_haar(
         assert_as_haar(bad, haar[neurons])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neurons", [512, 1344, 1536])
 def test_wide_rotations_mix_everything(neurons: int) -> None:
     """Too wide to compare baselines with Haar's: the entries, Gaussian and independent."""

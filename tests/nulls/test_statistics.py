@@ -170,6 +170,7 @@ def unaligned(seed: int, neurons: int = 512, tokens: int = 800) -> tuple[Array, 
     return a + 0.1 * g.standard_normal(a.shape), b + 0.1 * g.standard_normal(b.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
 def test_unaligned_models_give_what_chance_gives(rotation: str) -> None:
     flagged, expected, p_values, significant = [], [], [], 0

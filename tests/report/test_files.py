@@ -68,6 +68,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "more"),
     [
@@ -85,6 +86,7 @@ def test_which_files_there_are(case: str, more: set[str], tmp_path: Path) -> Non
     assert files(tmp_path).keys() == FILES | more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_saved_is_read_back(case: str, tmp_path: Path) -> None:
     result = CASES[case]
@@ -172,6 +174,7 @@ def test_published(tmp_path: Path) -> None:
     assert not (tmp_path / "published.csv").exists()
 
 
+@pytest.mark.slow
 def test_files_of_an_earlier_result_do_not_stay(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     save_result(CASES["several, best"], tmp_path, published=True)
@@ -226,6 +229,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.slow
 def test_results_beside(tmp_path: Path) -> None:
     result = CASES["several, best"]
     save_result(result, tmp_path, published=True, beside=BESIDE)
@@ -251,6 +255,7 @@ def test_results_beside(tmp_path: Path) -> None:
     assert load_result(tmp_path / "copy").summary == result.summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "reverse"])
 def test_names_of_results_beside(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="beside"):
@@ -268,6 +273,7 @@ def test_names_of_results_beside(name: str, tmp_path: Path) -> None:
         redraw(tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_redraw_gives_the_same_files(case: str, tmp_path: Path) -> None:
     beside = {name: BESIDE[name] for name in BESIDE if case in ("reverse", "several, best")}
@@ -283,6 +289,7 @@ def test_redraw_gives_the_same_files(case: str, tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_redraw_names_what_is_missing(tmp_path: Path) -> None:
     save_result(CASES["index"], tmp_path, published=False, beside=BESIDE)
     before = files(tmp_path)
@@ -316,6 +323,7 @@ def test_redraw_refuses_a_spoilt_summary(key: str, value: object, tmp_path: Path
     assert files(tmp_path) == {**before, "summary.json": changed.encode()}
 
 
+@pytest.mark.slow
 def test_half_a_range_is_refused(tmp_path: Path) -> None:
     save_result(CASES["several, best"], tmp_path, published=False)
     path = tmp_path / "neurons.csv"
@@ -336,6 +344,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert load_result(tmp_path).summary["models"] == models
 
 
+@pytest.mark.slow
 def test_real_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # real pictures
     g = np.random.default_rng(0)

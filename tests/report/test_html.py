@@ -15,6 +15,7 @@ from univfast.report.html import report_html
 from univfast.report.plots import correlation_figure, figures, png_bytes
 
 
+@pytest.mark.slow
 def test_the_same_result_gives_the_same_bytes() -> None:
     assert report_html(CASES["one neuron"]) == report("one neuron")  # with both pictures in it
     png = png_bytes(correlation_figure(CASES["one neuron"]))
@@ -22,6 +23,7 @@ def test_the_same_result_gives_the_same_bytes() -> None:
     assert not any(chunk in png for chunk in (b"tEXt", b"iTXt", b"tIME"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_report_needs_nothing_from_elsewhere(case: str) -> None:
     html = report(case)
@@ -61,6 +63,7 @@ def test_report_of_partners() -> None:
     assert "mutual" not in Page(report("several, by index")).text
 
 
+@pytest.mark.slow
 def test_report_of_several_models() -> None:
     result = made_up(others=TWO, match="best", dead=3)
     result.summary["by_model"][1].update(
@@ -104,6 +107,7 @@ def test_definitions_fit_the_matching(case: str, correlation: str, dead: str) ->
     assert ("In every draw the matches are those of that draw" in text) == anew
 
 
+@pytest.mark.slow
 def test_report_side_by_side() -> None:
     result = made_up(match="best")
     other = made_up(planted=11, match="one-to-one", dead=2)
@@ -155,6 +159,7 @@ def test_report_says_what_is_absent() -> None:
     assert "not defined (no neuron was flagged)" in Page(report_html(unflagged)).text
 
 
+@pytest.mark.slow
 def test_report_escapes_names() -> None:
     hostile = "<script>alert('&amp;')</script>\"$x"
     models = [hostile, "b\udcff.pt", hostile]
@@ -168,6 +173,7 @@ def test_report_escapes_names() -> None:
     html.encode("utf-8")  # a file name that is no UTF-8 can still be written
 
 
+@pytest.mark.slow
 def test_a_real_result_has_them_all() -> None:
     g = np.random.default_rng(0)
     a = {f"mlp.{i}": g.standard_normal((300, 24)) for i in range(2)}

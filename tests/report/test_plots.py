@@ -48,6 +48,7 @@ def bars(axes: Any, colour: str | None = None) -> list[tuple[float, float]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_draws_every_neuron_and_every_flag(case: str) -> None:
     result = CASES[case]
@@ -126,6 +127,7 @@ def test_says_why_there_is_nothing_to_draw(case: str, message: str) -> None:
         assert message in figure.axes[0].texts[0].get_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_says_which_neurons_are_left_out(case: str) -> None:
     summary = CASES[case].summary
@@ -168,6 +170,7 @@ def test_axes_say_what_is_measured(case: str, baseline: str, correlation: str) -
     assert "mean" not in one_draw.get_xlabel()
 
 
+@pytest.mark.slow
 def test_which_figures_a_result_has() -> None:
     assert list(figures(CASES["normal"])) == ["correlation", "excess"]
     assert list(figures(CASES["best"])) == ["correlation", "excess", "layers"]
@@ -225,6 +228,7 @@ def test_heat_maps_are_named_by_model_and_share_their_colours() -> None:
     assert first.images[0].get_clim() == second.images[0].get_clim() == (0, highest)
 
 
+@pytest.mark.slow
 def test_at_most_six_heat_maps() -> None:
     result = made_up(neurons=40, planted=0, others=[NAMES] * 8, match="best")
     figure = layers_figure(result)
@@ -237,6 +241,7 @@ def test_at_most_six_heat_maps() -> None:
     assert "of" not in few.get_suptitle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 12, 48, 130])
 @pytest.mark.parametrize("columns", [1, 6, 48])
 def test_heat_maps_of_any_size_are_tidy(rows: int, columns: int) -> None:

@@ -66,6 +66,7 @@ def test_other_tools_can_read_the_files(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.slow
 def test_a_failing_write_leaves_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_failing_write_leaves_the_old_files(
     assert set(os.listdir(tmp_path)) == FILES
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     result = uf.correlate(*pair(), draws=2)
     (tmp_path / "file").write_bytes(b"mine")

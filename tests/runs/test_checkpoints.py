@@ -132,6 +132,7 @@ def test_a_checkpoint_is_written_when_it_is_time(tmp_path: Path) -> None:
     assert torch.load(path, weights_only=True)["done"] == [(0, TOKENS)]  # at the end at least
 
 
+@pytest.mark.slow
 def test_one_pass_holds_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
     alive = []
     update = passes.PairsPass.update
@@ -316,6 +317,7 @@ def test_the_command_says_where_it_stopped(
     assert main(["correlate", *paths, "--checkpoint", saved, "--quiet"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("match", "options"),
     [("index", ["--draws", "20"]), ("best", ["--memory-limit", "3.6e-4"])],

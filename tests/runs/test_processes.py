@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 
 from support.processes import command_in_slices, finished, torchrun
 
+pytestmark = pytest.mark.slow
+
 # The columns that hold numbers of the method.
 NUMBERS = ["correlation", "baseline", "baseline_std", "excess", "p_value", "q_value"]
 

@@ -113,6 +113,7 @@ def test_hard_cases(name: str, dtype: torch.dtype, small_chunks: int, baseline: 
     assert_matches(found[1], *exact(b, a, "hadamard", 2, 0), "best", limit, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2, 3, 5])
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_layers_of_low_rank(rank: int, rotation: str, baseline: str) -> None:
@@ -208,6 +209,7 @@ def test_ties_go_to_the_first() -> None:
     assert found.mutual.tolist() == [True, False, False]  # of B's neuron 1, the first is the best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", MATCHES)
 def test_a_model_with_itself(match: str) -> None:
     a, _ = models(300, (30, 20), (5,))

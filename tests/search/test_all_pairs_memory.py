@@ -177,6 +177,7 @@ print(megabytes("VmHWM") - before, need / 2**20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("rotation", ["hadamard", "gaussian"])

@@ -197,6 +197,7 @@ def kind_of(case: str) -> Data:
     return x.pop("a0"), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["constants", "no constants", "offset", "quiet"])
 def test_the_check_accepts_what_is_right(case: str) -> None:
     a, b = kind_of(case)

@@ -20,6 +20,7 @@ def test_layers_of_low_rank_are_multiplied_in_float64(neurons: int, seed: int) -
     assert chunks._cancels(layer, torch.where(torch.arange(neurons) == 7, 1e3, ones))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("neurons", [100, 600, 2000])
 @pytest.mark.parametrize("tokens", [128, 4096])

@@ -28,6 +28,7 @@ from univfast import reference
 # ---- parity -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [*((d, d) for d in DTYPES), *MIXED], ids=name_of)
 @pytest.mark.parametrize("neurons", [1, 2, 3, 63, 64, 65, 257, 701, 3072])
 def test_dtypes_and_widths(dtypes: tuple[torch.dtype, torch.dtype], neurons: int) -> None:
@@ -38,6 +39,7 @@ def test_dtypes_and_widths(dtypes: tuple[torch.dtype, torch.dtype], neurons: int
         assert_parity(uf.PairedCorrelation, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 2, 15, 16, 17, 511, 512, 513, 2000, 20_000])
 @pytest.mark.parametrize("dtype", [F64, F32])
 def test_token_counts_of_a_wide_layer(tokens: int, dtype: torch.dtype) -> None:
@@ -46,6 +48,7 @@ def test_token_counts_of_a_wide_layer(tokens: int, dtype: torch.dtype) -> None:
     assert_parity(uf.PairedCorrelation, make_case(f"{tokens} tokens", a, b, dtype, draws=1))
 
 
+@pytest.mark.slow
 def test_widest_layer_with_many_tokens() -> None:
     a, b = activations(2000, 3072)
     assert_parity(uf.PairedCorrelation, make_case("3072", a, b, F32, draws=1, batches=(1400, 600)))

@@ -51,6 +51,7 @@ def hypothesis_case(draw: Callable[[Any], Any]) -> tuple[Case, list[int]]:
     return replace(case, batches=tuple(sizes)), sizes
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_split_and_any_order_of_merges(data: st.DataObject) -> None:
     case, _ = hypothesis_case(data.draw)
@@ -166,6 +167,7 @@ assert not tasks or len(os.listdir("/proc/self/task")) == len(tasks)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_goes_on() -> None:
     """Nothing is left running between calls, so a child lacks nothing."""

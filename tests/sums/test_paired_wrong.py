@@ -116,6 +116,7 @@ class DeadIsZero(Wrong):
         return super().pair(batches).nan_to_num(0)
 
 
+@pytest.mark.slow
 def test_the_check_accepts_what_is_right() -> None:
     for case in hard_cases(F64).values():
         assert_parity(Wrong, case)
