@@ -17,7 +17,9 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
-Imports go down this list. What can be chosen by name stands in registries (`registry` lists them).
+Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
+of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
+registries, which `registry` lists.
 
 ===============  =======================================================================
 ``correlation``  `correlate`: activations in, the result out

@@ -43,6 +43,17 @@ class Question:
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
 
+    def summary(self, models: Sequence[str], tokens: int) -> dict[str, Any]:
+        """What a summary begins with; where it was computed stands behind the numbers."""
+        return {
+            "univfast": __version__,
+            "models": list(models),
+            "match": self.match,
+            "rotation": self.baseline.summary(),
+            "threshold": self.threshold,
+            "tokens": tokens,
+        }
+
 
 def result_of(
     searches: Searches, threshold: float, models: tuple[str, str], seconds: float | None = None
@@ -78,12 +89,8 @@ def make_result(
     """
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
-    stats = statistics(
-        correlations,
-        torch.stack([m.rotated for m in matches]),
-        layers.widths,
-        question.threshold,
-    )
+    rotated = torch.stack([m.rotated for m in matches])
+    stats = statistics(correlations, rotated, layers.widths, question.threshold)
     match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
         layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
@@ -99,29 +106,17 @@ def make_result(
         universal=stats.universal,
         dead=torch.stack([m.dead for m in matches]).all(dim=0),
         null_excess=stats.null_excess,
-        summary={
-            "univfast": __version__,
-            "models": list(models),
-            "match": question.match,
-            "rotation": question.baseline.summary(),
-            "threshold": question.threshold,
-            "tokens": tokens,
-        },
+        summary=question.summary(models, tokens),
     )
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
     else:
         low, high = range_over_models(correlations)
-        by_model = [
+        by_model = tuple(
             make_result(question, (models[0], name), layers, tokens, [one])
             for one, name in zip(matches, models[1:], strict=True)
-        ]
-        result = replace(
-            result,
-            correlation_min=low,
-            correlation_max=high,
-            by_model=tuple(by_model),
         )
+        result = replace(result, correlation_min=low, correlation_max=high, by_model=by_model)
     result.summary.update(_counts(result, stats))
     result.summary.update(_match_counts(result, layers, matches))
     result.summary.update(

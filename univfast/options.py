@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from univfast.checks import as_integer, as_number, check_choice, plain_text
 from univfast.errors import InputError
@@ -40,8 +40,9 @@ __all__ = [
     "select",
 ]
 
-PRECISIONS = ("float32", "tf32")
+Precision = Literal["float32", "tf32"]
 """Of matrix products of float32 on a CUDA device."""
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def _as_it_is(name: str, value: Any) -> Any:
@@ -189,7 +190,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
         ),
     ]
     precision: Annotated[
-        str,
+        Precision,
         Option(
             "float32",
             doc='of matrix products of float32 on a CUDA device: ``"float32"``, or ``"tf32"``, for'
