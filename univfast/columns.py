@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from univfast.registry import Registry
 
-__all__ = ["COLUMNS", "PUBLISHED", "SCHEMA", "Column", "Dtype", "Table", "columns_of"]
+__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "SCHEMA", "Column", "Dtype", "Table", "columns_of"]
+
+NAMES = ("univfast", "published")
+"""What columns can be called: as in `COLUMNS`, or as in `PUBLISHED`."""
 
 SCHEMA = 1
 """Of the tables: counts up where a column is added, and never otherwise."""

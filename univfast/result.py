@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from univfast.checks import check_choice
-from univfast.columns import PUBLISHED, columns_of
+from univfast.columns import NAMES, PUBLISHED, columns_of
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class CorrelationResult:
             ImportError: pandas is not installed.
             InputError: other columns.
         """
-        check_choice("columns", columns, ("univfast", "published"))
+        check_choice("columns", columns, NAMES)
         try:
             import pandas as pd
         except ImportError as error:
@@ -179,7 +179,7 @@ class CorrelationResult:
         """
         from univfast.report.files import save_result
 
-        check_choice("columns", columns, ("univfast", "published"))
+        check_choice("columns", columns, NAMES)
         save_result(self, directory, published=columns == "published")
 
 

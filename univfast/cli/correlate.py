@@ -9,6 +9,7 @@ import click
 from univfast.cli.options import PATH, Command, device_option, option, quiet_option
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import sources, text_options
+from univfast.columns import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,8 +73,8 @@ Examples:
 )
 @click.option(
     "--columns",
-    type=click.Choice(["univfast", "published"]),
-    default="univfast",
+    type=click.Choice(NAMES),
+    default=NAMES[0],
     show_default=True,
     help="'published': write published.csv too, with the column names of the data of Gurnee et al."
     " 2024.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from univfast.errors import InputError
+from univfast.search.matchings import MATCHINGS
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +161,6 @@ def sources(
     with open_run(models, each, text, device) as run:
         options["mask"] = run.keep
         first, *others = run.activations
-        if hooks_b and options["match"] == "index":
+        if hooks_b and not MATCHINGS[options["match"]].all_pairs:
             others = [in_order(first, other) for other in others]
         yield [first, *others]
