@@ -11,8 +11,8 @@
 // for their size, W mixes across them too: with p the largest power of two <= m, it transforms across the first p
 // blocks, puts new signs on the last p blocks, and transforms across those. (The new signs keep two transforms of
 // nearly the same neurons from undoing each other.) Layers of fewer than kMinBlock neurons have a middle round, W S P,
-// common to all draws, as two rounds of so few neurons mix too little. (Of fewer than 16, univfast/reference.py takes
-// uniform rotations.)
+// common to all draws, as two rounds of so few neurons mix too little. (Of fewer than 16, univfast/nulls/rotations.py
+// takes uniform rotations.)
 //
 // Each step is orthogonal, so R is, for every N, without padding. Every entry of R has mean 0 and variance 1/N (within
 // a few percent), and is a sum of many independent signs. Given S_0, which spreads every vector evenly, the draws are

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from univfast import options
 from univfast.columns import PUBLISHED, Column, Table, columns_of
+from univfast.docstrings import described
 from univfast.inputs.formats import FORMATS
 from univfast.nulls.kinds import ROTATIONS
 from univfast.search.matchings import MATCHINGS
@@ -53,7 +54,7 @@ def _rotations() -> list[tuple[str, str]]:
 def _options() -> list[tuple[str, str, str]]:
     declared = options.declared(options.CorrelateOptions)
     return [
-        (f"`{name}`", f"`{option.default!r}`", options.described(option))
+        (f"`{name}`", f"`{option.default!r}`", described(option))
         for name, (_, option) in declared.items()
     ]
 
@@ -63,13 +64,17 @@ def _formats() -> list[tuple[str, str]]:
 
 
 def _columns(table: str, columns: Iterable[Column]) -> str:
-    columns = list(columns)
     rows = [
-        (f"`{one.name}`", one.dtype, one.meaning + (" (several models)" if one.models else ""))
+        (
+            f"`{one.name}`",
+            one.dtype,
+            one.meaning + (" (several models)" if one.models else ""),
+            str(one.since),
+        )
         for one in columns
     ]
-    note = f"Since schema {max(one.since for one in columns)}"
-    return _section(f"Columns of {table}.csv", note, ("column", "holds", "what it is"), rows)
+    head = ("column", "holds", "what it is", "since schema")
+    return _section(f"Columns of {table}.csv", "In this order", head, rows)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,19 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from click import Context
 from numpy.typing import NDArray
 
 import univfast as uf
 from support import ROOT
 from univfast import options, reference
 from univfast.cli import main
+from univfast.cli.main import cli
 from univfast.columns import COLUMNS, PUBLISHED, Column
 from univfast.inputs.formats import FORMATS, FileFormat, SourceFile
 from univfast.inputs.stored import Stored, from_numpy
 from univfast.nulls.kinds import ROTATIONS, Rotation, RotationKind
+from univfast.nulls.rotations import HadamardRotations
 from univfast.registry import Registry, resolve
 from univfast.report.files import load_result
 from univfast.search.matchings import MATCHINGS, Match, Matching
@@ -92,7 +95,7 @@ def test_a_rotation(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
         # The highest r among neurons in another order is the highest r.
         assert uf.correlate(a, b, match="best", rotation="shuffle").excess.abs().max() < 1e-12  # type: ignore[arg-type]
         shown = out_of(capsys, "correlate", "--help")
-        assert "[hadamard|haar|gaussian|none|shuffle]" in shown
+        assert f"[{'|'.join(ROTATIONS)}]" in shown
         assert "'shuffle': neurons in another order" in shown
         out = Path(files[0]).parent / "out"
         out_of(capsys, "correlate", *files, "--rotation", "shuffle", "--out", str(out))
@@ -102,6 +105,25 @@ def test_a_rotation(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
             uf.correlate(a, b, rotation="shuffles")  # type: ignore[arg-type]
         assert "| `shuffle` | neurons in another order. R is" in docs().page()
     assert "shuffle" not in out_of(capsys, "correlate", "--help")
+
+
+def test_a_structured_rotation() -> None:
+    """Wide layers are rotated by its class, narrow ones by its matrix."""
+    made = []
+
+    class Flipped(HadamardRotations):
+        def __init__(self, neurons: int, draws: range, seed: int, layer: str) -> None:
+            made.append(neurons)
+            super().__init__(neurons, draws, seed + 1, layer)
+
+    kind = RotationKind("flipped", "", "", permutation, structured=Flipped)
+    with ROTATIONS.having(kind):
+        uf.correlate(*activations(neurons=24), rotation="flipped")  # type: ignore[arg-type]
+        assert set(made) == {24}
+        uf.correlate(*activations(neurons=15), rotation="flipped")  # type: ignore[arg-type]
+        assert set(made) == {24}
+    with pytest.raises(ValueError, match="'dense': draw_matrices must say"):
+        RotationKind("dense", "", "", permutation)
 
 
 def in_reverse(r: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -140,7 +162,7 @@ def test_a_matching(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
         np.testing.assert_allclose(result.correlation.numpy(), r, rtol=0, atol=1e-12)
         np.testing.assert_allclose(result.excess, expected.excess, rtol=0, atol=1e-12)
         shown = out_of(capsys, "correlate", "--help")
-        assert "[index|best|one-to-one|mirror]" in shown
+        assert f"[{'|'.join(MATCHINGS)}]" in shown
         assert "'mirror': the first goes with the last" in shown
         out = Path(files[0]).parent / "out"
         out_of(capsys, "correlate", *files, "--match", "mirror", "--out", str(out))
@@ -159,7 +181,7 @@ def test_a_column(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) ->
         "twice",
         "number",
         "two times the excess",
-        ("neurons", "matches"),
+        ("neurons", "matches", "top"),
         value=lambda result: 2 * result.excess,
     )
     with COLUMNS.having(twice):
@@ -172,11 +194,43 @@ def test_a_column(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) ->
             with open(out / table, encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             assert [float(row["twice"]) for row in rows] == (2 * result.excess).tolist()
+        with open(out / "top.csv", encoding="utf-8", newline="") as file:
+            first = [row for row in csv.DictReader(file) if row["rank"] == "1"]
+        assert [float(row["twice"]) for row in first] == (2 * result.excess).tolist()
         assert load_result(out).columns()["twice"] == result.columns()["twice"]
         assert "| `twice` | number | two times the excess |" in docs().page()
     assert load_result(out).columns().keys() == {
         column.name for column in COLUMNS.values() if "neurons" in column.tables
     } - {"correlation_min", "correlation_max"}
+
+
+def test_a_published_column(files: tuple[str, str]) -> None:
+    half = Column("half", "number", "half the excess", value=lambda result: result.excess / 2)
+    result = uf.correlate(*files, match="best")
+    with PUBLISHED.having(half):
+        out = Path(files[0]).parent / "out"
+        result.save(out, columns="published")
+        with open(out / "published.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["half"]) for row in rows] == (result.excess / 2).tolist()
+        assert "| `half` | number | half the excess |" in docs().page()
+
+
+def test_results_from_before_a_column_are_read(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(files[0]).parent / "out"
+    uf.correlate(*files).save(out)
+    monkeypatch.setattr(uf.CorrelationResult, "later", None, raising=False)
+    for dtype, absent in (("number", "nan"), ("text", "")):
+        with COLUMNS.having(Column("later", dtype, "what came later", since=2)):
+            assert [str(cell) for cell in load_result(out).columns()["later"]] == [absent] * 24
+            assert "| `later` | " in docs().page()
+    with (
+        COLUMNS.having(Column("lost", "number", "what a result of schema 1 has")),
+        pytest.raises(uf.InputError, match="does not hold a saved result"),
+    ):
+        load_result(out)
 
 
 def read_lines(file: SourceFile, lone: str) -> dict[str, Stored]:
@@ -204,7 +258,7 @@ def test_a_file_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert torch.equal(found.correlation, uf.correlate(a, b).correlation)
         assert ".lines (a line of numbers a token) file" in out_of(capsys, "correlate", "--help")
         (tmp_path / "noise").write_bytes(b"noise" * 10)
-        with pytest.raises(uf.InputError, match=r"\.safetensors or \.lines file$"):
+        with pytest.raises(uf.InputError, match=r" or \.lines file$"):
             uf.correlate(tmp_path / "noise", paths[1])
         (tmp_path / "empty").mkdir()
         with pytest.raises(uf.InputError, match=r"looked for .*, \.lines files"):
@@ -287,6 +341,28 @@ def test_options_stand_in_signatures_and_docstrings(function: Any, group: type) 
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert f"\n        {name}: " in function.__doc__
     assert "{" not in function.__doc__.replace("{2}", "")
+
+
+@pytest.mark.parametrize("function", [uf.correlate, uf.correlate_models])
+def test_types_can_be_asked_for(function: Any) -> None:
+    hints = get_type_hints(function)
+    assert get_args(hints["match"]) == tuple(MATCHINGS)
+    assert hints["return"] is uf.CorrelationResult
+
+
+def test_classes_that_derive_have_their_own_signature() -> None:
+    class Narrow(uf.PairedCorrelation):
+        def __init__(self, width: int) -> None:
+            super().__init__(width, draws=1)
+
+    assert list(inspect.signature(Narrow).parameters) == ["width"]
+    assert "seed" in inspect.signature(uf.PairedCorrelation.__init__).parameters
+
+
+def test_help_is_whole_wherever_it_is_asked_for() -> None:
+    info = cli.commands["correlate"].to_info_dict(Context(cli))
+    texts = [info["help"], *(param.get("help") or "" for param in info["params"])]
+    assert not any("{" in text for text in texts)
 
 
 def test_the_command_line_has_what_is_declared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from univfast import native
 from univfast.assemble import result_of
 from univfast.checks import check_options
+from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.masks import open_mask
@@ -19,8 +20,8 @@ from univfast.machine import devices
 from univfast.machine.memory import gigabytes, machine_memory, where
 from univfast.machine.processes import Processes, Reducible
 from univfast.native import place
-from univfast.nulls.rotations import Baseline
-from univfast.options import AllPairsOptions, complete, documented
+from univfast.nulls.kinds import Baseline
+from univfast.options import AllPairsOptions, complete
 from univfast.result import CorrelationResult
 from univfast.search.searches import Searches, check_same_neurons, state_bytes
 from univfast.sums.batches import (
@@ -80,12 +81,12 @@ class AllPairsCorrelation(Reducible):
         layers_b: Mapping[str, int],
         **options: Unpack[AllPairsOptions],
     ) -> None:
-        self.options = complete(AllPairsOptions, options, "AllPairsCorrelation")
-        self.baseline = Baseline.of(self.options)
-        self._device = devices.as_device(self.options["device"])
-        self._threads = devices.thread_count(self.options["threads"])
+        self._options = complete(AllPairsOptions, options, "AllPairsCorrelation")
+        self.baseline = Baseline.of(self._options)
+        self._device = devices.as_device(self._options["device"])
+        self._threads = devices.thread_count(self._options["threads"])
         self._a, self._b = as_layout("layers_a", layers_a), as_layout("layers_b", layers_b)
-        if self.options["exclude_self"]:
+        if self._options["exclude_self"]:
             check_same_neurons(self._a, self._b)
         self._placed: CoMoments | None = None
         self._pending = Pending(0)
@@ -121,9 +122,9 @@ class AllPairsCorrelation(Reducible):
         """Settles where the state is, and makes it."""
         self._check_memory(device)
         rotated = self.baseline if self.baseline.draws else None
-        rotated_a = rotated if self.options["reverse"] else None
+        rotated_a = rotated if self._options["reverse"] else None
         self._device = device
-        precision = self.options["precision"]
+        precision = self._options["precision"]
         self._placed = CoMoments(
             self._a, self._b, rotated_a, rotated, self._threads, device, precision
         )
@@ -283,7 +284,7 @@ class AllPairsCorrelation(Reducible):
                 threshold that is no number.
         """
         state = self.co_moments()
-        searches = Searches(self._a, self._b, match, self.options, state.device)
+        searches = Searches(self._a, self._b, match, self._options, state.device)
         searches.add(state)
         return result_of(searches, threshold, ("a", "b"))
 
@@ -321,7 +322,7 @@ class AllPairsCorrelation(Reducible):
         self._pending.tokens = 0
 
     def _plain_options(self) -> dict[str, Any]:
-        searched = {name: self.options[name] for name in ("top_k", "exclude_self", "reverse")}
+        searched = {name: self._options[name] for name in ("top_k", "exclude_self", "reverse")}
         return {
             "layers_a": self._a.by_name(),
             "layers_b": self._b.by_name(),
@@ -332,7 +333,7 @@ class AllPairsCorrelation(Reducible):
         }
 
     def _check_memory(self, device: torch.device) -> None:
-        need, memory = state_bytes(self._a, self._b, self.options, device), machine_memory(device)
+        need, memory = state_bytes(self._a, self._b, self._options, device), machine_memory(device)
         if memory is not None and need > memory:
             raise InputError(
                 f"layers_a and layers_b: all pairs of {self._a.neurons} and {self._b.neurons}"

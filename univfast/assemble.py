@@ -12,9 +12,9 @@ from torch import Tensor
 from univfast import __version__
 from univfast.checks import as_number
 from univfast.inputs.layout import Layout
-from univfast.nulls.rotations import Baseline
+from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import Statistics, statistics
-from univfast.result import CorrelationResult, range_over_models
+from univfast.result import CorrelationResult, smallest_and_largest
 from univfast.search.partners import Matches
 from univfast.search.searches import Searches
 
@@ -111,7 +111,7 @@ def make_result(
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
     else:
-        low, high = range_over_models(correlations)
+        low, high = smallest_and_largest(correlations)
         by_model = tuple(
             make_result(question, (models[0], name), layers, tokens, [one])
             for one, name in zip(matches, models[1:], strict=True)

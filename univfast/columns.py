@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from univfast.registry import Registry
 
-__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "SCHEMA", "Column", "Dtype", "Table", "columns_of"]
+__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "Column", "Dtype", "Table", "columns_of"]
 
 NAMES = ("univfast", "published")
 """What columns can be called: as in `COLUMNS`, or as in `PUBLISHED`."""
-
-SCHEMA = 1
-"""Of the tables: counts up where a column is added, and never otherwise."""
 
 Dtype = Literal["text", "integer", "number", "flag"]
 Table = Literal["neurons", "matches", "top"]
@@ -33,7 +31,8 @@ class Column:
         meaning: of its numbers, in a few words.
         tables: those that it stands in: ``neurons.csv``, ``matches.csv`` or ``top.csv``.
         models: it stands in ``neurons.csv`` for several other models alone.
-        since: the `SCHEMA` that brought it.
+        since: the schema of the tables that brought it: a result that was saved before is read
+            without it.
         value: of a `CorrelationResult`, ``[neurons]``: what follows from it is computed where it is
             asked for, and not read from files. None for what a result holds.
     """
@@ -47,8 +46,10 @@ class Column:
     value: Callable[[Any], Any] | None = None
 
     def of(self, result: Any) -> list[Any]:
-        """Its cells of a `CorrelationResult`, a neuron each."""
+        """Its cells of a `CorrelationResult`, a neuron each; absent ones where it has none."""
         values = getattr(result, self.name) if self.value is None else self.value(result)
+        if values is None:
+            return ["" if self.dtype in ("text", "flag") else math.nan] * len(result.layer)
         return values if isinstance(values, list) else list(values.tolist())
 
 
@@ -85,18 +86,59 @@ COLUMNS: Registry[Column] = Registry(
     ],
 )
 
+
+def _over_models(number: str, which: int) -> Callable[[Any], Any]:
+    """The smallest (0) or largest (1) of a number over the models of a result."""
+    return lambda result: result.range_over_models(number)[which]
+
+
 PUBLISHED: Registry[Column] = Registry(
     "column",
     [
         Column("layer", "text", "the neuron's layer in A"),
         Column("neuron", "integer", "its number in that layer, from 0"),
-        Column("max_corr", "number", "largest correlation over the models"),
-        Column("mean_corr", "number", "mean correlation over the models"),
-        Column("min_corr", "number", "smallest correlation over the models"),
-        Column("max_baseline", "number", "largest baseline over the models"),
-        Column("min_baseline", "number", "smallest baseline over the models"),
-        Column("mean_baseline", "number", "mean baseline over the models"),
-        Column("excess_corr", "number", "mean excess over the models"),
+        Column(
+            "max_corr",
+            "number",
+            "largest correlation over the models",
+            value=_over_models("correlation", 1),
+        ),
+        Column(
+            "mean_corr",
+            "number",
+            "mean correlation over the models",
+            value=lambda result: result.correlation,
+        ),
+        Column(
+            "min_corr",
+            "number",
+            "smallest correlation over the models",
+            value=_over_models("correlation", 0),
+        ),
+        Column(
+            "max_baseline",
+            "number",
+            "largest baseline over the models",
+            value=_over_models("baseline", 1),
+        ),
+        Column(
+            "min_baseline",
+            "number",
+            "smallest baseline over the models",
+            value=_over_models("baseline", 0),
+        ),
+        Column(
+            "mean_baseline",
+            "number",
+            "mean baseline over the models",
+            value=lambda result: result.baseline,
+        ),
+        Column(
+            "excess_corr",
+            "number",
+            "mean excess over the models",
+            value=lambda result: result.excess,
+        ),
     ],
 )
 """Of ``published.csv``: the names of the data published with Gurnee et al. 2024."""

@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 from univfast.assemble import Question, make_result, result_of
+from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
+from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations, Layer
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import all_layers, match_layers
-from univfast.machine.devices import CPU, as_device, thread_count, unavailable
+from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory, gigabytes
 from univfast.machine.processes import Processes
 from univfast.native import place
-from univfast.nulls.rotations import Baseline
-from univfast.options import CorrelateOptions, check_together, complete, documented
+from univfast.nulls.kinds import Baseline
+from univfast.options import CorrelateOptions, complete
 from univfast.result import CorrelationResult
 from univfast.runs.checkpoint import SavedRun
 from univfast.runs.passes import IndexPass, Job, PairsPass
@@ -42,7 +44,7 @@ __all__ = ["correlate", "correlate_together"]
 _MEMORY_SHARE = 0.8
 
 
-@documented(CorrelateOptions)
+@documented(CorrelateOptions, files=in_words())
 def correlate(
     a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
 ) -> CorrelationResult:
@@ -50,9 +52,9 @@ def correlate(
 
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
-            these, or the path of a file (`.pt`, `.safetensors`, `.npy`, `.npz`, or a model file of
-            ``univfast train``), of a directory of such files, or of a saved Hugging Face dataset.
-            Files are memory-mapped and read in slices.
+            these, or the path of a file ({files}), of a model file of ``univfast train``, of a
+            directory of files, or of a saved Hugging Face dataset. Files are memory-mapped and read
+            in slices.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
         {options}
@@ -90,7 +92,6 @@ def correlate_together(
         InputError, TypeError: as `correlate`; and in every process if one fails.
     """
     start = time.perf_counter()
-    check_together(options)
     task = _Task(processes, a, b, options, progress)
     question = Question(options["match"], task.baseline, options["threshold"], str(task.device))
     if not task.searches_all:
@@ -152,7 +153,6 @@ class _Task:
         self._options, self._processes, self._progress = options, processes, progress
         self.baseline = Baseline.of(options)
         self.searches_all = MATCHINGS[options["match"]].all_pairs
-        thread_count(options["threads"])  # refused before anything is read
         self.is_first = processes is None or processes.rank == 0
         self.models = _open(a, b)
         if options["reverse"] and len(self.models) > 2:

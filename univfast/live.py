@@ -14,21 +14,19 @@ from torch import Tensor, nn
 
 from univfast.all_pairs import AllPairsCorrelation
 from univfast.assemble import result_of
+from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs.activations import open_activations
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import all_layers, in_order, match_layers
-from univfast.machine.devices import as_device, of_inputs, thread_count
-from univfast.nulls.rotations import Baseline
+from univfast.machine.devices import as_device, of_inputs
 from univfast.options import (
     AllPairsOptions,
     ModelOptions,
     PairedOptions,
-    check_together,
     complete,
-    documented,
     select,
 )
 from univfast.result import CorrelationResult
@@ -97,9 +95,6 @@ def correlate_models(
     """
     start = time.perf_counter()
     given = complete(ModelOptions, options, "correlate_models")
-    check_together(given)
-    Baseline.of(given)
-    thread_count(given["threads"])
     settings = _Settings(given, _checked_names(names), in_order=hooks_b is not None)
     pairs = _with_masks(batches, mask)
     total = len(batches) if isinstance(batches, Sized) else None

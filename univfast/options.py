@@ -2,14 +2,12 @@
 
 An option is a key of one of the groups below: with its type, which mypy holds calls to, its
 default, its line in docstrings, its help on the command line, and how its value is checked. A
-function that takes ``**options: Unpack[Group]`` is `documented` with the group, which gives it its
-signature and its docstring; `complete` gives it all values of the group. The command line takes
+function that takes ``**options: Unpack[Group]`` gets its signature and docstring from the group by
+`univfast.docstrings.documented`, and all values of the group by `complete`. The command line takes
 names, defaults, types and help from here too (`univfast.cli.options`).
 """
 
-import inspect
 import os
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, c
 
 from univfast.checks import as_integer, as_number, check_choice, plain_text
 from univfast.errors import InputError
-from univfast.nulls.kinds import ROTATIONS, Rotation
+from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
 from univfast.registry import Registry
 from univfast.search.matchings import MATCHINGS, Match
 
@@ -33,10 +31,8 @@ __all__ = [
     "PairedOptions",
     "RotationOptions",
     "SumsOptions",
-    "check_together",
     "complete",
     "declared",
-    "documented",
     "select",
 ]
 
@@ -53,8 +49,8 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _limit(name: str, value: Any) -> float | None:
-    return None if value is None else as_number(name, value, 0)
+def _limit(name: str, value: Any, low: float) -> float | None:
+    return None if value is None else as_number(name, value, low)
 
 
 def _precision(name: str, value: Any) -> str:
@@ -68,6 +64,12 @@ def _device(name: str, value: Any) -> Any:
     return as_device(value)
 
 
+def _threads(name: str, value: Any) -> int | None:
+    from univfast.machine.devices import thread_count
+
+    return None if value is None else thread_count(value)
+
+
 @dataclass(frozen=True)
 class Option:
     """An option, beside its name and type.
@@ -76,19 +78,27 @@ class Option:
         default: its value where it is not given.
         doc: what it is, for docstrings. ``{choices}`` stands for those of the registry.
         help: what it is, for the command line. ``{choices}`` as above, each with its help.
-        check: gives the value to use, or raises; called with name and value.
+        check: gives the value to use, or raises; called with name, value and, if there is one, low.
+        low: of a number, the least that it may be.
         choices: the registry that it names an entry of.
         values: the texts that it may be, where no registry has them.
+        path: whether it is that of a file, on the command line.
         metavar: what stands for the value on the command line.
     """
 
     default: Any
     doc: str
     help: str = ""
-    check: Callable[[str, Any], Any] = _as_it_is
+    check: Callable[..., Any] = _as_it_is
+    low: float | None = None
     choices: Registry[Any] | None = field(default=None, repr=False)
     values: tuple[str, ...] = ()
+    path: bool = False
     metavar: str | None = None
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value to use. Raises InputError or TypeError."""
+        return self.check(name, value, *(() if self.low is None else (self.low,)))
 
 
 class MatchOptions(TypedDict, total=False):
@@ -116,7 +126,7 @@ class MatchOptions(TypedDict, total=False):
 
 
 class RotationOptions(TypedDict, total=False):
-    """The rotations of a baseline; `univfast.nulls.rotations.Baseline` checks them together."""
+    """The rotations of a baseline; `Baseline` checks them together."""
 
     rotation: Annotated[
         Rotation,
@@ -163,10 +173,10 @@ class DeviceOptions(TypedDict, total=False):
         int | None,
         Option(
             None,
-            doc="of the CPU, at most this many; None for torch's number. Matrix products, and live"
-            " models, use torch's.",
+            doc="of the CPU, at most this many; None for torch's number.",
             help="Use at most this many threads of the CPU for sums and structured rotations."
             "  [default: torch's]",
+            check=_threads,
         ),
     ]
 
@@ -241,6 +251,7 @@ class CorrelateOptions(ModelOptions, total=False):
             None,
             doc="``[...]`` true for the tokens to use, as a tensor, array or path; None for all.",
             help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
+            path=True,
             metavar="FILE",
         ),
     ]
@@ -263,6 +274,7 @@ class CorrelateOptions(ModelOptions, total=False):
             help="Memory for the co-moments of all pairs, in each process. Where they need more,"
             " layers of A are done in several passes.  [default: most of what is available]",
             check=_limit,
+            low=0,
             metavar="GB",
         ),
     ]
@@ -277,6 +289,7 @@ class CorrelateOptions(ModelOptions, total=False):
             " stays when all is done.",
             help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
             " it, with any number of processes.",
+            path=True,
             metavar="FILE",
         ),
     ]
@@ -286,14 +299,14 @@ class CorrelateOptions(ModelOptions, total=False):
             60.0,
             doc="seconds between two.",
             help="Time between two checkpoints.",
-            check=partial(as_number, low=0),
+            check=as_number,
+            low=0,
             metavar="SECONDS",
         ),
     ]
 
 
 G = TypeVar("G")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def declared(group: type) -> dict[str, tuple[Any, Option]]:
@@ -301,7 +314,7 @@ def declared(group: type) -> dict[str, tuple[Any, Option]]:
     found = {}
     for name, annotation in group.__annotations__.items():
         kind, option = get_args(annotation)
-        found[name] = kind, option
+        found[name] = getattr(kind, "__forward_arg__", kind), option
     return found
 
 
@@ -310,86 +323,25 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
 
     Raises:
         TypeError: one that ``function`` does not have, or of a type that cannot be used.
-        InputError: a value that cannot be.
+        InputError: a value that cannot be, or options that exclude each other.
     """
     options = declared(group)
     for name in given:
         if name not in options:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-    return cast(
-        "G",
-        {
-            name: option.check(name, given.get(name, option.default))
-            for name, (_, option) in options.items()
-        },
-    )
+    values = {
+        name: option.checked(name, given.get(name, option.default))
+        for name, (_, option) in options.items()
+    }
+    Baseline.of(values)  # which checks them
+    by_index = "match" in values and not MATCHINGS[values["match"]].all_pairs
+    if by_index and (values["exclude_self"] or values["reverse"]):
+        raise InputError(
+            f"match: {values['match']!r} has no exclude_self and no reverse; use match='best'"
+        )
+    return cast("G", values)
 
 
 def select(group: type[G], options: Mapping[str, Any]) -> G:
     """Those of some options that are of a group."""
     return cast("G", {name: options[name] for name in declared(group)})
-
-
-def check_together(options: ModelOptions) -> None:
-    """Refuses options that exclude each other.
-
-    Raises:
-        InputError: naming them.
-    """
-    if MATCHINGS[options["match"]].all_pairs:
-        return
-    if options["exclude_self"] or options["reverse"]:
-        raise InputError(
-            f"match: {options['match']!r} has no exclude_self and no reverse; use match='best'"
-        )
-
-
-def documented(group: type) -> Callable[[F], F]:
-    """Gives a function, or a class, the signature and the docstring of the options that it takes.
-
-    A line ``{options}`` of the docstring becomes an entry an option.
-    """
-
-    def document(function: F) -> F:
-        options = declared(group)
-        own = list(inspect.signature(function).parameters.values())[:-1]  # but for **options
-        keywords = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
-            )
-            for name, (kind, option) in options.items()
-        ]
-        last = [x for x in own if x.kind is x.KEYWORD_ONLY]
-        first = [x for x in own if x.kind is not x.KEYWORD_ONLY]
-        function.__signature__ = inspect.Signature([*first, *keywords, *last])  # type: ignore[attr-defined]
-        lines = []
-        for line in (function.__doc__ or "").splitlines():
-            if line.strip() != "{options}":
-                lines.append(line)
-                continue
-            indent = line[: -len(line.lstrip())]
-            for name, (_, option) in options.items():
-                lines += textwrap.wrap(
-                    f"{name}: {described(option)}",
-                    width=100,
-                    initial_indent=indent,
-                    subsequent_indent=indent + "    ",
-                    break_on_hyphens=False,
-                )
-        function.__doc__ = "\n".join(lines)
-        return function
-
-    return document
-
-
-def described(option: Option) -> str:
-    """An option's line in a docstring."""
-    if option.choices is None:
-        return option.doc
-    names = [f'``"{name}"``' for name in option.choices]
-    docs = [getattr(entry, "doc", None) for entry in option.choices.values()]
-    if any(docs):
-        choices = ". ".join(f"{name}: {doc}" for name, doc in zip(names, docs, strict=True))
-    else:
-        choices = f"{', '.join(names[:-1])} or {names[-1]}"
-    return option.doc.format(choices=choices)

@@ -12,6 +12,7 @@ from torch import Tensor
 from univfast import native
 from univfast.assemble import Question, make_result
 from univfast.checks import as_integer, check_options, plain_text
+from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.inputs.layout import Layout
@@ -19,8 +20,9 @@ from univfast.inputs.masks import open_mask
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
 from univfast.native import PairedState, place
-from univfast.nulls.rotations import Baseline, HadamardRotations, make_rotations
-from univfast.options import PairedOptions, complete, documented
+from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import HadamardRotations, make_rotations
+from univfast.options import PairedOptions, complete
 from univfast.result import CorrelationResult
 from univfast.search.partners import LayerCorrelation, matches_by_index
 from univfast.sums import moments as m
@@ -67,8 +69,8 @@ class PairedCorrelation(Reducible):
         layer: str = "activations",
         **options: Unpack[PairedOptions],
     ) -> None:
-        neurons = as_integer("neurons", neurons, 1)
         given = complete(PairedOptions, options, "PairedCorrelation")
+        neurons = as_integer("neurons", neurons, 1)
         self._device = devices.as_device(given["device"])
         self.baseline = Baseline.of(given)
         self._rotations = make_rotations(self.baseline, neurons, layer)

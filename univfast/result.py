@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["CorrelationResult", "range_over_models"]
+__all__ = ["CorrelationResult", "smallest_and_largest"]
 
 
 @dataclass(frozen=True)
@@ -102,24 +102,15 @@ class CorrelationResult:
                 "columns: this result was read back without its single models; save it with"
                 " columns='published' when it is computed"
             )
+        return {column.name: column.of(self) for column in PUBLISHED.values()}
+
+    def range_over_models(self, number: str) -> tuple[Tensor, Tensor]:
+        """Smallest and largest of ``"correlation"`` or ``"baseline"`` over the other models.
+
+        Over those in which a neuron has a match; float64 ``[neurons]``.
+        """
         models = self.by_model or (self,)
-        r = torch.stack([model.correlation for model in models])
-        baseline = torch.stack([model.baseline for model in models])
-        low, high = range_over_models(r)
-        low_baseline, high_baseline = range_over_models(baseline)
-        columns: dict[str, Any] = {
-            "layer": self.layer,
-            "neuron": self.neuron,
-            "max_corr": high,
-            "mean_corr": self.correlation,
-            "min_corr": low,
-            "max_baseline": high_baseline,
-            "min_baseline": low_baseline,
-            "mean_baseline": self.baseline,
-            "excess_corr": self.excess,
-        }
-        lists = {n: v if isinstance(v, list) else v.tolist() for n, v in columns.items()}
-        return {name: lists[name] for name in PUBLISHED}
+        return smallest_and_largest(torch.stack([getattr(model, number) for model in models]))
 
     def to_pandas(self, columns: str = "univfast") -> pd.DataFrame:
         """The table, indexed by (layer, neuron).
@@ -183,7 +174,7 @@ class CorrelationResult:
         save_result(self, directory, published=columns == "published")
 
 
-def range_over_models(values: Tensor) -> tuple[Tensor, Tensor]:
+def smallest_and_largest(values: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest over the models ``[models, neurons]``; NaN where all are."""
     absent = values.isnan().all(dim=0)
     low = values.nan_to_num(nan=torch.inf).amin(dim=0)

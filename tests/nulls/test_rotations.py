@@ -12,7 +12,8 @@ import torch
 from support.parity import LAYER, Array, hadamard_transform, structured_rotation
 from univfast import native, reference
 from univfast.errors import InputError
-from univfast.nulls.rotations import Baseline, Rotations, make_rotations
+from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import Rotations, make_rotations
 
 ODD_WIDTHS = [257, 448, 701, 1024]
 

@@ -31,7 +31,7 @@ def test_what_is_saved_is_read_back_bit_for_bit(options: dict[str, Any], tmp_pat
     result.save(tmp_path / "new" / "out")
     assert set(os.listdir(tmp_path / "new" / "out")) == FILES
     loaded = load_result(tmp_path / "new" / "out")
-    for name in COLUMNS:
+    for name in [column.name for column in columns_of("neurons") if column.value is None]:
         got, expected = getattr(loaded, name), getattr(result, name)
         if isinstance(expected, list):
             assert got == expected

@@ -10,7 +10,7 @@ import torch
 
 from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
-from univfast.nulls.rotations import Baseline
+from univfast.nulls.kinds import Baseline
 from univfast.result import CorrelationResult
 from univfast.search.partners import Matches
 

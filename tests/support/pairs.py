@@ -126,6 +126,6 @@ def accumulated(a: Layers, b: Layers, **options: Any) -> uf.AllPairsCorrelation:
 def matches_of(accumulator: uf.AllPairsCorrelation, match: str = "best") -> list[Matches]:
     state = accumulator.co_moments()
     layouts = accumulator._a, accumulator._b
-    searches = Searches(*layouts, match, accumulator.options, state.device)
+    searches = Searches(*layouts, match, accumulator._options, state.device)
     searches.add(state)
     return searches.matches()

@@ -54,9 +54,9 @@ Examples:
 )
 @option("precision")
 @option("threads")
-@option("memory_limit", type=click.FloatRange(min=0))
+@option("memory_limit")
 @option("checkpoint")
-@option("checkpoint_every", type=click.FloatRange(min=0), default=60)
+@option("checkpoint_every")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1, max=86_400),
@@ -96,12 +96,11 @@ def correlate(
     """Correlate the neurons of model A with those of model B, or of each of several models.
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
-    axis: a {files} file; a
-    directory of such files, joined in natural order (LAYER-003.npy is shard 3 of LAYER); a Hugging
-    Face dataset on disk; a model file that 'univfast train' wrote, whose activations are captured
-    on the way; or the directory of a Hugging Face model, which reads --text and whose activations
-    are not kept. With more models, A is compared with each of the others, and the numbers are means
-    over them.
+    axis: a {files} file; a directory of such files, joined in natural order (LAYER-003.npy is shard
+    3 of LAYER); a Hugging Face dataset on disk; a model file that 'univfast train' wrote, whose
+    activations are captured on the way; or the directory of a Hugging Face model, which reads
+    --text and whose activations are not kept. With more models, A is compared with each of the
+    others, and the numbers are means over them.
 
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.

@@ -38,19 +38,24 @@ def option(name: str, **changes: Any) -> Callable[[_Command], _Command]:
         changes: what is different on the command line, as `click.option` takes it.
     """
     kind, declared = declarations.declared(declarations.CorrelateOptions)[name]
+    kinds = {kind, *get_args(kind)}
     settings: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar}
     if declared.choices is not None:
         settings.update(cls=_RegistryOption, type=RegistryChoice(declared.choices))
     elif declared.values:
         settings["type"] = click.Choice(declared.values)
-    elif declared.metavar == "FILE":
+    elif declared.path:
         settings["type"] = PATH
-    elif kind is bool:
-        settings.update(is_flag=True)
+    elif bool in kinds:
+        settings["is_flag"] = True
+    elif float in kinds and declared.low is not None:
+        settings["type"] = click.FloatRange(min=declared.low)
     else:
-        settings["type"] = next((x for x in (kind, *get_args(kind)) if x in (int, float)), str)
-    if declared.default is not None and kind is not bool:
-        settings.update(default=declared.default, show_default=True)
+        settings["type"] = next((x for x in (int, float) if x in kinds), str)
+    default = declared.default
+    if default is not None and bool not in kinds:
+        whole = isinstance(default, float) and default.is_integer()
+        settings.update(default=int(default) if whole else default, show_default=True)
     return click.option(f"--{name.replace('_', '-')}", **{**settings, **changes})
 
 
@@ -58,46 +63,41 @@ class RegistryChoice(click.Choice[str]):
     """The names in a registry, whatever is in it when the command runs."""
 
     def __init__(self, registry: Registry[Any]) -> None:
-        self._registry = registry
+        self.registry = registry
         super().__init__([])
 
     @property
     def choices(self) -> tuple[str, ...]:
-        return tuple(self._registry)
+        return tuple(self.registry)
 
     @choices.setter
     def choices(self, value: object) -> None:
         """Set by click, which is not asked."""
 
-    @property
-    def entries(self) -> Registry[Any]:
-        return self._registry
-
 
 class _RegistryOption(click.Option):
-    """An option whose help says what each entry of its registry is."""
+    """An option whose help says, for ``{choices}``, what each entry of its registry is."""
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        assert isinstance(self.type, RegistryChoice)
-        template = self.help or ""
-        entries = self.type.entries.values()
-        choices = ". ".join(f"'{entry.name}': {entry.help}" for entry in entries)
-        try:
-            self.help = template.format(choices=choices)
-            return super().get_help_record(ctx)
-        finally:
-            self.help = template
+    def _said(self) -> str | None:
+        registry: Registry[Any] = self.type.registry  # type: ignore[attr-defined]
+        choices = ". ".join(f"'{entry.name}': {entry.help}" for entry in registry.values())
+        return None if self._help is None else self._help.format(choices=choices)
+
+    def _say(self, value: str | None) -> None:
+        self._help = value
+
+    help = property(_said, _say)
 
 
 class Command(click.Command):
-    """A command whose help names the files that are read: ``{files}``."""
+    """A command whose help names, for ``{files}``, the files that are read."""
 
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def _said(self) -> str | None:
         from univfast.inputs.formats import files_in_words
 
-        template = self.help or ""
-        try:
-            self.help = template.replace("{files}", files_in_words())
-            super().format_help_text(ctx, formatter)
-        finally:
-            self.help = template
+        return None if self._help is None else self._help.replace("{files}", files_in_words())
+
+    def _say(self, value: str | None) -> None:
+        self._help = value
+
+    help = property(_said, _say)

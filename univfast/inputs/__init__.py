@@ -17,3 +17,41 @@
 ``mapping``            read-only file mappings whose pages can be given back
 =====================  =====================================================================
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from univfast.inputs.activations import open_activations
+    from univfast.inputs.layers import Activations, Layer
+    from univfast.inputs.masks import open_mask
+    from univfast.inputs.pairing import all_layers, in_order, match_layers
+
+__all__ = [
+    "Activations",
+    "Layer",
+    "all_layers",
+    "in_order",
+    "match_layers",
+    "open_activations",
+    "open_mask",
+]
+
+# Imported when first used: the command line needs ``formats`` alone, without torch.
+_HOME = {
+    "Activations": "layers",
+    "Layer": "layers",
+    "all_layers": "pairing",
+    "in_order": "pairing",
+    "match_layers": "pairing",
+    "open_activations": "activations",
+    "open_mask": "masks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'univfast.inputs' has no attribute {name!r}")
+    return getattr(import_module(f"univfast.inputs.{_HOME[name]}"), name)

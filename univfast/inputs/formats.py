@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from univfast.errors import InputError
-from univfast.inputs.mapping import MappedFile, Member, zip_members
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
+    from univfast.inputs.mapping import Member
     from univfast.inputs.stored import Stored
 
     # Called with the file and the name that a lone array gets; gives its arrays by name, or the
@@ -44,6 +44,8 @@ class SourceFile:
     """A file that is read: mapped, with what tells its format."""
 
     def __init__(self, path: str) -> None:
+        from univfast.inputs.mapping import MappedFile
+
         self.path = path
         self.mapped = MappedFile(path)
         self.start = self.mapped.bytes[:_START].tobytes()
@@ -51,6 +53,8 @@ class SourceFile:
     @cached_property
     def members(self) -> list[Member] | None:
         """Of a zip file, in its order; None of any other."""
+        from univfast.inputs.mapping import zip_members
+
         return zip_members(self.path, self.mapped) if self.start.startswith(b"PK") else None
 
 
@@ -71,6 +75,10 @@ class FileFormat:
     help: str
     is_that: Callable[[SourceFile], bool]
     reader: str | Reader
+
+    def __post_init__(self) -> None:
+        if not self.suffixes:
+            raise ValueError(f"format {self.name!r}: has no suffix")
 
 
 def _holds(file: SourceFile, name: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from univfast.checks import as_integer
+from univfast.errors import InputError
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     # Called with a generator of a draw and the neurons of a layer; gives R, ``[neurons, neurons]``.
     MatrixMaker = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
-__all__ = ["MIN_STRUCTURED", "ROTATIONS", "Rotation", "RotationKind"]
+__all__ = ["MIN_STRUCTURED", "ROTATIONS", "Baseline", "Rotation", "RotationKind"]
 
 MIN_STRUCTURED = 16
 """Neurons from which on a layer has structured rotations, and not uniform ones in their place: the
@@ -33,8 +35,9 @@ class RotationKind:
         help: what it is, for the command line.
         meaning: what it is, for a report: sentences.
         maker: makes R; ``"module:name"`` or a function. None where there are no draws.
-        structured: R is never made for layers of at least `MIN_STRUCTURED` neurons, but applied in
-            O(N log N) by the native core.
+        structured: the class of `Rotations` of layers of at least `MIN_STRUCTURED` neurons, for
+            which R is never made; ``"module:class"`` or the class. None: there is none.
+        structured_matrix: the R of these, step by step, for the reference; ``"module:name"``.
         draw_matrices: matrices as large as R that are alive while one draw is made.
     """
 
@@ -42,8 +45,13 @@ class RotationKind:
     help: str
     meaning: str
     maker: str | MatrixMaker | None
-    structured: bool = False
+    structured: Any = None
+    structured_matrix: str | None = None
     draw_matrices: int = 0
+
+    def __post_init__(self) -> None:
+        if self.random and self.structured is None and self.draw_matrices < 1:
+            raise ValueError(f"rotation {self.name!r}: draw_matrices must say what a draw takes")
 
     @property
     def random(self) -> bool:
@@ -65,7 +73,8 @@ ROTATIONS: Registry[RotationKind] = Registry(
             meaning="R is a structured orthogonal matrix: rounds of random signs, each followed by "
             "a fast orthonormal transform.",
             maker="univfast.nulls.matrices:haar",
-            structured=True,
+            structured="univfast.nulls.rotations:HadamardRotations",
+            structured_matrix="univfast.reference.rotations:structured_matrix",
         ),
         RotationKind(
             "haar",
@@ -92,3 +101,46 @@ ROTATIONS: Registry[RotationKind] = Registry(
         ),
     ],
 )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Which rotations a baseline is the mean over.
+
+    Attributes:
+        kind: one of the `ROTATIONS`; ``none`` has no draws.
+        draws: how many.
+        seed: any integer. The same seed gives the same rotations on every machine.
+
+    Raises:
+        InputError: an unknown kind, or fewer than 1 draw.
+        TypeError: draws or seed are no integers.
+    """
+
+    kind: str
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        kind = ROTATIONS.check(self.kind)
+        draws = as_integer("draws", self.draws) if kind.random else 0
+        if draws < 1 and kind.random:
+            raise InputError(
+                f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
+            )
+        object.__setattr__(self, "kind", kind.name)
+        object.__setattr__(self, "draws", draws)
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))
+
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> Baseline:
+        """That which ``rotation``, ``draws`` and ``seed`` of some options ask for."""
+        return Baseline(options["rotation"], options["draws"], options["seed"])
+
+    def without_draws(self) -> Baseline:
+        """No rotations, of the same seed."""
+        return Baseline("none", 0, self.seed)
+
+    def summary(self) -> dict[str, Any]:
+        """As the summary of a result has them."""
+        return {"kind": self.kind, "draws": self.draws, "seed": self.seed}

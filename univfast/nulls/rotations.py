@@ -7,24 +7,22 @@ co-moments what rotating the activations themselves would. The matrices are thos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from univfast import native
-from univfast.checks import as_integer
 from univfast.errors import InputError
 from univfast.machine.memory import machine_memory
 from univfast.native import Best
-from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS
+from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS, Baseline
 from univfast.nulls.matrices import dense_matrix, layer_seed
-from univfast.options import RotationOptions
+from univfast.registry import resolve
 
 __all__ = [
-    "Baseline",
     "DenseRotations",
     "HadamardRotations",
     "Rotations",
@@ -161,45 +159,6 @@ class DenseRotations:
             native.best_pairs(cross @ matrix.T, inverses, (0, 0), found, None, skip, threads)
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """Which rotations a baseline is the mean over.
-
-    Attributes:
-        kind: one of the `ROTATIONS`; ``none`` has no draws.
-        draws: how many.
-        seed: any integer. The same seed gives the same rotations on every machine.
-
-    Raises:
-        InputError: an unknown kind, or fewer than 1 draw.
-        TypeError: draws or seed are no integers.
-    """
-
-    kind: str
-    draws: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        kind = ROTATIONS.check(self.kind)
-        draws = as_integer("draws", self.draws) if kind.random else 0
-        if draws < 1 and kind.random:
-            raise InputError(
-                f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
-            )
-        object.__setattr__(self, "kind", kind.name)
-        object.__setattr__(self, "draws", draws)
-        object.__setattr__(self, "seed", as_integer("seed", self.seed))
-
-    @staticmethod
-    def of(options: RotationOptions) -> Baseline:
-        """That which some options ask for."""
-        return Baseline(options["rotation"], options["draws"], options["seed"])
-
-    def summary(self) -> dict[str, Any]:
-        """As the summary of a result has them."""
-        return {"kind": self.kind, "draws": self.draws, "seed": self.seed}
-
-
 def make_rotations(
     options: Baseline, neurons: int, layer: str, draws: range | None = None
 ) -> Rotations:
@@ -216,8 +175,12 @@ def make_rotations(
     """
     draws = range(options.draws) if draws is None else draws
     _check_memory(options.kind, neurons, len(draws))
-    if not ROTATIONS[options.kind].random or is_structured(options.kind, neurons):
-        return HadamardRotations(neurons, draws, options.seed, layer)
+    kind = ROTATIONS[options.kind]
+    if not kind.random:
+        return HadamardRotations(neurons, range(0), options.seed, layer)
+    if is_structured(options.kind, neurons):
+        structured: Callable[[int, range, int, str], Rotations] = resolve(kind.structured)
+        return structured(neurons, draws, options.seed, layer)
     return DenseRotations(options.kind, neurons, draws, options.seed, layer)
 
 
@@ -230,7 +193,7 @@ def draws_together(options: Baseline) -> list[range]:
 
 def is_structured(kind: str, neurons: int) -> bool:
     """Whether a layer is rotated without making the matrix."""
-    return ROTATIONS[kind].structured and neurons >= MIN_STRUCTURED
+    return ROTATIONS[kind].structured is not None and neurons >= MIN_STRUCTURED
 
 
 def draw_bytes(options: Baseline, neurons: int) -> int:
@@ -240,7 +203,7 @@ def draw_bytes(options: Baseline, neurons: int) -> int:
 
 def _check_memory(kind: str, neurons: int, draws: int) -> None:
     """Refuses draws whose rotations alone are larger than the machine's memory."""
-    structured = ROTATIONS[kind].structured
+    structured = ROTATIONS[kind].structured is not None
     need = draws * (4 * native.SIGN_STAGES * neurons if structured else 8 * neurons**2)
     memory = machine_memory()
     if memory is not None and need > memory:

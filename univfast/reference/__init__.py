@@ -10,7 +10,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 ===============  ===================================================================
 """
 
-from univfast.nulls.kinds import ROTATIONS as KINDS
+from univfast.nulls.kinds import ROTATIONS
 from univfast.nulls.matrices import layer_seed
 from univfast.reference.correlation import (
     AllPairsCorrelation,
@@ -23,6 +23,8 @@ from univfast.reference.correlation import (
 )
 from univfast.reference.rotations import rotation_matrix, rotation_signs
 from univfast.reference.statistics import Statistics, statistics
+
+KINDS = tuple(ROTATIONS)
 
 __all__ = [
     "KINDS",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from univfast.nulls.kinds import ROTATIONS
 from univfast.reference.rotations import rotation_matrix
 from univfast.reference.statistics import Statistics, statistics
 from univfast.registry import resolve
@@ -67,7 +68,7 @@ class PairedCorrelation:
         self.neurons = neurons
         self._rotations = (
             []
-            if rotation == "none"
+            if not ROTATIONS[rotation].random
             else [rotation_matrix(rotation, neurons, d, seed, layer) for d in range(draws)]
         )
         self._a: list[Array] = []
@@ -102,7 +103,7 @@ class AllPairsCorrelation:
         self._names_a, self._names_b = list(layers_a), list(layers_b)
         self._rotations = [
             [rotation_matrix(rotation, n, d, seed, name) for name, n in layers_b.items()]
-            for d in range(0 if rotation == "none" else draws)
+            for d in range(draws if ROTATIONS[rotation].random else 0)
         ]
         self._a: list[list[Array]] = []
         self._b: list[list[Array]] = []

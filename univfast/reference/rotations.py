@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from univfast.nulls.kinds import MIN_STRUCTURED, ROTATIONS
 from univfast.nulls.matrices import dense_matrix, layer_seed
+from univfast.registry import resolve
 
-__all__ = ["rotation_matrix", "rotation_signs"]
+__all__ = ["rotation_matrix", "rotation_signs", "structured_matrix"]
 
 Array = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def _deal(neurons: int, group: int) -> NDArray[np.intp]:
     return np.asarray((i // group * stride * group + i % group + _TURN) % neurons)
 
 
-def _structured_matrix(neurons: int, draw: int, seed: int) -> Array:
+def structured_matrix(neurons: int, draw: int, seed: int) -> Array:
     """Rounds of random signs and Walsh-Hadamard transforms, and a permutation between them.
 
     ``csrc/rotation.h`` says why it is built so.
@@ -105,8 +106,9 @@ def rotation_matrix(kind: str, neurons: int, draw: int, seed: int, layer: str) -
     Raises:
         ValueError: ``kind`` is none that has a matrix.
     """
-    if kind not in ROTATIONS or not ROTATIONS[kind].random:
+    if not isinstance(kind, str) or kind not in ROTATIONS or not ROTATIONS[kind].random:
         raise ValueError(f"rotation: {kind!r} has no matrix")
-    if ROTATIONS[kind].structured and neurons >= MIN_STRUCTURED:
-        return _structured_matrix(neurons, draw, layer_seed(seed, layer))
+    stepwise = resolve(ROTATIONS[kind].structured_matrix)
+    if stepwise is not None and neurons >= MIN_STRUCTURED:
+        return np.asarray(stepwise(neurons, draw, layer_seed(seed, layer)))
     return dense_matrix(kind, neurons, draw, seed, layer)

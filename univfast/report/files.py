@@ -224,12 +224,28 @@ def _top(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
     assert result.top_correlation is not None
     assert result.top_layer is not None
     assert result.top_neuron is not None
+    columns = columns_of("top")
+    partners = {"rank", "match_layer", "match_neuron", "correlation"}
     model = result.summary["models"][1]
+    own = {
+        column.name: [model] * len(result.layer) if column.name == "model" else column.of(result)
+        for column in columns
+        if column.name not in partners
+    }
     tops = (result.top_layer, result.top_neuron.tolist(), result.top_correlation.tolist())
-    for layer, neuron, *top in zip(result.layer, result.neuron.tolist(), *tops, strict=True):
+    for i, top in enumerate(zip(*tops, strict=True)):
         for rank, (match_layer, match, r) in enumerate(zip(*top, strict=True), 1):
             if match >= 0:
-                yield (model, layer, neuron, rank, match_layer, match, r)
+                cells = {
+                    "rank": rank,
+                    "match_layer": match_layer,
+                    "match_neuron": match,
+                    "correlation": r,
+                }
+                yield tuple(
+                    cells[column.name] if column.name in cells else own[column.name][i]
+                    for column in columns
+                )
 
 
 def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
@@ -285,7 +301,7 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
         tensors = {
             column.name: _parsed(column, [row[column.name] for row in rows])
             for column in columns_of("neurons", models)
-            if column.value is None
+            if column.value is None and (column.since == 1 or column.name in found)
         }
         null = torch.from_numpy(np.load(folder / "null_excess.npy"))
         shape = (summary["rotation"]["draws"], len(rows))

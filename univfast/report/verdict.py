@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from univfast.search.matchings import MATCHINGS
+
 __all__ = ["verdict"]
 
 # How far a count must lie above the mean of the chance counts to be called more than chance, in
@@ -22,7 +24,7 @@ def verdict(summary: dict[str, Any]) -> str:
     dead, unmatched = summary["dead"], summary["unmatched"]
     live = summary["neurons"] - dead
     if live == 0:
-        where = "in one of the models" if summary["match"] == "index" else "in A"
+        where = "in one of the models" if _by_index(summary) else "in A"
         return f"{_all(dead)} dead (constant {where}), so none has a correlation."
     if live == unmatched:
         return f"{_without_partner(summary)} So none has a correlation."
@@ -68,13 +70,17 @@ def _against_chance(summary: dict[str, Any]) -> list[str]:
         if significant
         else "By any margin, no neuron correlates more than with a rotation (q < 0.05)."
     )
-    if flagged <= limit and summary["match"] == "index":
+    if flagged <= limit and _by_index(summary):
         sentences.append(_INDEX_NOTE)
     return sentences
 
 
+def _by_index(summary: dict[str, Any]) -> bool:
+    return not MATCHINGS[summary["match"]].all_pairs
+
+
 def _no_evidence(summary: dict[str, Any]) -> str:
-    at_this = "" if summary["match"] == "index" else " at this threshold"
+    at_this = "" if _by_index(summary) else " at this threshold"
     if summary["universal"] == 0 and summary["universal_by_chance"] == 0:
         return f"Nothing here says that the models share neurons{at_this}."
     return (

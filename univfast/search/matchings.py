@@ -37,7 +37,8 @@ class Matching:
         meaning: whose r it is, for a report.
         baseline: what is done with rotations of B, for a report: sentences, or nothing.
         dead: which neurons have no r, for a report.
-        all_pairs: the match is searched among all neurons of B; else it is that of the same number.
+        all_pairs: the match is searched among all neurons of B; else it is that of the same number,
+            as by index.
         reference: the definition in float64, of r ``[neurons of A, neurons of B]``, NaN for the
             dead: the match of each row, -1 for none, and its r; as `univfast.reference.best`.
         assign: takes r of all live neurons at once and pairs them; ``"module:name"`` or a function.

@@ -12,7 +12,8 @@ from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.native import Best
-from univfast.nulls.rotations import Baseline, draws_together, make_rotations
+from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import draws_together, make_rotations
 from univfast.search.matchings import Matching
 from univfast.sums.co_moments import Side, tile_bytes
 

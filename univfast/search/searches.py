@@ -10,7 +10,8 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import thread_count
-from univfast.nulls.rotations import Baseline, draw_bytes
+from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
 from univfast.search.matchings import all_pairs
 from univfast.search.partners import Matches, Search
@@ -52,8 +53,8 @@ class Searches:
         self._tokens = 0
         directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
         # An assignment of the rotated models takes the place of the search in them.
-        none = Baseline("none", 0, self.baseline.seed)
-        searched = self.baseline if self.matching.assign is None else none
+        assigns = self.matching.assign is not None
+        searched = self.baseline.without_draws() if assigns else self.baseline
         top_k, exclude_self = options["top_k"], options["exclude_self"]
         threads = thread_count(options["threads"])
         self._searches = [

@@ -18,7 +18,8 @@ from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.machine.processes import Processes
 from univfast.native import place
-from univfast.nulls.rotations import Baseline, HadamardRotations, Rotations, is_structured
+from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import HadamardRotations, Rotations, is_structured
 from univfast.sums import moments as m
 from univfast.sums.chunks import Chunk, multiply
 
