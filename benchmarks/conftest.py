@@ -24,7 +24,7 @@ _device_records = pytest.StashKey[list[dict[str, Any]]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("univfast")
     group.addoption("--tokens", type=int, default=32768, help="tokens (32768); all pairs half")
-    group.addoption("--seconds", type=float, default=4.0, help="to measure a line for (4)")
+    group.addoption("--seconds", type=float, default=4.0, help="to measure a line for (4); 0: once")
     group.addoption(
         "--neurons",
         type=int,

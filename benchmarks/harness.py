@@ -20,7 +20,8 @@ Answer = TypeVar("Answer")
 
 # Tokens that the exact answer converts to float64 at a time, to bound its memory.
 _TOKENS = 4096
-# A line is measured for about so many seconds as --seconds says, within these numbers of rounds.
+# A line is measured for about so many seconds as --seconds says, within these numbers of rounds;
+# for 0, once.
 _ROUNDS = (3, 25)
 
 
@@ -146,7 +147,7 @@ class Measure:
             run()
             seconds = time.perf_counter() - started
             least, most = _ROUNDS
-            rounds = max(least, min(most, int(self._seconds / seconds)))
+            rounds = max(least, min(most, int(self._seconds / seconds))) if self._seconds else 1
         answer: Answer = self._benchmark.pedantic(run, rounds=rounds)
         self._benchmark.extra_info.update(
             line=line,

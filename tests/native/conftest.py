@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from support.cuda_on_cpu.build import build_module, unavailable
+from support.shared import made_once
 from univfast.machine import devices
 from univfast.native import cpu, cuda, place, views
 from univfast.sums import co_moments
@@ -21,7 +22,7 @@ def core_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     pytest.importorskip("pybind11")
     if reason := unavailable():
         pytest.skip(reason)
-    path = build_module(tmp_path_factory.mktemp("cuda_on_cpu"))
+    path = made_once(tmp_path_factory, "cuda_on_cpu", build_module)
     spec = importlib.util.spec_from_file_location("_native", path)
     assert spec is not None
     assert spec.loader is not None

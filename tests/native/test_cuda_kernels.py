@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +14,7 @@ import pytest
 
 from support.cuda_on_cpu import build
 from support.processes import printed, python
+from support.shared import made_once
 from univfast import _native
 
 pytestmark = pytest.mark.slow
@@ -36,8 +37,9 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
     @lru_cache
     def program(sanitizer: str) -> list[str]:
-        directory = tmp_path_factory.mktemp("checks")
-        return build.command(build.build_checks(directory, sanitizer), sanitizer)
+        name = f"checks {sanitizer}"
+        made = made_once(tmp_path_factory, name, partial(build.build_checks, sanitizer=sanitizer))
+        return build.command(made, sanitizer)
 
     def run(sanitizer: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         if reason := build.unavailable(sanitizer):

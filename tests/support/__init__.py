@@ -17,6 +17,7 @@
 ``tiny_models``       trained models of the experiment, and texts to train on
 ``command``           the command line, within the test
 ``pickles``           files that would do something when they are read
+``shared``            what the processes of ``pytest -n`` make once and share
 ``cores``             what a process of ``pytest -n`` computes with
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
