@@ -187,7 +187,7 @@ def test_the_others_do_not_wait_for_ever(
     finally:
         second.kill()
         second.communicate()
-    assert first.returncode == 2
+    assert first.returncode == 2, err
     assert "Error: process 0 of 2: another one died or does not answer" in err
 
 
