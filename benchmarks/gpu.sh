@@ -158,10 +158,10 @@ else
   # Side by side: only what is measured needs the device, and the processor, for itself.
   export OMP_NUM_THREADS=4
   tests=()
-  for file in "$root"/tests/native/test_gpu*.py; do
+  for file in "$root"/tests/native/test_gpu*.py "$root"/tests/test_live.py; do
     name=$(basename "$file" .py)
     tests+=("$name")
-    call "$name" 150 run_pytest -q -rs "$file" &
+    call "$name" 150 run_pytest -q -rs -m gpu "$file" &
   done
   call memcheck 150 sanitize memcheck &
   call racecheck 150 sanitize racecheck &
