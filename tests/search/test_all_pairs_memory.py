@@ -164,7 +164,7 @@ def correlate(width_a, width_b):
     accumulator.update(torch.randn(64, width_a), torch.randn(64, width_b))
     accumulator.compute(sys.argv[2])
     return state_bytes(
-        accumulator._a, accumulator._b, accumulator.options, devices.CPU
+        accumulator._a, accumulator._b, accumulator._options, devices.CPU
     )
 
 draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
