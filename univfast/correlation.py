@@ -93,7 +93,6 @@ def correlate_together(
     """
     start = time.perf_counter()
     task = _Task(processes, a, b, options, progress)
-    question = Question(options["match"], task.baseline, options["threshold"], str(task.device))
     if not task.searches_all:
         layout, tokens, matches = task.by_index()
     else:
@@ -101,12 +100,13 @@ def correlate_together(
         if len(searches) == 1 and task.is_first:
             seconds = time.perf_counter() - start
             names = (task.models[0].name, task.models[1].name)
-            result = result_of(searches[0], question.threshold, names, seconds)
+            result = result_of(searches[0], options["threshold"], names, seconds)
             return _with_text(result, task.models)
         matches = [search.matches()[0] for search in searches] if task.is_first else []
         layout, tokens = searches[0].layouts[0], searches[0].tokens
     if not task.is_first:
         return None
+    question = Question(options["match"], task.baseline, options["threshold"], str(task.device))
     models = [model.name for model in task.models]
     seconds = time.perf_counter() - start
     result = make_result(question, models, layout, tokens, matches, seconds)

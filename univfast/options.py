@@ -10,7 +10,6 @@ names, defaults, types and help from here too (`univfast.cli.options`).
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from univfast.checks import as_integer, as_number, check_choice, plain_text
@@ -222,7 +221,8 @@ class AllPairsOptions(SumsOptions, total=False):
             10,
             doc="partners to keep of each neuron, of all if they are fewer; not by index.",
             help="Partners to write of each neuron; not with --match index.",
-            check=partial(as_integer, low=1),
+            check=as_integer,
+            low=1,
         ),
     ]
     exclude_self: Annotated[

@@ -20,8 +20,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from univfast.registry import resolve
 
 if TYPE_CHECKING:
     from univfast.inputs.activations import open_activations
@@ -54,4 +55,4 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'univfast.inputs' has no attribute {name!r}")
-    return getattr(import_module(f"univfast.inputs.{_HOME[name]}"), name)
+    return resolve(f"univfast.inputs.{_HOME[name]}:{name}")

@@ -224,28 +224,21 @@ def _top(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
     assert result.top_correlation is not None
     assert result.top_layer is not None
     assert result.top_neuron is not None
-    columns = columns_of("top")
-    partners = {"rank", "match_layer", "match_neuron", "correlation"}
-    model = result.summary["models"][1]
-    own = {
-        column.name: [model] * len(result.layer) if column.name == "model" else column.of(result)
-        for column in columns
-        if column.name not in partners
+    tops = result.top_neuron.tolist()
+    there = [(i, k) for i, row in enumerate(tops) for k, match in enumerate(row) if match >= 0]
+    r = result.top_correlation.tolist()
+    given: dict[str, list[Any]] = {
+        "model": [result.summary["models"][1]] * len(there),
+        "rank": [k + 1 for _, k in there],
+        "match_layer": [result.top_layer[i][k] for i, k in there],
+        "match_neuron": [tops[i][k] for i, k in there],
+        "correlation": [r[i][k] for i, k in there],
     }
-    tops = (result.top_layer, result.top_neuron.tolist(), result.top_correlation.tolist())
-    for i, top in enumerate(zip(*tops, strict=True)):
-        for rank, (match_layer, match, r) in enumerate(zip(*top, strict=True), 1):
-            if match >= 0:
-                cells = {
-                    "rank": rank,
-                    "match_layer": match_layer,
-                    "match_neuron": match,
-                    "correlation": r,
-                }
-                yield tuple(
-                    cells[column.name] if column.name in cells else own[column.name][i]
-                    for column in columns
-                )
+    for column in columns_of("top"):
+        if column.name not in given:
+            own = column.of(result)
+            given[column.name] = [own[i] for i, _ in there]
+    return zip(*(given[column.name] for column in columns_of("top")), strict=True)
 
 
 def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
