@@ -11,14 +11,16 @@ from torch import Tensor
 
 from univfast import __version__
 from univfast.checks import as_number
+from univfast.columns import COLUMNS
 from univfast.inputs.layout import Layout
+from univfast.nulls.controls import ControlStatistics, Trial, Trials, control_statistics
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import Statistics, statistics
 from univfast.result import CorrelationResult, smallest_and_largest
 from univfast.search.partners import Matches
 from univfast.search.searches import Searches
 
-__all__ = ["Question", "make_result", "result_of"]
+__all__ = ["ControlMatches", "Question", "make_result", "result_of"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,83 @@ class Question:
         }
 
 
+@dataclass(frozen=True)
+class ControlMatches:
+    """What neurons are matched with where networks that learned nothing take a side.
+
+    Attributes:
+        tokens: that all of it was measured on.
+        margin: over controls, of a neuron that is learned.
+        names_a: of the controls of A; empty where there are none.
+        names_b: of each control of the others, one for each of them; so too.
+        real: of A in each other model.
+        a: of each control of A, in each other model.
+        b: of A, in each control of the others.
+        both: of each control of A, in that of each other model.
+        activity: how active models and controls are, for the summary.
+    """
+
+    tokens: int
+    margin: float
+    names_a: Sequence[str]
+    names_b: Sequence[Sequence[str]]
+    real: Sequence[Matches]
+    a: Sequence[Sequence[Matches]]
+    b: Sequence[Sequence[Matches]]
+    both: Sequence[Sequence[Matches]]
+    activity: dict[str, Any]
+
+    def swapped(self) -> ControlMatches:
+        """As it is seen from B, whose controls come first then; of two models."""
+        return replace(
+            self,
+            names_a=[names[0] for names in self.names_b],
+            names_b=[[name] for name in self.names_a],
+            a=self.b,
+            b=self.a,
+        )
+
+    def of_model(self, i: int) -> ControlMatches:
+        """Those of one of the other models."""
+
+        def only(trials: Sequence[Sequence[Matches]]) -> list[list[Matches]]:
+            return [[matches[i]] for matches in trials]
+
+        return replace(
+            self,
+            names_b=[[names[i]] for names in self.names_b],
+            real=[self.real[i]],
+            a=only(self.a),
+            b=only(self.b),
+            both=only(self.both),
+        )
+
+    def statistics(
+        self, widths: Sequence[int], threshold: float, universal: Tensor
+    ) -> tuple[ControlStatistics, Trials]:
+        """What follows for neurons of layers of these widths, ``universal`` on all tokens."""
+
+        def trial(matches: Sequence[Matches]) -> Trial:
+            return _trial(matches, widths, threshold)
+
+        trials = Trials(
+            trial(self.real),
+            [trial(matches) for matches in self.a],
+            [trial(matches) for matches in self.b],
+            [trial(matches) for matches in self.both],
+        )
+        return control_statistics(trials, universal, self.margin), trials
+
+
+def _trial(matches: Sequence[Matches], widths: Sequence[int], threshold: float) -> Trial:
+    """The matches of a network, real or not, and what follows of them."""
+    correlations = torch.stack([m.correlation for m in matches])
+    stats = statistics(correlations, torch.stack([m.rotated for m in matches]), widths, threshold)
+    places = [m.place for m in matches if m.place is not None]
+    backs = [m.back for m in matches if m.back is not None]
+    return Trial(correlations, stats.baseline, stats.universal, torch.stack(places), backs)
+
+
 def result_of(
     searches: Searches, threshold: float, models: tuple[str, str], seconds: float | None = None
 ) -> CorrelationResult:
@@ -76,6 +155,7 @@ def make_result(
     tokens: int,
     matches: Sequence[Matches],
     seconds: float | None = None,
+    controls: ControlMatches | None = None,
 ) -> CorrelationResult:
     """Puts matches together and adds the statistics.
 
@@ -86,12 +166,13 @@ def make_result(
         tokens: that it was measured on.
         matches: of A's neurons in each other model, at least one.
         seconds: that the computation took, for the summary.
+        controls: what networks that learned nothing say; None without.
     """
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
     rotated = torch.stack([m.rotated for m in matches])
     stats = statistics(correlations, rotated, layers.widths, question.threshold)
-    match_layer, match_neuron = _highest(matches, correlations)
+    model, match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
         layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
         neuron=torch.cat([torch.arange(width) for width in layers.widths]),
@@ -113,20 +194,68 @@ def make_result(
     else:
         low, high = smallest_and_largest(correlations)
         by_model = tuple(
-            make_result(question, (models[0], name), layers, tokens, [one])
-            for one, name in zip(matches, models[1:], strict=True)
+            make_result(
+                question,
+                (models[0], name),
+                layers,
+                tokens,
+                [one],
+                controls=None if controls is None else controls.of_model(i),
+            )
+            for i, (one, name) in enumerate(zip(matches, models[1:], strict=True))
         )
         result = replace(result, correlation_min=low, correlation_max=high, by_model=by_model)
-    result.summary.update(_counts(result, stats))
+    trials = None
+    if controls is not None:
+        found, trials = controls.statistics(layers.widths, question.threshold, stats.universal)
+        result = _with_controls(result, found)
+    result.summary.update(_counts(result, stats, model))
+    result.summary.update(_control_counts(controls, None if trials is None else found))
     result.summary.update(_match_counts(result, layers, matches))
     result.summary.update(
-        device=question.device, seconds=seconds, layers=_layer_rows(result, layers)
+        device=question.device, seconds=seconds, layers=_layer_rows(result, layers, trials)
     )
     return result
 
 
-def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str], Tensor]:
-    """Layer names and numbers of the matches with the highest correlation of all models."""
+def _with_controls(result: CorrelationResult, found: ControlStatistics) -> CorrelationResult:
+    names = [column.name for column in COLUMNS.values() if column.only == "controls"]
+    return replace(result, **{name: getattr(found, name) for name in names})
+
+
+def _control_counts(
+    controls: ControlMatches | None, found: ControlStatistics | None
+) -> dict[str, Any]:
+    """What the summary says of networks that learned nothing."""
+    if controls is None or found is None:
+        absent = ("universal_on_control_tokens", "universal_by_control", "fdr_control")
+        return dict.fromkeys([*absent, "learned", "learned_by_control", "controls"])
+    counts = found.counts
+    return {
+        "universal_on_control_tokens": counts.real,
+        "universal_by_control": counts.by_control,
+        "fdr_control": counts.fdr,
+        "learned": int(found.learned.sum()),
+        "learned_by_control": found.learned_by_control,
+        "controls": {
+            "a": list(controls.names_a),
+            "b": [list(names) for names in controls.names_b],
+            "tokens": controls.tokens,
+            "margin": controls.margin,
+            "flagged_a": list(counts.a),
+            "flagged_b": list(counts.b),
+            "flagged_both": list(counts.both),
+            "more_than_controls": counts.more,
+            "smallest_p": None if counts.number < 2 else 1 / (1 + counts.number),
+            **controls.activity,
+        },
+    }
+
+
+def _highest(
+    matches: Sequence[Matches], correlations: Tensor
+) -> tuple[Tensor, list[str], Tensor]:
+    """Of the matches with the highest correlation of all models: model, layer name and number."""
     model = correlations.nan_to_num(nan=-2.0).argmax(dim=0)
     neurons = torch.arange(len(model))
     layer = torch.stack([m.match_layer for m in matches])[model, neurons].tolist()
@@ -134,7 +263,7 @@ def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str
         "" if number < 0 else matches[which].layers[number]
         for which, number in zip(model.tolist(), layer, strict=True)
     ]
-    return names, torch.stack([m.match_neuron for m in matches])[model, neurons]
+    return model, names, torch.stack([m.match_neuron for m in matches])[model, neurons]
 
 
 def _with_partners(result: CorrelationResult, matches: Matches) -> CorrelationResult:
@@ -151,7 +280,7 @@ def _with_partners(result: CorrelationResult, matches: Matches) -> CorrelationRe
     )
 
 
-def _counts(result: CorrelationResult, stats: Statistics) -> dict[str, Any]:
+def _counts(result: CorrelationResult, stats: Statistics, model: Tensor) -> dict[str, Any]:
     """The numbers of the summary. None stands for what was not, or cannot be, known."""
     universal = int(result.universal.sum())
     chance = None if stats.chance_counts is None else stats.chance_counts.tolist()
@@ -162,6 +291,8 @@ def _counts(result: CorrelationResult, stats: Statistics) -> dict[str, Any]:
         "dead": int(result.dead.sum()),
         "unmatched": int((result.correlation.isnan() & ~result.dead).sum()),
         "universal": universal,
+        "universal_partners": _partners(result, model),
+        "universal_mutual": _mutual(result),
         "universal_by_chance": by_chance,
         "chance_counts": chance,
         "fdr": by_chance / universal if universal and by_chance is not None else None,
@@ -170,12 +301,28 @@ def _counts(result: CorrelationResult, stats: Statistics) -> dict[str, Any]:
     }
 
 
+def _partners(result: CorrelationResult, model: Tensor) -> int:
+    """Different matches of universal neurons (with several models, of those with the highest r)."""
+    matches = zip(model.tolist(), result.match_layer, result.match_neuron.tolist(), strict=True)
+    flags = result.universal.tolist()
+    return len({match for match, universal in zip(matches, flags, strict=True) if universal})
+
+
+def _mutual(result: CorrelationResult) -> int | None:
+    """Universal neurons whose match is mutual; None where that is not known."""
+    return None if result.mutual is None else int((result.mutual & result.universal).sum())
+
+
 _BY_MODEL = (
     "neurons",
     "dead",
     "unmatched",
     "universal",
+    "universal_partners",
+    "universal_mutual",
     "universal_by_chance",
+    "universal_by_control",
+    "learned",
     "fdr",
     "q_below_0.05",
     "mean_correlation",
@@ -211,17 +358,31 @@ def _match_layers(layers: Layout, matches: Matches) -> dict[str, Any] | None:
     return {"rows": list(layers.names), "columns": list(matches.layers), "counts": counts}
 
 
-def _layer_rows(result: CorrelationResult, layers: Layout) -> list[dict[str, Any]]:
+def _layer_rows(
+    result: CorrelationResult, layers: Layout, trials: Trials | None
+) -> list[dict[str, Any]]:
     return [
         {
             "layer": name,
             "neurons": width,
             "dead": int(result.dead[part].sum()),
             "universal": int(result.universal[part].sum()),
+            "universal_by_chance": _by_chance(result, part),
+            "universal_by_control": None if trials is None else trials.counts(part).by_control,
+            "learned": None if result.learned is None else int(result.learned[part].sum()),
             **_means(result, part),
         }
         for name, width, part in zip(layers.names, layers.widths, layers.slices, strict=True)
     ]
+
+
+def _by_chance(result: CorrelationResult, part: slice) -> float | None:
+    """How many of some neurons rotations flag, or shifted partners, the mean over draws."""
+    if result.null_excess is None:
+        return None
+    null = result.null_excess[:, part]
+    draws = int((~null.isnan()).any(dim=1).sum())
+    return float((null > result.summary["threshold"]).sum()) / draws if draws > 1 else None
 
 
 def _means(result: CorrelationResult, part: slice) -> dict[str, float | None]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from univfast.registry import Registry
 
-__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "Column", "Dtype", "Table", "columns_of"]
+__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "Column", "Dtype", "Only", "Table", "columns_of"]
 
 NAMES = ("univfast", "published")
 """What columns can be called: as in `COLUMNS`, or as in `PUBLISHED`."""
 
 Dtype = Literal["text", "integer", "number", "flag"]
 Table = Literal["neurons", "matches", "top"]
+Only = Literal["always", "models", "controls"]
 
 _EVERYWHERE: tuple[Table, ...] = ("neurons", "matches", "top")
 _MATCHED: tuple[Table, ...] = ("neurons", "matches")
@@ -30,7 +31,8 @@ class Column:
         dtype: of its cells. Absent numbers are ``nan``, absent texts empty.
         meaning: of its numbers, in a few words.
         tables: those that it stands in: ``neurons.csv``, ``matches.csv`` or ``top.csv``.
-        models: it stands in ``neurons.csv`` for several other models alone.
+        only: it stands in ``neurons.csv`` alone for several other ``"models"``, or where there are
+            ``"controls"``.
         since: the schema of the tables that brought it: a result that was saved before is read
             without it.
         value: of a `CorrelationResult`, ``[neurons]``: what follows from it is computed where it is
@@ -41,7 +43,7 @@ class Column:
     dtype: Dtype
     meaning: str
     tables: tuple[Table, ...] = ("neurons",)
-    models: bool = False
+    only: Only = "always"
     since: int = 1
     value: Callable[[Any], Any] | None = None
 
@@ -51,6 +53,10 @@ class Column:
         if values is None:
             return ["" if self.dtype in ("text", "flag") else math.nan] * len(result.layer)
         return values if isinstance(values, list) else list(values.tolist())
+
+
+def _of_controls(name: str, dtype: Dtype, meaning: str) -> Column:
+    return Column(name, dtype, meaning, only="controls", since=2)
 
 
 COLUMNS: Registry[Column] = Registry(
@@ -81,8 +87,21 @@ COLUMNS: Registry[Column] = Registry(
         Column("mutual", "flag", "each is the best of the other; empty by index", ("matches",)),
         Column("universal", "flag", "excess > threshold"),
         Column("dead", "flag", "zero variance in A (by index: in A or B)"),
-        Column("correlation_min", "number", "smallest r over the models", models=True),
-        Column("correlation_max", "number", "largest r over the models", models=True),
+        Column("correlation_min", "number", "smallest r over the models", only="models"),
+        Column("correlation_max", "number", "largest r over the models", only="models"),
+        _of_controls(
+            "control_a", "number", "mean r of its match with networks that learned nothing, for A"
+        ),
+        _of_controls(
+            "control_b", "number", "mean r with its match in networks that learned nothing, for B"
+        ),
+        _of_controls(
+            "excess_control", "number", "correlation - highest of baseline, control_a, control_b"
+        ),
+        _of_controls("p_control_a", "number", "share of controls of A that reach its r"),
+        _of_controls("p_control_b", "number", "share of controls of B that reach its r"),
+        _of_controls("p_control", "number", "the larger of the two"),
+        _of_controls("learned", "flag", "universal, and excess_control above the margin"),
     ],
 )
 
@@ -144,15 +163,15 @@ PUBLISHED: Registry[Column] = Registry(
 """Of ``published.csv``: the names of the data published with Gurnee et al. 2024."""
 
 
-def columns_of(table: Table, models: bool = False) -> list[Column]:
+def columns_of(table: Table, having: Collection[Only] = ()) -> list[Column]:
     """The columns of a table, in order.
 
     Args:
         table: which.
-        models: of several other models.
+        having: what the result has, beside what every one has.
     """
     return [
         column
         for column in COLUMNS.values()
-        if table in column.tables and (models or not column.models)
+        if table in column.tables and (column.only == "always" or column.only in having)
     ]

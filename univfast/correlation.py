@@ -5,43 +5,43 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from univfast.assemble import Question, make_result, result_of
+from univfast.assemble import ControlMatches, Question, make_result
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
 from univfast.inputs.formats import in_words
-from univfast.inputs.layers import Activations, Layer
-from univfast.inputs.layout import Layout
+from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
-from univfast.inputs.pairing import all_layers, match_layers
 from univfast.machine.devices import CPU, as_device, unavailable
-from univfast.machine.memory import available_memory, gigabytes
+from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
 from univfast.result import CorrelationResult
+from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
-from univfast.runs.passes import IndexPass, Job, PairsPass
-from univfast.runs.planning import pass_bytes, plan_passes
+from univfast.runs.comparisons import Comparison, Lineup, line_up
+from univfast.runs.over_pairs import OverPairs
+from univfast.runs.passes import opened
+from univfast.runs.pilot import Activity, check_controls
+from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Matches, matches_by_index
-from univfast.search.searches import Searches, check_same_neurons
+from univfast.search.partners import Matches
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["correlate", "correlate_together"]
-
-# Of the memory that is available, what a state may take if no limit is given.
-_MEMORY_SHARE = 0.8
 
 
 @documented(CorrelateOptions, files=in_words())
@@ -71,6 +71,8 @@ def correlate(
     given = complete(CorrelateOptions, options, "correlate")
     result = correlate_together(None, a, b, given, progress)
     assert result is not None
+    for warning in (result.summary["controls"] or {}).get("warnings", ()):
+        warnings.warn(warning, stacklevel=2)
     return result
 
 
@@ -93,44 +95,42 @@ def correlate_together(
     """
     start = time.perf_counter()
     task = _Task(processes, a, b, options, progress)
-    if not task.searches_all:
-        layout, tokens, matches = task.by_index()
-    else:
-        searches = task.all_pairs()
-        if len(searches) == 1 and task.is_first:
-            seconds = time.perf_counter() - start
-            names = (task.models[0].name, task.models[1].name)
-            result = result_of(searches[0], options["threshold"], names, seconds)
-            return _with_text(result, task.models)
-        matches = [search.matches()[0] for search in searches] if task.is_first else []
-        layout, tokens = searches[0].layouts[0], searches[0].tokens
+    task.do()
     if not task.is_first:
         return None
-    question = Question(options["match"], task.baseline, options["threshold"], str(task.device))
-    models = [model.name for model in task.models]
-    seconds = time.perf_counter() - start
-    result = make_result(question, models, layout, tokens, matches, seconds)
-    return _with_text(result, task.models)
+    results = [
+        task.result(direction, time.perf_counter() - start)
+        for direction in range(2 if options["reverse"] else 1)
+    ]
+    return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
 
 
-def _with_text(result: CorrelationResult, models: Sequence[Activations]) -> CorrelationResult:
-    """The result, whose summary says what live models were run on."""
-    found = [model.about for model in models if model.about is not None]
-    if len(found) == len(models):
-        hooks = [about["hooks"] for about in found]  # of each model
-        result.summary["text"] = {**found[0], "hooks": hooks}
-        if result.reverse is not None:
-            result.reverse.summary["text"] = {**found[0], "hooks": hooks[::-1]}
-    return result
+def _open(given: object, name: str) -> list[Activations]:
+    """Each of a list of models, or the only one."""
+    if not isinstance(given, (list, tuple)):
+        return [open_activations(given, name)]
+    if not given:
+        raise InputError(f"{name}: got no models; give at least one")
+    return [open_activations(x, f"{name}[{i}]") for i, x in enumerate(given)]
 
 
-def _open(a: object, b: object) -> list[Activations]:
-    if not isinstance(b, (list, tuple)):
-        return [open_activations(a, "a"), open_activations(b, "b")]
-    if not b:
-        raise InputError("b: got no models; give at least one")
-    others = [open_activations(x, f"b[{i}]") for i, x in enumerate(b)]
-    return [open_activations(a, "a"), *others]
+def _open_controls(given: object, name: str, others: int) -> list[list[Activations]]:
+    """Of each other model its controls; nothing where there are none.
+
+    Raises:
+        InputError: there are several models, and not a list of controls for each.
+    """
+    if given is None:
+        return []
+    if others == 1:
+        return [_open(given, name)]
+    if not isinstance(given, (list, tuple)) or len(given) != others:
+        found = len(given) if isinstance(given, (list, tuple)) else 1
+        raise InputError(
+            f"{name}: got {found}, and there are {others} other models; give a list of controls for"
+            " each of them, in their order"
+        )
+    return [_open(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
 
 
 def _device_of(models: Sequence[Activations]) -> torch.device:
@@ -151,141 +151,184 @@ class _Task:
         progress: Progress | None,
     ) -> None:
         self._options, self._processes, self._progress = options, processes, progress
-        self.baseline = Baseline.of(options)
-        self.searches_all = MATCHINGS[options["match"]].all_pairs
+        self._baseline = Baseline.of(options)
+        self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        self.models = _open(a, b)
-        if options["reverse"] and len(self.models) > 2:
+        self._models = [open_activations(a, "a"), *_open(b, "b")]
+        if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
-        self.device = as_device(options["device"]) or _device_of(self.models)
+        controls_a = options["controls_a"]
+        lineup = line_up(
+            self._models,
+            [] if controls_a is None else _open(controls_a, "controls_a"),
+            _open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
+            options["layers"],
+            self._all_pairs,
+            options["control_tokens"],
+        )
+        self._lineup = lineup
+        self._device = as_device(options["device"]) or _device_of(self._models)
+        self._keep = self._open_mask()
+        self._activity: Activity | None = None
+        way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
+        self._way: Any = way(lineup, options, self._device)
 
-    def by_index(self) -> tuple[Layout, int, list[Matches]]:
-        """The layers of A, the number of tokens and, in process 0, the matches in each model."""
-        a, *others = self.models
-        pairs = [match_layers(a, b, self._options["layers"]) for b in others]
-        ours = [layer for layer, _ in pairs[0]]
-        run = self._run(["index"], [ours, *([y for _, y in found] for found in pairs)])
-        work = IndexPass(pairs, self.models, self._options, self.device)
-        run.do(0, work, list)
-        self._close()
-        if not self.is_first:
-            return Layout.of(ours), 0, []
-        found = work.correlations()
-        return Layout.of(ours), found[0][0].tokens, [matches_by_index(layers) for layers in found]
-
-    def all_pairs(self) -> list[Searches]:
-        """Of each other model the search, in as many passes as memory asks for."""
-        a, *others = self.models
-        options, device = self._options, self.device
-        chosen = [all_layers(a, b, options["layers"]) for b in others]
-        layers = [chosen[0][0], *(theirs for _, theirs in chosen)]
-        ours, *theirs = [Layout.of(model) for model in layers]
-        if options["exclude_self"]:
-            for b_layout in theirs:
-                check_same_neurons(ours, b_layout)
-        searches = [Searches(ours, b, options["match"], options, device) for b in theirs]
+    def do(self) -> None:
+        """Takes all sums, which are searched in process 0 as they come."""
+        if len(self._lineup.rounds) > 1:
+            self._activity = check_controls(self._lineup, self._keep)
         limit = self._memory_limit()
-        plan = plan_passes(ours, theirs, options, limit, device)
-        run = self._run([[job.plain() for job in jobs] for jobs in plan], layers)
+        run = self._run(self._way.plan(limit))
         if run.found:
-            for search, found in zip(searches, run.found, strict=True):
-                search.load(found)
-        rest = [[Job.of(job) for job in jobs] for jobs in run.plan[run.first :]]
-        self._check_plan(ours, theirs, rest, limit)
-        for number, jobs in enumerate(rest, start=run.first):
-            self._search(run, number, jobs, layers, searches)
-        return searches
+            self._way.load(run.found)
+        self._way.check_plan(run.plan[run.first :], limit)
+        for number in range(run.first, len(run.plan)):
+            work = self._way.work(run.plan[number])
+            with opened(work.models):
+                run.do(number, work, self._way.found)
+            if number + 1 == len(run.plan) and self._processes is not None:
+                # All sums are in process 0, which may go on for long.
+                self._processes.close()
+            if self.is_first:
+                self._way.take(work)
 
-    def _search(
-        self,
-        run: Run,
-        number: int,
-        jobs: list[Job],
-        layers: Sequence[Sequence[Layer]],
-        searches: list[Searches],
-    ) -> None:
-        """Takes the sums of a pass, which do not outlive it, and searches them in process 0."""
-        work = PairsPass(jobs, layers, self.models, self._options, self.device)
-        run.do(number, work, lambda: [search.state() for search in searches])
-        if number + 1 == len(run.plan):
-            self._close()
-        if self.is_first:
-            for other, state in work.co_moments():
-                searches[other].add(state)
+    def result(self, direction: int, seconds: float) -> CorrelationResult:
+        """What was found: of A in the others (0), or of B in A (1)."""
+        models = self._models[::-1] if direction else self._models
+        matches = self._matches(direction)
+        question = Question(
+            self._options["match"],
+            self._baseline,
+            self._options["threshold"],
+            str(self._device),
+        )
+        result = make_result(
+            question,
+            [model.name for model in models],
+            self._way.layouts()[direction],
+            self._way.tokens(0),
+            matches,
+            seconds,
+            self._controls(direction),
+        )
+        found = [model.about for model in models if model.about is not None]
+        if len(found) == len(models):  # live models: what they were run on
+            result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}
+        return result
 
-    def _check_plan(
-        self, a: Layout, others: Sequence[Layout], passes: list[list[Job]], limit: float
-    ) -> None:
-        """Refuses the passes of a checkpoint that was written where there was more memory."""
-        need = max(pass_bytes(a, others, jobs, self._options, self.device) for jobs in passes)
-        if self._options["memory_limit"] is None:
-            limit /= _MEMORY_SHARE
-        if need > limit:
-            raise InputError(
-                f"memory_limit: the checkpoint was written by a run whose states take"
-                f" {gigabytes(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
-                " fewer processes"
-            )
+    def _matches(self, direction: int) -> list[Matches]:
+        """Those of the real models."""
+        count = len(self._lineup.rounds[0].real)
+        return [self._way.matches(number)[direction] for number in range(count)]
 
-    def _close(self) -> None:
-        """Ends the group once all sums are in process 0, which may go on for long."""
-        if self._processes is not None:
-            self._processes.close()
+    def _controls(self, direction: int) -> ControlMatches | None:
+        """Those of controls."""
+        rounds = self._lineup.rounds
+        if len(rounds) == 1:
+            return None
+        found = {one: self._way.matches(i)[direction] for i, _, one in self._lineup.comparisons()}
+
+        def of(comparisons: Sequence[Comparison]) -> list[Matches]:
+            return [found[one] for one in comparisons]
+
+        controls = rounds[1:]
+        again = {
+            one: self._way.matches(i)[direction]
+            for i, where, one in self._lineup.comparisons()
+            if where is rounds[1] and one in where.real
+        }
+        real = [again.get(one, found[one]) for one in rounds[0].real]
+        a = [of(one.a) for one in controls if one.a]
+        b = [of(one.b) for one in controls if one.b]
+        both = [of(one.both) for one in controls if one.both]
+        names = [model.name for model in self._lineup.models]
+        names_a = [names[one.a[0].first] for one in controls if one.a]
+        names_b = [[names[x.second] for x in one.b] for one in controls if one.b]
+        assert self._activity is not None
+        matches = ControlMatches(
+            self._way.tokens(len(rounds[0].real)),
+            self._options["control_margin"],
+            names_a,
+            names_b,
+            real,
+            a,
+            b,
+            both,
+            self._activity.summary,
+        )
+        return matches.swapped() if direction else matches
 
     def _memory_limit(self) -> float:
         """Bytes that the states of a pass may take, the same in every process."""
         limit = self._options["memory_limit"]
         if limit is None:
-            available = available_memory(self.device)
+            available = available_memory(self._device)
             # Processes of one machine share its memory.
-            here = 1 if place.on_cuda(self.device) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            share = _MEMORY_SHARE / (here if self._processes else 1)
+            on_device = place.on_cuda(self._device)
+            here = 1 if on_device else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            share = MEMORY_SHARE / (here if self._processes else 1)
             limit = float("inf") if available is None else share * available
         return limit if self._processes is None else min(self._processes.gather(limit))
 
-    def _run(self, plan: list[Any], layers: Sequence[Sequence[Layer]]) -> Run:
-        """The run of some passes over these layers of each model."""
-        first, options = layers[0][0], self._options
-        keep = None
-        if options["mask"] is not None:
-            keep = open_mask(options["mask"], first.shape[:-1])
-            if not bool(keep.any()):
-                raise InputError("mask: leaves no token; true marks the tokens to use")
+    def _open_mask(self) -> Tensor | None:
+        """The tokens to use.
+
+        Raises:
+            InputError: the mask cannot be read, or leaves none.
+        """
+        if self._options["mask"] is None:
+            return None
+        keep = open_mask(self._options["mask"], self._lineup.layers[0][0].shape[:-1])
+        if not bool(keep.any()):
+            raise InputError("mask: leaves no token; true marks the tokens to use")
+        first = self._lineup.rounds[-1].tokens
+        if not bool(keep[:first].any()):
+            raise InputError(
+                f"control_tokens: the mask leaves none of the first {first} tokens, which controls"
+                " are run on; raise it"
+            )
+        return keep
+
+    def _run(self, plan: list[dict[str, Any]]) -> Run:
+        """The run of some passes."""
+        options = self._options
         saved = None
         checkpoint = options["checkpoint"]
         if checkpoint is not None or self._processes is not None:
-            given = self._identity(layers, keep)
+            given = self._identity()
             if self._processes is not None:
                 _check_same(self._processes.gather(given))
             if checkpoint is not None:
                 saved = SavedRun(checkpoint, options["checkpoint_every"], given)
         progress = self._progress if self.is_first else None
-        return Run(plan, first.tokens, keep, saved, self._processes, progress)
+        return Run(plan, self._keep, saved, self._processes, progress)
 
-    def _identity(self, layers: Sequence[Sequence[Layer]], keep: Tensor | None) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What the sums depend on, as plain values."""
-        models = ["A", *("B" if i == 1 else f"model {i + 1}" for i in range(1, len(layers)))]
+        keep, lineup = self._keep, self._lineup
         mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
-        names = ["top_k", "exclude_self", "reverse"] if self.searches_all else []
+        names = ["top_k", "exclude_self", "reverse"] if self._all_pairs else []
         options: Mapping[str, Any] = self._options
+        named = list(zip(lineup.named, lineup.layers, strict=True))
         return {
             "match": options["match"],
-            "rotation": self.baseline.kind,
-            "draws": self.baseline.draws,
-            "seed": self.baseline.seed,
+            "rotation": self._baseline.kind,
+            "draws": self._baseline.draws,
+            "seed": self._baseline.seed,
             "precision": options["precision"],
             **{name: options[name] for name in names},
-            "models": len(layers),
+            "models": len(self._models),
+            "controls": len(lineup.models) - len(self._models),
             **{
-                f"layers of {name}": [[x.name, x.neurons] for x in model]
-                for name, model in zip(models, layers, strict=True)
+                f"layers of {name}": [[x.name, x.neurons] for x in model] for name, model in named
             },
-            "tokens": layers[0][0].tokens,
+            "tokens": lineup.rounds[0].tokens,
+            "tokens of controls": [one.tokens for one in lineup.rounds[1:]],
             **{
                 f"activations of {name}": hashlib.sha256(
                     b"".join(layer.fingerprint() for layer in model)
                 ).hexdigest()
-                for name, model in zip(models, layers, strict=True)
+                for name, model in named
             },
             "mask": mask,
         }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllPairsOptions",
+    "ControlOptions",
     "CorrelateOptions",
     "DeviceOptions",
     "ModelOptions",
@@ -106,7 +107,7 @@ class MatchOptions(TypedDict, total=False):
     match: Annotated[
         Match,
         Option(
-            "index",
+            "best",
             doc="{choices}.",
             help="Which neuron of B a neuron of A is compared with. {choices}.",
             check=lambda _, value: MATCHINGS.check(value).name,
@@ -238,7 +239,59 @@ class AllPairsOptions(SumsOptions, total=False):
     ]
 
 
-class ModelOptions(MatchOptions, AllPairsOptions, total=False):
+class ControlOptions(TypedDict, total=False):
+    """Networks that learned nothing, and how a neuron's margin over them is judged."""
+
+    controls_a: Annotated[
+        object | None,
+        Option(
+            None,
+            doc="networks of A's architecture that learned nothing, as a list, each as ``a`` (their"
+            " activations on the same tokens, or on the first ``control_tokens``); `uf.control`"
+            " makes them, 4 are advised. None for none.",
+            help="Networks of A's architecture that learned nothing, as A: 'univfast control' makes"
+            " them, 4 are advised. Takes all paths up to the next option.",
+            path=True,
+            metavar="PATH...",
+        ),
+    ]
+    controls_b: Annotated[
+        object | None,
+        Option(
+            None,
+            doc="the same of B; of several other models, a list of such lists, in their order.",
+            help="The same of B. With more models, once for each of them, in their order.",
+            path=True,
+            metavar="PATH...",
+        ),
+    ]
+    control_tokens: Annotated[
+        int,
+        Option(
+            262_144,
+            doc="tokens that controls are compared on: the first so many. The real models are"
+            " counted on the same ones too.",
+            help="Compare controls on the first N tokens.",
+            check=as_integer,
+            low=2,
+            metavar="N",
+        ),
+    ]
+    control_margin: Annotated[
+        float,
+        Option(
+            0.3,
+            doc="a universal neuron is learned by both if its r is above baseline and controls by"
+            " more.",
+            help="A universal neuron is learned by both if its correlation exceeds baseline and"
+            " controls by more than this.",
+            check=as_number,
+            low=0,
+        ),
+    ]
+
+
+class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, total=False):
     """Of `correlate_models`."""
 
 
@@ -339,7 +392,16 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         raise InputError(
             f"match: {values['match']!r} has no exclude_self and no reverse; use match='best'"
         )
+    if "controls_a" in values:
+        _check_controls(values)
     return cast("G", values)
+
+
+def _check_controls(values: Mapping[str, Any]) -> None:
+    """Refuses controls of a model with itself, whose networks are no others."""
+    given = [name for name in ("controls_a", "controls_b") if values[name] is not None]
+    if given and values["exclude_self"]:
+        raise InputError(f"{given[0]}: is for two models; exclude_self is for one with itself")
 
 
 def select(group: type[G], options: Mapping[str, Any]) -> G:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from univfast.checks import check_choice
-from univfast.columns import NAMES, PUBLISHED, columns_of
+from univfast.columns import NAMES, PUBLISHED, Only, columns_of
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,18 @@ class CorrelationResult:
             None where ``mutual`` is.
         top_layer: the layer that each of them is in, ``[neurons][top_k]``.
         top_neuron: its number there, int64 ``[neurons, top_k]``, -1 where there are fewer.
+        control_a, control_b: r of the match with networks that learned nothing in A's place, and
+            with its match in such in B's, means over them, float64 ``[neurons]``; NaN where it has
+            none, or that side has no controls. They and all below are on the first
+            ``control_tokens`` tokens; None without controls.
+        excess_control: r - the highest of baseline, ``control_a`` and ``control_b``.
+        p_control_a, p_control_b: share of controls that reach r: (1 + hits) / (1 + controls); NaN
+            with fewer than two.
+        p_control: the larger of the two.
+        learned: universal, and ``excess_control`` above the margin, bool ``[neurons]``.
         by_model: with several other models, the result of each by itself.
+        by_index: of a search through all neurons, the result of neuron i with neuron i, where names
+            and widths of layers agree.
         reverse: how each neuron of B correlates with its match in A, where that was asked for.
     """
 
@@ -78,13 +89,26 @@ class CorrelationResult:
     top_correlation: Tensor | None = None
     top_layer: list[list[str]] | None = None
     top_neuron: Tensor | None = None
+    control_a: Tensor | None = None
+    control_b: Tensor | None = None
+    excess_control: Tensor | None = None
+    p_control_a: Tensor | None = None
+    p_control_b: Tensor | None = None
+    p_control: Tensor | None = None
+    learned: Tensor | None = None
     by_model: tuple[CorrelationResult, ...] = ()
+    by_index: CorrelationResult | None = None
     reverse: CorrelationResult | None = None
 
     def columns(self) -> dict[str, list[Any]]:
         """The table ``neurons.csv``, as a list a column; `univfast.columns` says what each is."""
-        several = self.correlation_min is not None
-        return {column.name: column.of(self) for column in columns_of("neurons", several)}
+        return {column.name: column.of(self) for column in columns_of("neurons", self.having)}
+
+    @property
+    def having(self) -> set[Only]:
+        """What it has, of what not every result has."""
+        found: dict[Only, object] = {"models": self.correlation_min, "controls": self.learned}
+        return {name for name, tensor in found.items() if tensor is not None}
 
     def published_columns(self) -> dict[str, list[Any]]:
         """The table under the column names of the data published with Gurnee et al. 2024.

@@ -10,7 +10,7 @@ from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 
-__all__ = ["all_layers", "in_order", "match_layers"]
+__all__ = ["all_layers", "check_sources", "in_order", "match_layers"]
 
 # Of a capture, what its tokens follow from, and how it is given.
 _OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
@@ -31,7 +31,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
             captures of other tokens.
     """
     both = f"{a.name} and {b.name}"
-    _check_test_sets(a, b)
+    check_sources(a, b)
     layers_a, layers_b = _select(a, pattern), _select(b, pattern)
     if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
@@ -68,7 +68,7 @@ def all_layers(
     Raises:
         InputError: token counts or their order differ, or captures are of other tokens.
     """
-    _check_test_sets(a, b)
+    check_sources(a, b)
     layers_a, layers_b = (list(_select(model, pattern).values()) for model in (a, b))
     for model, layers in ((a.name, layers_a), (b.name, layers_b)):
         _check_tokens(model, layers)
@@ -78,7 +78,12 @@ def all_layers(
     return layers_a, layers_b
 
 
-def _check_test_sets(a: Activations, b: Activations) -> None:
+def check_sources(a: Activations, b: Activations) -> None:
+    """Refuses activations that say themselves that they are of other tokens.
+
+    Raises:
+        InputError: naming what differs.
+    """
     if a.test_set is not None and b.test_set is not None and a.test_set != b.test_set:
         raise InputError(
             f"{a.name} and {b.name}: were captured on different test sets ({a.test_set} and "

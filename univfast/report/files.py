@@ -290,10 +290,10 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
             reader = csv.DictReader(file)
             rows = list(reader)
         found = set(reader.fieldnames or ())
-        models = any(column.models for name, column in COLUMNS.items() if name in found)
+        having = {column.only for name, column in COLUMNS.items() if name in found}
         tensors = {
             column.name: _parsed(column, [row[column.name] for row in rows])
-            for column in columns_of("neurons", models)
+            for column in columns_of("neurons", having)
             if column.value is None and (column.since == 1 or column.name in found)
         }
         null = torch.from_numpy(np.load(folder / "null_excess.npy"))

@@ -1,17 +1,20 @@
-"""What a summary means, in words."""
+"""What a summary means, in words: how many are flagged, and what networks that learned nothing,
+rotations and the tokens themselves say of them."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
+from univfast.nulls.controls import exceeds
 from univfast.search.matchings import MATCHINGS
 
-__all__ = ["verdict"]
+__all__ = ["by_chance_in_words", "verdict"]
 
-# How far a count must lie above the mean of the chance counts to be called more than chance, in
-# standard deviations (of the draws' counts, or Poisson's if that is larger).
-_SIGMAS = 3.0
+# Of draws in none of which a neuron is flagged, the mean is below this over their number, at 95%
+# (Poisson's limit, -ln 0.05).
+_RULE_OF_THREE = 3.0
+_SHOWN = 3  # names of layers
 
 _INDEX_NOTE = (
     "Index matching compares neuron i with neuron i, which means something only for models of one"
@@ -20,7 +23,7 @@ _INDEX_NOTE = (
 
 
 def verdict(summary: dict[str, Any]) -> str:
-    """A few sentences: how many neurons are flagged, how many chance gives, what follows."""
+    """A few sentences: how many neurons are flagged, how many controls flag, what follows."""
     dead, unmatched = summary["dead"], summary["unmatched"]
     live = summary["neurons"] - dead
     if live == 0:
@@ -28,65 +31,190 @@ def verdict(summary: dict[str, Any]) -> str:
         return f"{_all(dead)} dead (constant {where}), so none has a correlation."
     if live == unmatched:
         return f"{_without_partner(summary)} So none has a correlation."
+    return " ".join(_sentences(summary, live))
+
+
+def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
     models = len(summary["models"]) - 1
     averaged = f"Averaged over {models} models, " if models > 1 else ""
-    if summary["rotation"]["draws"] == 0:
-        mean = f"the mean correlation of {_neurons(live - unmatched, 'live')} is"
-        sentences = [
-            _capital(f"{averaged}{mean} {summary['mean_correlation']:.3f}."),
+    if summary["rotation"]["draws"] == 0 and not _by_index(summary):
+        mean = f"the mean correlation of {_neurons(live - summary['unmatched'], 'live')} is"
+        yield _capital(f"{averaged}{mean} {summary['mean_correlation']:.3f}.")
+        yield (
             "Without a rotation there is no baseline to compare it with, so no neuron is called"
-            " universal.",
-        ]
-    else:
-        flagged, threshold = summary["universal"], summary["threshold"]
-        share = f"{flagged} of {_neurons(live, 'live')} ({100 * flagged / live:.1f}%)"
-        verb = "exceeds its" if flagged == 1 else "exceed their"
-        sentences = [f"{averaged}{share} {verb} baseline by more than {threshold:g}."]
-        sentences += _against_chance(summary)
-    if unmatched:
-        sentences.append(_without_partner(summary))
-    return " ".join(sentences)
-
-
-def _against_chance(summary: dict[str, Any]) -> list[str]:
-    flagged, by_chance = summary["universal"], summary["universal_by_chance"]
-    if by_chance is None:
-        return ["How many chance gives is not known: that needs at least two draws."]
-    counts = summary["chance_counts"]
-    variance = sum((count - by_chance) ** 2 for count in counts) / (len(counts) - 1)
-    limit = by_chance + _SIGMAS * math.sqrt(max(variance, by_chance, 1.0))
-    sentences = [f"Chance alone gives {by_chance:.1f}."]
-    if flagged > limit:
-        sentences.append(
-            f"That is about {flagged - by_chance:.0f} more than chance explains: about"
-            f" {100 * by_chance / flagged:.0f}% of those flagged are expected to be false."
+            " universal."
         )
     else:
-        sentences.append(_no_evidence(summary))
-    significant = summary["q_below_0.05"]
-    verb = "correlates" if significant == 1 else "correlate"
-    sentences.append(
-        f"By any margin, {_neurons(significant)} {verb} more than with a rotation (q < 0.05)."
-        if significant
-        else "By any margin, no neuron correlates more than with a rotation (q < 0.05)."
+        yield averaged + _flagged(summary)
+        yield from _against_controls(summary) if summary["controls"] else _against_chance(summary)
+        if summary.get("details"):
+            yield _of_details(summary["details"])
+        if summary["controls"]:
+            yield from _learned(summary)
+        yield from _narrow_layers(summary)
+    yield from _index_beside(summary)
+    if summary["unmatched"]:
+        yield _without_partner(summary)
+
+
+def _flagged(summary: dict[str, Any]) -> str:
+    """How many are universal, and how many partners they have."""
+    count, threshold = summary["universal"], summary["threshold"]
+    verb = "is" if count == 1 else "are"
+    head = f"{_neurons(count)} of A {verb} universal (excess above {threshold:g})"
+    if count == 0 or _by_index(summary):
+        return f"{head}."
+    partners, mutual = summary["universal_partners"], summary["universal_mutual"]
+    where = "B" if len(summary["models"]) == 2 else "the other models"
+    parts = [f"{partners} distinct partner{_s(partners)} in {where}"]
+    if mutual is not None:
+        parts.append(f"{mutual} pair{_s(mutual)} mutual")
+    return f"{head}: {', '.join(parts)}."
+
+
+def _against_controls(summary: dict[str, Any]) -> Iterator[str]:
+    controls = summary["controls"]
+    flagged = summary["universal_on_control_tokens"]
+    names = (_others(summary), controls["flagged_b"]), ("A", controls["flagged_a"])
+    sides = [(f"{_mean(counts):.1f} ({name} untrained)", name) for name, counts in names if counts]
+    where = ""
+    if controls["tokens"] < summary["tokens"]:
+        verb = "is" if flagged == 1 else "are"
+        tokens = f"{controls['tokens']:,}"
+        where = f"On the first {tokens} tokens {flagged} {verb} universal, and there "
+    said = _capital(
+        f"{where}networks that learned nothing flag {' and '.join(text for text, _ in sides)}"
     )
-    if flagged <= limit and _by_index(summary):
-        sentences.append(_INDEX_NOTE)
-    return sentences
+    by_control = summary["universal_by_control"]
+    if not controls["more_than_controls"]:
+        said += (
+            f", {by_control:.1f} in all by control: that is no more than controls, and no evidence"
+            " that both networks learned these neurons."
+        )
+    else:
+        share = f"about {100 * summary['fdr_control']:.0f}%"
+        both = "both" if len(sides) > 1 else sides[0][1]
+        said += f": {share} of those flagged need not be learned by {both}."
+    yield said
+    if len(sides) == 1:
+        yield f"This tests the training of {sides[0][1]} only."
+    yield from controls["warnings"][:1]
 
 
-def _by_index(summary: dict[str, Any]) -> bool:
-    return not MATCHINGS[summary["match"]].all_pairs
+def _learned(summary: dict[str, Any]) -> Iterator[str]:
+    """What a reader may call universal."""
+    margin, by_control = summary["controls"]["margin"], summary["learned_by_control"]
+    count = summary["learned"]
+    expected = "" if by_control is None else f" (by control: {by_control:.1f})"
+    one_side = not (summary["controls"]["flagged_a"] and summary["controls"]["flagged_b"])
+    only = "A" if summary["controls"]["flagged_a"] else _others(summary)
+    trained = only if one_side else "both"
+    yield (
+        f"{count} {'is' if count == 1 else 'are'} learned by {trained} by a margin of"
+        f" {margin:g} over networks that learned nothing{expected}."
+    )
 
 
-def _no_evidence(summary: dict[str, Any]) -> str:
+def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
+    """What rotations say, or shifted partners by index: less than controls would."""
+    by_chance = by_chance_in_words(summary)
+    nulls = "shifted partners" if _by_index(summary) else f"rotations of {_others(summary)}"
+    if by_chance is None:
+        yield (
+            "Not compared with untrained networks (--controls-b), and how many rotations give is"
+            " not known: that needs at least two draws."
+        )
+        return
+    agree = "numbers agree" if _by_index(summary) else "axes agree"
+    yield (
+        f"Not compared with untrained networks (--controls-b); {nulls}, which give {by_chance}, say"
+        f" that {agree}, not that they were learned."
+    )
+    if not exceeds(summary["universal"], summary["chance_counts"]):
+        yield _no_evidence(summary, nulls)
+        if _by_index(summary):
+            yield _INDEX_NOTE
+
+
+def by_chance_in_words(numbers: dict[str, Any]) -> str | None:
+    """A count by chance, and what it bounds where it is 0; None where it is not known."""
+    by_chance, counts = numbers["universal_by_chance"], numbers["chance_counts"]
+    if by_chance is None:
+        return None
+    if by_chance == 0:
+        draws = len(counts)
+        return f"0 in {draws} draws (95% limit {_RULE_OF_THREE / draws:.2g})"
+    return f"{by_chance:.1f}"
+
+
+def _no_evidence(summary: dict[str, Any], nulls: str) -> str:
     at_this = "" if _by_index(summary) else " at this threshold"
     if summary["universal"] == 0 and summary["universal_by_chance"] == 0:
         return f"Nothing here says that the models share neurons{at_this}."
     return (
-        "So this count is about what chance gives, and is no evidence that the models share"
+        f"This count is about what {nulls} give, and no evidence that the models share"
         f" neurons{at_this}."
     )
+
+
+def _of_details(details: dict[str, Any]) -> str:
+    """What universal neurons follow, and how many tokens they rest on."""
+    said = []
+    if details["follow_token"] is not None:
+        count = details["follow_token"]
+        said.append(f"{count} follow{'s' if count == 1 else ''} the current token in both models")
+    if details["beyond_token_and_position"] is not None:
+        count = details["beyond_token_and_position"]
+        verb = "keeps" if count == 1 else "keep"
+        said.append(f"{count} {verb} r above 0.5 beyond token and position")
+    few = details["few_tokens"]
+    verb = "rests" if few == 1 else "rest"
+    said.append(f"{few} {verb} on fewer than {details['few']} tokens")
+    return "; ".join(said) + "."
+
+
+def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
+    """Layers whose baseline leaves no room for an excess above the threshold."""
+    if _by_index(summary):
+        return
+    highest = 1 - summary["threshold"]
+    narrow = [
+        layer["layer"]
+        for layer in summary["layers"]
+        if layer["mean_baseline"] is not None and layer["mean_baseline"] > highest
+    ]
+    if narrow:
+        shown = ", ".join(map(repr, narrow[:_SHOWN]))
+        more = f" and {len(narrow) - _SHOWN} more" if len(narrow) > _SHOWN else ""
+        of = "Layers" if len(narrow) > 1 else "Layer"
+        has = "have" if len(narrow) > 1 else "has"
+        yield (
+            f"{of} {shown}{more} {has} a mean baseline above {highest:g}: in layers so narrow,"
+            f" match {summary['match']} cannot have universal neurons."
+        )
+
+
+def _index_beside(summary: dict[str, Any]) -> Iterator[str]:
+    """What neuron i with neuron i gives, and which matching fits."""
+    beside = summary.get("by_index")
+    if beside is None or beside["universal_by_chance"] is None:
+        return
+    by_chance = by_chance_in_words(beside)
+    head = f"By index {beside['universal']} are universal, shifted partners give {by_chance}:"
+    if exceeds(beside["universal"], beside["chance_counts"]):
+        yield (
+            f"{head} the models look like those of one lineage, for which match index fits as well."
+        )
+    else:
+        yield f"{head} the models look trained independently, for which match best fits."
+
+
+def _others(summary: dict[str, Any]) -> str:
+    return "B" if len(summary["models"]) == 2 else "the other models"
+
+
+def _by_index(summary: dict[str, Any]) -> bool:
+    return not MATCHINGS[summary["match"]].all_pairs
 
 
 def _without_partner(summary: dict[str, Any]) -> str:
@@ -100,7 +228,15 @@ def _without_partner(summary: dict[str, Any]) -> str:
 
 def _neurons(count: int, kind: str = "") -> str:
     words = f"{kind} neuron".strip()
-    return f"{count} {words}" if count == 1 else f"{count} {words}s"
+    return f"{count} {words}{_s(count)}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _mean(counts: list[int]) -> float:
+    return sum(counts) / len(counts)
 
 
 def _all(count: int) -> str:

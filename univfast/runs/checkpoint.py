@@ -17,7 +17,7 @@ from univfast.machine.files import check_writable, remove_unfinished, save_tenso
 __all__ = ["Position", "SavedRun"]
 
 _FORMAT = "univfast-run"
-_VERSION = 1
+_VERSION = 2
 _REMEDY = "give the same arguments again, or name another checkpoint"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,58 +12,90 @@ from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes
 from univfast.options import ModelOptions
-from univfast.runs.passes import Job
+from univfast.runs.comparisons import Comparison
 from univfast.search.matchings import MATCHINGS
 from univfast.search.partners import assignment_bytes
 from univfast.search.searches import state_bytes
 
-__all__ = ["pass_bytes", "plan_passes"]
+__all__ = ["MEMORY_SHARE", "Job", "pass_bytes", "plan_passes"]
+
+MEMORY_SHARE = 0.8
+"""Of the memory that is available, what a state may take if no limit is given."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All pairs of some layers of one model with all layers of another.
+
+    Attributes:
+        comparison: its number.
+        first: number of the model whose neurons are matched.
+        second: number of the model that is searched.
+        layers: names of the layers of the first.
+    """
+
+    comparison: int
+    first: int
+    second: int
+    layers: tuple[str, ...]
+
+    def plain(self) -> list[Any]:
+        """As a checkpoint has it."""
+        return [self.comparison, list(self.layers)]
+
+    @staticmethod
+    def of(plain: Sequence[Any], comparisons: Sequence[Comparison]) -> Job:
+        """What `plain` gave."""
+        number, layers = plain
+        one = comparisons[number]
+        return Job(number, one.first, one.second, tuple(layers))
 
 
 def plan_passes(
-    a: Layout,
-    others: Sequence[Layout],
+    comparisons: Sequence[tuple[int, Comparison]],
+    layouts: Sequence[Layout],
     options: ModelOptions,
     limit: float,
     device: torch.device,
 ) -> list[list[Job]]:
-    """The jobs of each pass, models in order and layers of A in order.
+    """The jobs of each pass, comparisons in order and layers of their first model in order.
 
     Args:
-        a: all layers of A.
-        others: all layers of each other model.
+        comparisons: with their numbers.
+        layouts: the layers of every model.
         options: of the search; the match is one that searches all pairs.
         limit: bytes that the states of a pass may take.
         device: where they are.
 
     Raises:
-        InputError: not even one layer of A fits, or one-to-one, which needs all, does not.
+        InputError: not even one layer fits, or one-to-one, which needs all, does not.
     """
     passes: list[list[Job]] = []
     left = 0.0
-    for number, b in enumerate(others):
+    for number, one in comparisons:
+        a, b = layouts[one.first], layouts[one.second]
         for group, need in _groups(a, b, options, limit, device):
             if not passes or need > left:
                 passes.append([])
                 left = limit
-            passes[-1].append(Job(number, group.names))
+            passes[-1].append(Job(number, one.first, one.second, group.names))
             left -= need
     return passes
 
 
 def pass_bytes(
-    a: Layout,
-    others: Sequence[Layout],
     jobs: Sequence[Job],
+    layouts: Sequence[Layout],
     options: ModelOptions,
     device: torch.device,
 ) -> int:
     """What the states of a pass take; arguments as `plan_passes` has them."""
     need = 0
     for job in jobs:
-        widths = dict(zip(a.names, a.widths, strict=True))
+        a = layouts[job.first]
+        widths = a.by_name()
         group = Layout(job.layers, tuple(widths[name] for name in job.layers))
-        need += _job_bytes(a, others[job.other], group, options, device)
+        need += _job_bytes(a, layouts[job.second], group, options, device)
     return need
 
 

@@ -37,11 +37,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """Some passes over the same tokens, one after another.
+    """Some passes over tokens, one after another.
 
     Args:
-        plan: what each pass does, as plain values.
-        tokens: of the activations.
+        plan: what each pass does, as plain values; ``tokens`` is how many it reads, from the first.
         keep: true for the tokens to use, bool ``[tokens]``; None for all.
         saved: the checkpoint; None for none.
         processes: those that share the work; None for this one alone.
@@ -53,14 +52,13 @@ class Run:
 
     def __init__(
         self,
-        plan: list[Any],
-        tokens: int,
+        plan: list[dict[str, Any]],
         keep: Tensor | None,
         saved: SavedRun | None,
         processes: Processes | None,
         progress: Progress | None,
     ) -> None:
-        self._tokens, self._keep = tokens, keep
+        self._keep = keep
         self._saved, self._processes, self._progress = saved, processes, progress
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
@@ -74,7 +72,7 @@ class Run:
             self._position = known if processes.rank else now
 
     @property
-    def plan(self) -> list[Any]:
+    def plan(self) -> list[dict[str, Any]]:
         """What each pass does: that of the checkpoint, where there is one."""
         return self._position.plan
 
@@ -108,7 +106,7 @@ class Run:
                 work.load(position.states)
         position.states = []
         count = 1 if processes is None else processes.count
-        shares = _shares(_remaining(self._tokens, position.done, work.step), count)
+        shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
         self._tell()
         with _signals(self._saved is not None) as interrupted:
             saved = stop = False
@@ -173,15 +171,16 @@ class Run:
 
     def _tell(self) -> None:
         if self._progress is not None:
+            tokens = [entry["tokens"] for entry in self.plan]
             done = sum(stop - start for start, stop in self._position.done)
-            passes = len(self._position.plan)
-            self._progress(self._position.number * self._tokens + done, passes * self._tokens)
+            self._progress(sum(tokens[: self._position.number]) + done, sum(tokens))
 
     def _where(self) -> str:
         assert self._saved is not None
         done = sum(stop - start for start, stop in self._position.done)
+        tokens = self.plan[self._position.number]["tokens"]
         return (
-            f"Interrupted after {done} of {self._tokens} tokens, which are saved in"
+            f"Interrupted after {done} of {tokens} tokens, which are saved in"
             f" {self._saved.path}: the same command goes on from there."
         )
 

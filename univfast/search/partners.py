@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +62,9 @@ class Matches:
         top_correlation: the highest r, float64 ``[neurons, top_k]``, NaN where there are fewer;
             None by index.
         top_layer, top_neuron: where, as above, int64 ``[neurons, top_k]``; None by index.
+        place: number of the match among all neurons searched, int64; -1 where there is none.
+        back: of each neuron searched, r with the neuron matched that it fits best (one-to-one, with
+            its partner; by index, with that of the same number), float64; NaN where there is none.
     """
 
     layers: tuple[str, ...]
@@ -74,6 +77,8 @@ class Matches:
     top_correlation: Tensor | None = None
     top_layer: Tensor | None = None
     top_neuron: Tensor | None = None
+    place: Tensor | None = None
+    back: Tensor | None = None
 
 
 def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
@@ -90,6 +95,8 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
         # A neuron that is constant in B alone has an r with rotations of B.
         rotated=torch.where(dead, torch.nan, rotated),
         dead=dead,
+        place=torch.where(dead, -1, torch.arange(len(dead))),
+        back=correlation,
     )
 
 
@@ -216,6 +223,8 @@ class Search:
             top_correlation=torch.where(found, top.correlation, torch.nan),
             top_layer=top_layer,
             top_neuron=top_neuron,
+            place=match,
+            back=torch.where(back.place >= 0, back.correlation, torch.nan),
         )
 
     def assigned(
@@ -230,6 +239,8 @@ class Search:
         r = r.mul_(searched.inverse_norm).cpu()  # where it is assigned
         match = self._assign(matching, r)
         correlation = _taken(r, match)
+        back = torch.full((r.shape[1],), torch.nan, dtype=torch.float64)
+        back[match[match >= 0]] = correlation[match >= 0]
         block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
         dead = searched.inverse_norm.isnan().cpu()
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
@@ -238,7 +249,7 @@ class Search:
                 self._rotate(r[:, part], block, searched, i, rotation, draw)
             r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(matching, r))
-        return self._matches(self._top.cpu(), match, correlation, rotated)
+        return replace(self._matches(self._top.cpu(), match, correlation, rotated), back=back)
 
     def _rotate(
         self,

@@ -1,0 +1,141 @@
+"""Neuron i with neuron i: the passes of a task, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from univfast.inputs.layout import Layout
+from univfast.native import place
+from univfast.options import CorrelateOptions, PairedOptions, select
+from univfast.paired import PairedCorrelation
+from univfast.runs.comparisons import Comparison, Lineup
+from univfast.runs.layer_pairs import LayerPairs
+from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
+from univfast.search.partners import LayerCorrelation, Matches, matches_by_index
+from univfast.sums.batches import PairOrigin
+from univfast.sums.transfer import Uploads
+
+__all__ = ["ByIndex", "IndexPass"]
+
+
+class IndexPass:
+    """Layers of some models beside those of others.
+
+    Args:
+        comparisons: which, by number.
+        lineup: of all models, whose layers stand in one order.
+        options: how sums are taken.
+        device: where.
+    """
+
+    def __init__(
+        self,
+        comparisons: Sequence[Comparison],
+        lineup: Lineup,
+        options: CorrelateOptions,
+        device: torch.device,
+    ) -> None:
+        self._comparisons = comparisons
+        self._used = sorted({i for one in comparisons for i in (one.first, one.second)})
+        self._layers = {i: lineup.layers[i] for i in self._used}
+        self.models = [lineup.models[i] for i in self._used]
+        self._names = {i: lineup.models[i].name for i in self._used}
+        paired = select(PairedOptions, {**options, "device": device})
+        self._sums = [
+            LayerPairs(lineup.layout(one.first), lineup.layout(one.second), paired)
+            for one in comparisons
+        ]
+        self._uploads = Uploads(device) if place.on_cuda(device) else None
+        every = [layer for layers in self._layers.values() for layer in layers]
+        widest = max(x.neurons * x.dtype.itemsize for x in every)
+        self.step = aligned(max(LEAST_TOKENS, READ_BYTES // widest), self.models)
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        rows = list(zip(*self._layers.values(), strict=True))  # of each number, a layer a model
+        for i, layers in enumerate(rows):
+            if i + 1 < len(rows):
+                prepare(rows[i + 1], part)
+            elif following is not None:
+                prepare(rows[0], following)
+            read = [layer.read(*part) for layer in layers]
+            here = None if keep is None else keep[slice(*part)]
+            if self._uploads is not None:
+                read = self._uploads.bring(read if here is None else [*read, here])
+                here = None if here is None else read.pop()
+            tensors = dict(zip(self._used, read, strict=True))
+            for sums, one in zip(self._sums, self._comparisons, strict=True):
+                origin = PairOrigin(self._names[one.first], self._names[one.second], part[0])
+                sums.update_rows(i, tensors[one.first], tensors[one.second], here, origin)
+            for layer in layers:
+                layer.release(*part)
+
+    @property
+    def _accumulators(self) -> list[PairedCorrelation]:
+        return [sums for layers in self._sums for sums in layers.accumulators]
+
+    def states(self) -> list[dict[str, Any]]:
+        return [sums.state_dict() for sums in self._accumulators]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for sums, state in zip(self._accumulators, states, strict=True):
+            sums.load_state_dict(state)
+
+    def reduce(self) -> None:
+        for sums in self._accumulators:
+            sums.reduce()
+
+    def correlations(self) -> list[list[LayerCorrelation]]:
+        """Of each comparison, r of each layer.
+
+        Raises:
+            InputError: a CUDA device found a NaN or infinity.
+        """
+        return [layers.correlations() for layers in self._sums]
+
+
+class ByIndex:
+    """What the passes of a task by index are, and what they have found so far: a pass a round."""
+
+    def __init__(self, lineup: Lineup, options: CorrelateOptions, device: torch.device) -> None:
+        self._lineup, self._options, self._device = lineup, options, device
+        self._found: list[list[LayerCorrelation]] = []  # of each comparison
+
+    def plan(self, limit: float) -> list[dict[str, Any]]:
+        """The passes, as plain values; of any limit of memory, for they take next to nothing."""
+        return [{"tokens": one.tokens, "round": i} for i, one in enumerate(self._lineup.rounds)]
+
+    def check_plan(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
+        """Refuses no plan."""
+
+    def work(self, entry: Mapping[str, Any]) -> IndexPass:
+        """What a pass does."""
+        comparisons = self._lineup.rounds[entry["round"]].comparisons
+        return IndexPass(comparisons, self._lineup, self._options, self._device)
+
+    def take(self, work: IndexPass) -> None:
+        """Takes what a pass has found, in process 0."""
+        self._found += work.correlations()
+
+    def found(self) -> list[Any]:
+        """What the passes have found, as plain values and tensors."""
+        return [[vars(layer) for layer in layers] for layers in self._found]
+
+    def load(self, found: Sequence[Any]) -> None:
+        """Goes on from what `found` gave."""
+        self._found = [[LayerCorrelation(**layer) for layer in layers] for layers in found]
+
+    def tokens(self, comparison: int) -> int:
+        """That a comparison was measured on."""
+        return self._found[comparison][0].tokens
+
+    def layouts(self) -> list[Layout]:
+        """The layers whose neurons are matched."""
+        return [self._lineup.layout(0)]
+
+    def matches(self, comparison: int) -> list[Matches]:
+        """Of a comparison."""
+        return [matches_by_index(self._found[comparison])]

@@ -1,0 +1,197 @@
+"""Every neuron with every neuron: the passes of a task, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from univfast.all_pairs import AllPairsCorrelation
+from univfast.errors import InputError
+from univfast.inputs.layout import Layout
+from univfast.machine.memory import gigabytes
+from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions, select
+from univfast.runs.comparisons import Lineup
+from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
+from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.search.partners import Matches
+from univfast.search.searches import Searches, check_same_neurons
+from univfast.sums.batches import PairOrigin
+from univfast.sums.co_moments import CoMoments, chunk_tokens
+
+__all__ = ["OverPairs", "PairsPass"]
+
+
+class PairsPass:
+    """All pairs of some layers of models with all layers of others.
+
+    Args:
+        jobs: what is done in this pass.
+        lineup: of all models.
+        options: how sums are taken.
+        device: where.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], lineup: Lineup, options: CorrelateOptions, device: torch.device
+    ) -> None:
+        self._layers = _used_layers(jobs, lineup)
+        self.models = [lineup.models[i] for i in self._layers]
+        self._names = {i: lineup.models[i].name for i in self._layers}
+        # What only a search needs is left out: it is done over all passes, by `Searches`.
+        sums = select(SumsOptions, {**options, "device": device})
+        self._sums = [
+            (
+                job,
+                AllPairsCorrelation(
+                    {name: self._layers[job.first][name].neurons for name in job.layers},
+                    lineup.layout(job.second).by_name(),
+                    **sums,
+                ),
+            )
+            for job in jobs
+        ]
+        chunk = chunk_tokens(device)
+        row = sum(layer.neurons * layer.dtype.itemsize for layer in self._all())
+        self.step = aligned(max(1, READ_BYTES // (row * chunk)) * chunk, self.models)
+
+    def _all(self) -> list[Any]:
+        return [layer for layers in self._layers.values() for layer in layers.values()]
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        if following is not None:
+            prepare(self._all(), following)
+        here = None if keep is None else keep[slice(*part)]
+        read = {
+            i: {name: layer.read(*part) for name, layer in layers.items()}
+            for i, layers in self._layers.items()
+        }
+        for job, sums in self._sums:
+            origin = PairOrigin(self._names[job.first], self._names[job.second], part[0])
+            first = [read[job.first][name] for name in job.layers]
+            sums.update_rows(first, [*read[job.second].values()], here, origin)
+        for layer in self._all():
+            layer.release(*part)
+
+    def states(self) -> list[dict[str, Any]]:
+        return [sums.saved_state() for _, sums in self._sums]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for (_, sums), state in zip(self._sums, states, strict=True):
+            sums.load_state_dict(state)
+
+    def reduce(self) -> None:
+        for _, sums in self._sums:
+            sums.reduce()
+
+    def co_moments(self) -> list[tuple[int, CoMoments]]:
+        """Of each job: the number of the comparison, and the sums."""
+        return [(job.comparison, sums.co_moments()) for job, sums in self._sums]
+
+
+def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any]]:
+    """Of each model that is read, the layers that are, in order."""
+    wanted: dict[int, set[str]] = {}
+    for job in jobs:
+        wanted.setdefault(job.first, set()).update(job.layers)
+        wanted.setdefault(job.second, set()).update(x.name for x in lineup.layers[job.second])
+    return {
+        i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
+        for i in sorted(wanted)
+    }
+
+
+class OverPairs:
+    """What the passes of a task over all pairs are, and what they have found so far.
+
+    Each round is done in as many passes as memory asks for.
+    """
+
+    def __init__(self, lineup: Lineup, options: CorrelateOptions, device: torch.device) -> None:
+        self._lineup, self._options, self._device = lineup, options, device
+        self._comparisons = [one for _, _, one in lineup.comparisons()]
+        real = lineup.rounds[0].real
+        if options["exclude_self"]:
+            for one in real:
+                check_same_neurons(lineup.layout(one.first), lineup.layout(one.second))
+        searched: AllPairsOptions = select(AllPairsOptions, options)
+        # Of a control no other partners are kept.
+        of_control: AllPairsOptions = {**searched, "top_k": 1}
+        self._searches = [
+            Searches(
+                lineup.layout(one.first),
+                lineup.layout(one.second),
+                options["match"],
+                searched if number < len(real) else of_control,
+                device,
+            )
+            for number, one in enumerate(self._comparisons)
+        ]
+
+    def plan(self, limit: float) -> list[dict[str, Any]]:
+        """The passes, as plain values, whose states take no more than the limit, in bytes.
+
+        Raises:
+            InputError: no pass does.
+        """
+        layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
+        passes: list[dict[str, Any]] = []
+        number = 0
+        for one in self._lineup.rounds:
+            numbered = list(enumerate(one.comparisons, start=number))
+            number += len(numbered)
+            jobs = plan_passes(numbered, layouts, self._options, limit, self._device)
+            passes += [
+                {"tokens": one.tokens, "jobs": [job.plain() for job in some]} for some in jobs
+            ]
+        return passes
+
+    def check_plan(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
+        """Refuses the passes of a checkpoint that was written where there was more memory."""
+        layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
+        need = max(
+            pass_bytes(self._jobs(entry), layouts, self._options, self._device) for entry in rest
+        )
+        if self._options["memory_limit"] is None:
+            limit /= MEMORY_SHARE
+        if need > limit:
+            raise InputError(
+                f"memory_limit: the checkpoint was written by a run whose states take"
+                f" {gigabytes(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
+                " fewer processes"
+            )
+
+    def _jobs(self, entry: Mapping[str, Any]) -> list[Job]:
+        return [Job.of(plain, self._comparisons) for plain in entry["jobs"]]
+
+    def work(self, entry: Mapping[str, Any]) -> PairsPass:
+        """What a pass does."""
+        return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
+
+    def take(self, work: PairsPass) -> None:
+        """Searches the sums of a pass, in process 0."""
+        for number, state in work.co_moments():
+            self._searches[number].add(state)
+
+    def found(self) -> list[Any]:
+        """What the passes have found, as plain values and tensors, not copied."""
+        return [search.state() for search in self._searches]
+
+    def load(self, found: Sequence[Any]) -> None:
+        """Goes on from what `found` gave."""
+        for search, state in zip(self._searches, found, strict=True):
+            search.load(state)
+
+    def tokens(self, comparison: int) -> int:
+        """That a comparison was measured on."""
+        return self._searches[comparison].tokens
+
+    def layouts(self) -> list[Layout]:
+        """The layers whose neurons are matched: of A and, where that was asked for, of B."""
+        return self._searches[0].layouts
+
+    def matches(self, comparison: int) -> list[Matches]:
+        """Of the first model in the second and, where that was asked for, the other way."""
+        return self._searches[comparison].matches()
