@@ -252,9 +252,7 @@ def _control_counts(
     }
 
 
-def _highest(
-    matches: Sequence[Matches], correlations: Tensor
-) -> tuple[Tensor, list[str], Tensor]:
+def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[Tensor, list[str], Tensor]:
     """Of the matches with the highest correlation of all models: model, layer name and number."""
     model = correlations.nan_to_num(nan=-2.0).argmax(dim=0)
     neurons = torch.arange(len(model))

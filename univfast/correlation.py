@@ -319,9 +319,7 @@ class _Task:
             **{name: options[name] for name in names},
             "models": len(self._models),
             "controls": len(lineup.models) - len(self._models),
-            **{
-                f"layers of {name}": [[x.name, x.neurons] for x in model] for name, model in named
-            },
+            **{f"layers of {name}": [[x.name, x.neurons] for x in model] for name, model in named},
             "tokens": lineup.rounds[0].tokens,
             "tokens of controls": [one.tokens for one in lineup.rounds[1:]],
             **{

@@ -126,9 +126,7 @@ class Trials:
         def each(trials: Sequence[Trial]) -> tuple[int, ...]:
             return tuple(int(trial.universal[part].sum()) for trial in trials)
 
-        return ControlCounts(
-            each([self.real])[0], each(self.a), each(self.b), each(self.both)
-        )
+        return ControlCounts(each([self.real])[0], each(self.a), each(self.b), each(self.both))
 
 
 @dataclass(frozen=True)
@@ -168,9 +166,7 @@ def exceeds(count: int, null_counts: Sequence[int]) -> bool:
     return count > mean + _SIGMAS * math.sqrt(max(variance, mean, 1.0))
 
 
-def control_statistics(
-    trials: Trials, universal: Tensor, margin: float
-) -> ControlStatistics:
+def control_statistics(trials: Trials, universal: Tensor, margin: float) -> ControlStatistics:
     """Compares a pair of networks with its controls.
 
     Args:
