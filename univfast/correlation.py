@@ -29,7 +29,7 @@ from univfast.options import CorrelateOptions, complete
 from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
-from univfast.runs.comparisons import Comparison, Lineup, line_up
+from univfast.runs.comparisons import Comparison, line_up
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls

@@ -10,6 +10,7 @@
 ``options``       options of commands, from where they are declared and registered
 ``text_options``  options of the commands that run models on a text
 ``torchrun``      the processes that a launcher started together
+``printing``      what commands print of results
 ``progress``      bars on stderr, where a person is watching
 ================  ================================================================
 """

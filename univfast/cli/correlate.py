@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from univfast.cli.options import PATH, Command, device_option, option, quiet_option
+from univfast.cli.options import (
+    PATH,
+    PATHS,
+    Command,
+    device_option,
+    option,
+    quiet_option,
+)
+from univfast.cli.printing import print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import sources, text_options
 from univfast.columns import NAMES
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from univfast.result import CorrelationResult
-
-__all__ = ["correlate", "print_result", "print_side_by_side", "report"]
+__all__ = ["correlate", "report"]
 
 
 @click.command(
@@ -24,7 +27,8 @@ __all__ = ["correlate", "print_result", "print_side_by_side", "report"]
     short_help="Correlate the neurons of two models.",
     epilog="""\b
 Examples:
-  univfast correlate a.pt b.pt --match best
+  univfast correlate a.pt b.pt
+  univfast correlate a.pt b.pt --controls-a a0.pt a1.pt --controls-b b0.pt b1.pt
   univfast correlate a.safetensors b.safetensors --layers 'mlp.*' --draws 20 --out result/
   univfast correlate base.ckpt tuned.ckpt --json > summary.json
   univfast correlate ./base ./tuned --text corpus.txt --hooks 'transformer.h.*.mlp.act'""",
@@ -41,6 +45,10 @@ Examples:
 @option("exclude_self")
 @option("reverse")
 @option("mask")
+@option("controls_a", type=PATHS, multiple=True)
+@option("controls_b", type=PATHS, multiple=True)
+@option("control_tokens")
+@option("control_margin")
 @text_options
 @click.option(
     "--hooks-b",
@@ -121,6 +129,7 @@ def correlate(
     ):
         given = {
             **options,
+            **_controls(options, len(b)),
             "device": place,
             "memory_limit": None if memory_limit is None else memory_limit * 1e9,
         }
@@ -131,8 +140,25 @@ def correlate(
         return
     if out is not None:
         result.save(out, columns)
+    for warning in (result.summary["controls"] or {}).get("warnings", ()):
+        click.echo(f"Warning: {warning}", err=True)
     if not quiet or as_json:
         print_result(result, as_json, out)
+
+
+def _controls(options: dict[str, Any], others: int) -> dict[str, Any]:
+    """What `univfast.correlate` takes for ``--controls-a`` and ``--controls-b``."""
+    own, theirs = options["controls_a"], options["controls_b"]
+    paths = [path for some in own for path in some]
+    if theirs and others > 1 and len(theirs) != others:
+        raise click.UsageError(
+            f"--controls-b was given {len(theirs)} times, and there are {others} other models: give"
+            " it once for each of them, in their order, with the paths of its controls"
+        )
+    grouped: list[Any] = [list(some) for some in theirs]
+    if others == 1:
+        grouped = [path for some in grouped for path in some]
+    return {"controls_a": paths or None, "controls_b": grouped or None}
 
 
 @click.command(short_help="Draw the plots and report of a saved result again.")
@@ -146,48 +172,3 @@ def report(directory: str) -> None:
     from univfast.report.files import redraw
 
     print_result(redraw(directory), as_json=False, out=directory)
-
-
-def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
-    """A line for each of several results on the same models, which have titles."""
-    width = max(len(result.summary["title"]) for result in results)
-    click.echo(f"{'':<{width}}  universal  by chance  mean r  baseline  excess")
-    for result in results:
-        summary = result.summary
-        r, baseline, excess = _means(summary)
-        click.echo(
-            f"{summary['title']:<{width}}  {summary['universal']:>9}"
-            f"  {summary['universal_by_chance']:>9.1f}  {r:>6}  {baseline:>8}  {excess:>6}"
-        )
-
-
-def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> None:
-    """The summary on stdout: as JSON, or as a table a layer and a verdict."""
-    from univfast.report.files import summary_json
-
-    if as_json:
-        click.echo(summary_json(result.summary), nl=False)
-        return
-    summary = result.summary
-    # A file name need not be text, and a terminal shows text alone.
-    models = " and ".join(summary["models"]).encode(errors="replace").decode()
-    click.echo(f"{models}: {summary['tokens']} tokens, match {summary['match']}")
-    width = max(5, *(len(row["layer"]) for row in summary["layers"]))
-    click.echo(
-        f"{'layer':<{width}}  neurons   dead  universal  mean r  baseline  excess",
-    )
-    for row in summary["layers"]:
-        r, baseline, excess = _means(row)
-        click.echo(
-            f"{row['layer']:<{width}}  {row['neurons']:>7}  {row['dead']:>5}  {row['universal']:>9}"
-            f"  {r:>6}  {baseline:>8}  {excess:>6}"
-        )
-    click.echo(click.wrap_text(result.verdict(), width=88))
-    if out is not None:
-        click.echo(f"Written to {out}: tables, summary.json, plots and report.html.")
-
-
-def _means(row: dict[str, Any]) -> list[str]:
-    """Mean correlation, baseline and excess, as a table has them."""
-    means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
-    return ["-" if mean is None else f"{mean:.3f}" for mean in means]

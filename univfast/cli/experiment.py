@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from univfast.cli.correlate import print_result, print_side_by_side
 from univfast.cli.options import PATH, quiet_option
+from univfast.cli.printing import print_result, print_side_by_side
 from univfast.cli.progress import progress_bar
 
 if TYPE_CHECKING:

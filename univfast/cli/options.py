@@ -10,7 +10,15 @@ import click
 from univfast import options as declarations
 from univfast.registry import Registry
 
-__all__ = ["PATH", "Command", "RegistryChoice", "device_option", "option", "quiet_option"]
+__all__ = [
+    "PATH",
+    "PATHS",
+    "Command",
+    "RegistryChoice",
+    "device_option",
+    "option",
+    "quiet_option",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -89,8 +97,40 @@ class _RegistryOption(click.Option):
     help = property(_said, _say)
 
 
+class _Paths(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Several paths that one option was given, which `Command` has joined."""
+
+    name = "paths"
+
+    def convert(self, value: Any, param: object, ctx: object) -> tuple[str, ...]:
+        return tuple(value.split(_JOINT)) if isinstance(value, str) else value
+
+
+# No path holds it.
+_JOINT = "\0"
+PATHS = _Paths()
+
+
 class Command(click.Command):
-    """A command whose help names, for ``{files}``, the files that are read."""
+    """A command whose help names, for ``{files}``, the files that are read.
+
+    Options of type `PATHS` take all arguments up to the next option.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = {name for x in self.params if x.type is PATHS for name in x.opts}
+        joined: list[str] = []
+        rest = list(args)
+        while rest:
+            joined.append(rest.pop(0))
+            if joined[-1] == "--":
+                break
+            if joined[-1] in names:
+                taken = []
+                while rest and not rest[0].startswith("-"):
+                    taken.append(rest.pop(0))
+                joined += [_JOINT.join(taken)] if taken else []
+        return super().parse_args(ctx, [*joined, *rest])
 
     def _said(self) -> str | None:
         from univfast.inputs.formats import files_in_words

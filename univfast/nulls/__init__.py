@@ -1,9 +1,10 @@
-"""What chance is.
+"""What chance is, and what networks that learned nothing say.
 
 ==============  ====================================================================
 ``kinds``       ``ROTATIONS``: the random matrices that can be chosen
 ``matrices``    those that are made as a whole
 ``rotations``   the draws of a layer's baseline: applied to tokens and to co-moments
 ``statistics``  baseline, excess, chance counts, p and q, from r and the rotated r
+``controls``    counts by control, and the margin of each neuron over controls
 ==============  ====================================================================
 """

@@ -7,11 +7,13 @@ and is applied to the activations themselves. The names are those of the fast ve
 ``correlation``  r of all tokens at once, matches in it, and `correlate`
 ``rotations``    rotations as matrices, step by step
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
+``controls``     counts by control and margins over controls, neuron by neuron
 ===============  ===================================================================
 """
 
 from univfast.nulls.kinds import ROTATIONS
 from univfast.nulls.matrices import layer_seed
+from univfast.reference.controls import Controls, Trial, controls
 from univfast.reference.correlation import (
     AllPairsCorrelation,
     PairedCorrelation,
@@ -29,9 +31,12 @@ KINDS = tuple(ROTATIONS)
 __all__ = [
     "KINDS",
     "AllPairsCorrelation",
+    "Controls",
     "PairedCorrelation",
     "Statistics",
+    "Trial",
     "best",
+    "controls",
     "correlate",
     "layer_seed",
     "one_to_one",

@@ -1,11 +1,12 @@
 """What is said of a result, and what is shown.
 
-============  ===========================================================
-``verdict``   what the counts mean, in words
-``files``     the files of a result, written whole and read back
-``html``      ``report.html``
-``page``      a web page that needs no other file, and what it is made of
-``plots``     the pictures that a result has
-``pictures``  each picture, and what they share
-============  ===========================================================
+===============  ===========================================================
+``verdict``      what the counts mean, in words
+``files``        the files of a result, written whole and read back
+``html``         ``report.html``
+``definitions``  its words, and what they mean
+``page``         a web page that needs no other file, and what it is made of
+``plots``        the pictures that a result has
+``pictures``     each picture, and what they share
+===============  ===========================================================
 """

@@ -296,6 +296,7 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
             for column in columns_of("neurons", having)
             if column.value is None and (column.since == 1 or column.name in found)
         }
+        _complete(summary)
         null = torch.from_numpy(np.load(folder / "null_excess.npy"))
         shape = (summary["rotation"]["draws"], len(rows))
         if null.numel() > 0 and tuple(null.shape) != shape:
@@ -309,6 +310,30 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
         ) from error
     except (ValueError, KeyError, TypeError, EOFError) as error:
         raise _not_a_result(directory, error) from error
+
+
+# What summaries have since the second schema of the tables, and their rows of layers and models.
+_SINCE_2 = (
+    "universal_partners",
+    "universal_mutual",
+    "universal_on_control_tokens",
+    "universal_by_control",
+    "fdr_control",
+    "learned",
+    "learned_by_control",
+    "controls",
+    "by_index",
+)
+_ROWS_SINCE_2 = ("universal_partners", "universal_by_chance", "universal_by_control", "learned")
+
+
+def _complete(summary: dict[str, Any]) -> None:
+    """Adds what a summary that was written before does not have: None."""
+    for name in _SINCE_2:
+        summary.setdefault(name, None)
+    for row in [*summary["layers"], *summary.get("by_model", ())]:
+        for name in _ROWS_SINCE_2:
+            row.setdefault(name, None)
 
 
 def _parsed(column: Column, cells: Sequence[str]) -> Any:

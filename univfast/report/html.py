@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from univfast.nulls.kinds import ROTATIONS
+from univfast.report.definitions import definitions
 from univfast.report.page import facts, figure, number, page, section, table, terms, text, whole
 from univfast.report.pictures.layers import MOST_PANELS
 from univfast.report.plots import figures, png_bytes
+from univfast.report.verdict import by_chance_in_words
 from univfast.search.matchings import MATCHINGS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def report_html(
         section("Models", _model_table(summary)) if "by_model" in summary else "",
         section("Layers", _layer_table(summary["layers"])),
         _top_neurons(result),
-        section("How it was computed", terms(_definitions(summary))),
+        section("How it was computed", terms(definitions(summary))),
     ]
     return page("Universal neurons: " + ", ".join(summary["models"]), result.verdict(), sections)
 
@@ -69,9 +70,10 @@ def _side_by_side(
 # Columns of a row a result.
 _COUNTS = (
     "universal",
+    "partners",
     "by chance",
-    "fdr",
-    "q < 0.05",
+    "by control",
+    "learned",
     "mean correlation",
     "mean baseline",
     "mean excess",
@@ -82,9 +84,10 @@ def _counts(summary: dict[str, Any]) -> tuple[str, ...]:
     """The cells of `_COUNTS`."""
     return (
         whole(summary["universal"]),
+        whole(summary["universal_partners"]),
         number(summary["universal_by_chance"], ",.1f"),
-        number(summary["fdr"], ".3f"),
-        whole(summary["q_below_0.05"]),
+        number(summary["universal_by_control"], ",.1f"),
+        whole(summary["learned"]),
         *_means(summary),
     )
 
@@ -96,8 +99,9 @@ def _means(numbers: dict[str, Any]) -> tuple[str, ...]:
 def _summary_table(summary: dict[str, Any]) -> str:
     rotation = summary["rotation"]
     neurons, universal = summary["neurons"], summary["universal"]
-    share = f" ({universal / neurons:.1%})" if neurons else ""
-    chance, significant = summary["universal_by_chance"], summary["q_below_0.05"]
+    live = neurons - summary["dead"]
+    share = f" ({universal / live:.1%} of live neurons)" if live else ""
+    significant = summary["q_below_0.05"]
     first, *others = summary["models"]
     correlation, baseline, excess = _means(summary)
     rows: list[tuple[str, object]] = [
@@ -110,9 +114,13 @@ def _summary_table(summary: dict[str, Any]) -> str:
         ("without a partner", whole(summary["unmatched"])),
         ("mutual matches", whole(summary["mutual"])),
         ("universal", f"{universal:,}{share}"),
-        ("universal by chance", _NEEDS_DRAWS if chance is None else f"{chance:,.1f}"),
+        ("their distinct partners", whole(summary["universal_partners"])),
+        ("of them in mutual pairs", whole(summary["universal_mutual"])),
+        ("universal by chance", by_chance_in_words(summary) or _NEEDS_DRAWS),
         ("fdr (by chance / universal)", _fdr(summary)),
         ("q < 0.05", _NEEDS_DRAWS if significant is None else whole(significant)),
+        *_by_control(summary),
+        *_by_index(summary),
         ("mean correlation", correlation),
         ("mean baseline", baseline),
         ("mean excess", excess),
@@ -127,7 +135,36 @@ def _summary_table(summary: dict[str, Any]) -> str:
     # By index every neuron has its match, and with several models each has its own matches.
     absent = set() if _all_pairs(summary) else {"without a partner"}
     absent |= {"mutual matches"} if summary["mutual"] is None else set()
+    absent |= {"of them in mutual pairs"} if summary["universal_mutual"] is None else set()
     return facts(row for row in rows if row[0] not in absent)
+
+
+def _by_control(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    """What networks that learned nothing say."""
+    controls = summary["controls"]
+    if controls is None:
+        return [("universal by control", "not compared with networks that learned nothing")]
+    rows: list[tuple[str, object]] = [
+        ("tokens of controls", f"{controls['tokens']:,}"),
+        ("universal on these", whole(summary["universal_on_control_tokens"])),
+        ("universal by control", f"{summary['universal_by_control']:,.1f}"),
+        ("fdr by control", number(summary["fdr_control"], ".3f")),
+    ]
+    for side, name in (("b", "B"), ("a", "A"), ("both", "both")):
+        if controls[f"flagged_{side}"]:
+            counts = ", ".join(map(str, controls[f"flagged_{side}"]))
+            rows.append((f"flagged with {name} untrained", counts))
+    by_control = number(summary["learned_by_control"], ",.1f")
+    return [*rows, ("learned", f"{summary['learned']:,} (by control: {by_control})")]
+
+
+def _by_index(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    """What neuron i with neuron i gives, where that was looked at too."""
+    beside = summary.get("by_index")
+    if beside is None:
+        return []
+    by_chance = by_chance_in_words(beside) or _NEEDS_DRAWS
+    return [("by index, universal", f"{beside['universal']:,} (by chance {by_chance})")]
 
 
 def _all_pairs(summary: dict[str, Any]) -> bool:
@@ -227,9 +264,17 @@ def _model_table(summary: dict[str, Any]) -> str:
 
 def _layer_table(layers: list[dict[str, Any]]) -> str:
     counts = ("neurons", "dead", "universal")
-    head = ("layer", *counts, "mean correlation", "mean baseline", "mean excess")
+    by = {"by chance": "universal_by_chance", "by control": "universal_by_control"}
+    means = ("mean correlation", "mean baseline", "mean excess")
+    head = ("layer", *counts, *by, "learned", *means)
     rows = (
-        (text(layer["layer"]), *(whole(layer[name]) for name in counts), *_means(layer))
+        (
+            text(layer["layer"]),
+            *(whole(layer[name]) for name in counts),
+            *(number(layer[name], ",.1f") for name in by.values()),
+            whole(layer["learned"]),
+            *_means(layer),
+        )
         for layer in layers
     )
     return table(head, rows)
@@ -274,60 +319,16 @@ def _neuron_row(result: CorrelationResult, i: int) -> dict[str, str]:
         "p": number(float(result.p_value[i]), ".2g"),
         "q": number(float(result.q_value[i]), ".2g"),
         "universal": universal,
+        **_control_cells(result, i),
     }
 
 
-def _definitions(summary: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """Words and what they mean in this result."""
-    matching, rotation = MATCHINGS[summary["match"]], ROTATIONS[summary["rotation"]["kind"]]
-    models = len(summary["models"]) - 1
-    averaged = (
-        f" Each of the {models} other models is a B of its own; the numbers are means over those "
-        "in which the neuron has a match."
-        if models > 1
-        else ""
-    )
-    yield (
-        "correlation, r",
-        f"Pearson's correlation, over all tokens, {matching.meaning}{averaged}",
-    )
-    yield (
-        "baseline",
-        "The same statistic after each layer of B is multiplied by a random matrix R; the mean "
-        + " ".join(filter(None, ("over draws of R.", matching.baseline, rotation.meaning))),
-    )
-    yield "excess", "Correlation minus baseline."
-    yield "universal", "The excess is above the threshold."
-    anew = " In every draw the matches are those of that draw." if matching.all_pairs else ""
-    yield (
-        "by chance",
-        "Each draw in turn is taken as if it were the real one: the mean of the other draws is "
-        "subtracted from it, and the neurons that pass the threshold are counted. The mean of "
-        f"these counts is what chance alone would flag.{anew} It needs at least two draws.",
-    )
-    yield (
-        "fdr",
-        "False discovery rate: the number expected by chance over the number flagged. Near 0, "
-        "almost every flag is real; near 1 or above, the flags are what chance gives.",
-    )
-    yield (
-        "p",
-        "The share of the excesses that chance gives in the same layer that reach the neuron's own "
-        "excess: (1 + hits) / (1 + number of them).",
-    )
-    yield "q", "p after the correction of Benjamini and Hochberg over all live neurons."
-    dead = matching.dead
-    if not matching.all_pairs and models > 1:
-        dead = "A neuron without variance in A, or in all of the others."
-    yield "dead", f"{dead} It has no correlation and is never universal."
-    if matching.all_pairs:
-        yield (
-            "mutual",
-            "The match is the neuron of B that the neuron correlates with most, and the neuron is "
-            "the one of A that its match correlates with most.",
-        )
-        yield (
-            "without a partner",
-            "A live neuron for which there was no neuron of B left, or none that is live. It has "
-            "no correlation and is never universal.",
-        )
+def _control_cells(result: CorrelationResult, i: int) -> dict[str, str]:
+    """What networks that learned nothing say of a neuron."""
+    if result.excess_control is None or result.learned is None:
+        return {}
+    learned = '<span class="yes">yes</span>' if bool(result.learned[i]) else "no"
+    return {
+        "above controls": number(float(result.excess_control[i])),
+        "learned": learned,
+    }

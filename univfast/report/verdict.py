@@ -66,6 +66,8 @@ def _flagged(summary: dict[str, Any]) -> str:
         return f"{head}."
     partners, mutual = summary["universal_partners"], summary["universal_mutual"]
     where = "B" if len(summary["models"]) == 2 else "the other models"
+    if partners is None:  # of a result that was saved before they were counted
+        return f"{head}."
     parts = [f"{partners} distinct partner{_s(partners)} in {where}"]
     if mutual is not None:
         parts.append(f"{mutual} pair{_s(mutual)} mutual")

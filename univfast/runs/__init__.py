@@ -1,7 +1,11 @@
 """Inputs read slice by slice into sums: in passes, killed, resumed, shared by processes.
 
 ===============  ==========================================================================
-``passes``       one pass: which layers are read together, and which sums they go into
+``comparisons``  which models are compared with which: the real ones, and their controls
+``pilot``        controls looked at on the first tokens, before the work
+``passes``       what a pass is, and how much is read at a time
+``by_index``     the passes of neuron i with neuron i, and what they find
+``over_pairs``   those of every neuron with every neuron
 ``planning``     which layers and models are done in one pass: as many as memory holds
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``run``          passes that can be interrupted, killed, and shared by several processes
