@@ -24,7 +24,9 @@ registries, which `registry` lists.
 ===============  =======================================================================
 ``correlation``  `correlate`: activations in, the result out
 ``live``         `correlate_models`: two models side by side
+``control``      `control`: a network of the same architecture that learned nothing
 ``hooks``        `capture`: activations of a live model
+``feeding``      models that are run on batches
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
 ``assemble``     how a result is put together from matches
