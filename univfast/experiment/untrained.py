@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import torch
+
 from univfast.controls import PILOT_TOKENS, initialise, match_rates
 from univfast.errors import InputError
 from univfast.experiment.data import load_corpus
@@ -23,7 +25,8 @@ def control_of(
 
     Its weights follow from the seed and the trained weights, and are no model's before training.
     With ``match_rate``, its neurons are active on as many tokens of the test set as the trained
-    ones, on its first 16,384: the shifts are added to the biases of the first linear layers.
+    ones, of 16,384 at most that are spread evenly over it: the shifts are added to the biases of
+    the MLPs' first layers.
 
     Args:
         trained: the model.
@@ -42,8 +45,10 @@ def control_of(
     state = {name: value.detach().clone() for name, value in control.state_dict().items()}
     if match_rate:
         tokens = load_corpus(trained.data, trained.config.sequence).test(trained.test_samples)
-        starts = range(0, min(len(tokens), PILOT_TOKENS), _BATCH)
-        batches = [(tokens[i : i + _BATCH], None) for i in starts]
+        # Spread evenly, as the test set is in the order of the text.
+        samples = min(len(tokens), -(-PILOT_TOKENS // trained.config.sequence))
+        tokens = tokens[torch.arange(samples) * len(tokens) // samples]
+        batches = [(tokens[i : i + _BATCH], None) for i in range(0, samples, _BATCH)]
         shifts = match_rates(model, control, "blocks.*.mlp.relu", batches)
         for place, shift in shifts.items():
             state[place.removesuffix("relu:input") + "up.bias"] += shift

@@ -167,6 +167,8 @@ class Activations:
             follow from); None for all other sources.
         about: of a live model, its ``hooks`` and what it reads, as plain values to report; None for
             all that is stored.
+        begin, end: to be called before its layers are read, and when they are not read for a while:
+            what is made for them in between takes much memory. None where nothing is.
     """
 
     name: str
@@ -177,6 +179,8 @@ class Activations:
     most: int | None = None
     captured: Mapping[str, object] | None = None
     about: Mapping[str, object] | None = None
+    begin: Callable[[], None] | None = None
+    end: Callable[[], None] | None = None
 
 
 def collect(
