@@ -20,6 +20,7 @@ FLOORS = (
     ("machine",),
     ("nulls",),
     ("inputs",),
+    ("controls",),
     ("sums", "experiment", "text"),
     ("search",),
     ("runs", "report", "reference"),

@@ -2,7 +2,8 @@
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
 or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
-models that are running, and `uf.reference` for the slow definitions that all are tested against.
+models that are running, `uf.control` for networks that learned nothing, and `uf.reference` for the
+slow definitions that all are tested against.
 
 The way of the data, from `correlation` (or `live`, of models that are running) downwards:
 
@@ -15,7 +16,8 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 7. `assemble` puts matches and statistics together as a `result`; ``report`` words and draws it.
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
-10. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+10. ``controls`` makes networks that learned nothing, for chance of another kind;
+11. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
 Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
 of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
@@ -24,7 +26,9 @@ registries, which `registry` lists.
 ===============  =======================================================================
 ``correlation``  `correlate`: activations in, the result out
 ``live``         `correlate_models`: two models side by side
+``control``      `control`: a network of the same architecture that learned nothing
 ``hooks``        `capture`: activations of a live model
+``feeding``      models that are run on batches
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
 ``assemble``     how a result is put together from matches
@@ -48,6 +52,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from univfast import reference
     from univfast.all_pairs import AllPairsCorrelation
+    from univfast.control import control
     from univfast.correlation import correlate
     from univfast.errors import InputError
     from univfast.hooks import capture
@@ -61,6 +66,7 @@ __all__ = [
     "InputError",
     "PairedCorrelation",
     "capture",
+    "control",
     "correlate",
     "correlate_models",
     "reference",
@@ -75,6 +81,7 @@ _HOME = {
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.paired",
     "capture": "univfast.hooks",
+    "control": "univfast.control",
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
     "reference": "univfast.reference",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +14,7 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.assemble import result_of
 from univfast.docstrings import documented
 from univfast.errors import InputError
+from univfast.feeding import evaluating, has_tokens, run_batch, with_masks
 from univfast.hooks import Captured, capture
 from univfast.inputs.activations import open_activations
 from univfast.inputs.layout import Layout
@@ -42,8 +41,6 @@ __all__ = ["correlate_models"]
 
 # Called with the number of batches done, and of all, where that is known.
 BatchProgress = Callable[[int, int | None], None]
-
-_MISSING = object()
 
 
 @documented(ModelOptions)
@@ -96,18 +93,18 @@ def correlate_models(
     start = time.perf_counter()
     given = complete(ModelOptions, options, "correlate_models")
     settings = _Settings(given, _checked_names(names), in_order=hooks_b is not None)
-    pairs = _with_masks(batches, mask)
+    pairs = with_masks(batches, mask)
     total = len(batches) if isinstance(batches, Sized) else None
     with (
-        _evaluating(model_a, model_b),
+        evaluating(model_a=model_a, model_b=model_b),
         capture(model_a, hooks) as a,
         capture(model_b, hooks if hooks_b is None else hooks_b) as b,
     ):
         stream = _Stream(a, b, settings)
         for done, (batch, keep) in enumerate(pairs, start=1):
-            if _has_tokens(batch):
-                _run(a, model_a, batch, settings.models[0])
-                _run(b, model_b, batch, settings.models[1])
+            if has_tokens(batch):
+                run_batch(a, model_a, batch, settings.models[0])
+                run_batch(b, model_b, batch, settings.models[1])
                 stream.add(keep, "mask" if mask is not None else "batches: attention_mask")
             if progress:
                 progress(done, total)
@@ -240,105 +237,3 @@ def _checked_names(names: Sequence[str]) -> tuple[str, str]:
     if isinstance(names, str) or len(names) != 2 or not all(isinstance(x, str) for x in names):
         raise TypeError(f"names: expected those of both models, got {names!r}")
     return names[0], names[1]
-
-
-@contextmanager
-def _evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is in the mode that it was in."""
-    for name, model in zip(("model_a", "model_b"), models, strict=True):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"{name}: expected a torch.nn.Module, got {type(model).__name__}")
-    before = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-
-
-def _with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, object]]:
-    """Each batch with its mask, None for none.
-
-    Raises:
-        TypeError: a single batch in place of batches, or no masks.
-    """
-    if isinstance(batches, (Tensor, Mapping, str)) or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"batches: expected an iterable of batches, got {type(batches).__name__}; give a list"
-            " of them"
-        )
-    if mask is None:
-        return ((batch, _attention_mask(batch)) for batch in batches)
-    if callable(mask):
-        return ((batch, mask(batch)) for batch in batches)
-    if isinstance(mask, str) or not isinstance(mask, Iterable):
-        raise TypeError(f"mask: expected a function or masks, got {type(mask).__name__}")
-    return _one_each(batches, mask)
-
-
-def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple[Any, object]]:
-    for batch, mask in zip_longest(batches, masks, fillvalue=_MISSING):
-        if batch is _MISSING or mask is _MISSING:
-            more, fewer = ("masks", "batches") if batch is _MISSING else ("batches", "masks")
-            raise InputError(f"mask: there are more {more} than {fewer}; give one mask a batch")
-        yield batch, mask
-
-
-def _attention_mask(batch: object) -> object:
-    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
-        return found
-    if not bool(((found == 0) | (found == 1)).all()):
-        raise InputError(
-            "batches: attention_mask holds other values than 0 and 1; give mask=, of the tokens to"
-            " use"
-        )
-    return found == 1
-
-
-def _run(captured: Captured, model: nn.Module, batch: object, name: str) -> None:
-    first = next(chain(model.parameters(), model.buffers()), None)
-    moved = _moved(batch, None if first is None else first.device)
-    before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
-    if isinstance(moved, Mapping):
-        captured.run(**moved)
-    elif isinstance(moved, (tuple, list)):
-        captured.run(*moved)
-    else:
-        captured.run(moved)
-    if any(x._version != version for x, version in before):
-        raise InputError(
-            f"{name}: changes its batch in place, which is the other model's and yours too; have"
-            " the model work on a copy"
-        )
-
-
-def _has_tokens(batch: object) -> bool:
-    tensors = _tensors(batch)
-    return not tensors or any(x.numel() for x in tensors)
-
-
-def _moved(value: object, device: torch.device | None) -> object:
-    """A batch with its tensors on a device; None for where they are.
-
-    Those of inference mode are copied: nothing would tell that a model changes them.
-    """
-    if isinstance(value, Tensor):
-        moved = value if device is None else value.to(device)
-        return moved.clone() if moved is value and value.is_inference() else moved
-    if isinstance(value, Mapping):
-        return {key: _moved(x, device) for key, x in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_moved(x, device) for x in value]
-    return value
-
-
-def _tensors(value: object) -> list[Tensor]:
-    """Those of a batch."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [x for each in value for x in _tensors(each)] if isinstance(value, (tuple, list)) else []

@@ -15,7 +15,9 @@ from univfast.cli.main import cli
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert set(cli.commands) == {"demo", "train", "capture", "correlate", "report", "info", "bench"}
+    assert set(cli.commands) == {
+        *("demo", "train", "capture", "control", "correlate", "report", "info", "bench")
+    }
     for name in cli.commands:
         assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name
 

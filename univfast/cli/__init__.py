@@ -4,6 +4,7 @@
 ``main``          the `univfast` command, and what every error looks like
 ``correlate``     `univfast correlate` and `univfast report`
 ``capture``       `univfast capture`
+``control``       `univfast control`
 ``experiment``    `univfast demo` and `univfast train`
 ``info``          `univfast info`
 ``bench``         `univfast bench`

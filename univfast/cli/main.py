@@ -9,6 +9,7 @@ import click
 from univfast import __version__
 from univfast.cli.bench import bench
 from univfast.cli.capture import capture
+from univfast.cli.control import control
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
 from univfast.cli.info import info
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, train, capture, correlate, report, info, bench):
+for command in (demo, train, capture, control, correlate, report, info, bench):
     cli.add_command(command)
 
 

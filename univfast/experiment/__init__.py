@@ -5,6 +5,7 @@
 ``model``        the tiny transformer
 ``training``     next-token prediction
 ``model_files``  trained models as files
+``untrained``    their controls, which learned nothing
 ``sites``        activations on the test set, before and after the ReLU
 ===============  =============================================================
 """
@@ -26,6 +27,7 @@ from univfast.experiment.sites import (
     test_set_name,
 )
 from univfast.experiment.training import Progress, TrainingOptions, train
+from univfast.experiment.untrained import control_of
 
 __all__ = [
     "HALVES",
@@ -41,6 +43,7 @@ __all__ = [
     "TrainingOptions",
     "capture_layers",
     "capture_mlp",
+    "control_of",
     "default_half",
     "from_dict",
     "load_corpus",

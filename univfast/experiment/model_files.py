@@ -1,14 +1,14 @@
 """Model files that carry their own configuration.
 
 A file is a plain dict written by ``torch.save``: ``format``, ``version`` and the attributes of
-`TrainedModel`, ``config`` as a dict of ints. It loads with ``weights_only=True``, so no code in a
-file is ever run.
+`TrainedModel`, ``config`` as a dict of ints; those that mark a control only where it is one. It
+loads with ``weights_only=True``, so no code in a file is ever run.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, BinaryIO
 
 import torch
@@ -40,6 +40,9 @@ class TrainedModel:
         loss: next-token cross entropy of the last training batch, in nats.
         state: ``state_dict`` of the `TinyTransformer`, float32.
         test_samples: size of the test set its activations are captured on.
+        control: None of a trained model. Of a control, which took no steps and has no loss (NaN),
+            its seed; ``seed`` and all else are those of the model that it is a control of.
+        match_rate: of a control, whether its neurons are active as often as the trained ones.
     """
 
     config: ModelConfig
@@ -50,6 +53,8 @@ class TrainedModel:
     loss: float
     state: dict[str, Tensor]
     test_samples: int
+    control: int | None = None
+    match_rate: bool = False
 
     def model(self) -> TinyTransformer:
         """The model, on the CPU, in evaluation mode."""
@@ -68,6 +73,8 @@ def save_model(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     """
     content = {field.name: getattr(trained, field.name) for field in fields(trained)}
     content["config"] = asdict(trained.config)
+    if trained.control is None:  # a file as it always was
+        del content["control"], content["match_rate"]
     save_tensors(path, {"format": MODEL_FILE_FORMAT, "version": _VERSION, **content})
 
 
@@ -119,12 +126,14 @@ def from_dict(obj: object, source: str) -> TrainedModel:
             f"{source}: has model file version {obj.get('version')!r}, this univfast reads "
             f"{_VERSION}; update univfast or {_REMEDY}"
         )
-    names = [field.name for field in fields(TrainedModel)]
+    names = [field.name for field in fields(TrainedModel) if field.default is MISSING]
     missing = [name for name in names if name not in obj]
     if missing:
         raise InputError(f"{source}: is a model file without {', '.join(missing)}; {_REMEDY}")
     try:
         parts = {name: obj[name] for name in names}
+        parts["control"] = obj.get("control")
+        parts["match_rate"] = obj.get("match_rate", False)
         _check_parts(parts)
         parts["config"] = ModelConfig(**parts["config"])
         _check_state(parts["config"], parts["state"])
@@ -135,13 +144,16 @@ def from_dict(obj: object, source: str) -> TrainedModel:
 
 def _check_parts(parts: dict[str, Any]) -> None:
     """Types and ranges of all but the sizes and the weights."""
-    for name, kind in {"config": dict, "data": str, "loss": float, "state": dict}.items():
+    kinds = {"config": dict, "data": str, "loss": float, "state": dict, "match_rate": bool}
+    for name, kind in kinds.items():
         if not isinstance(parts[name], kind):
             raise TypeError(f"{name} must be a {kind.__name__}, not {type(parts[name]).__name__}")
     check_choice("half", parts["half"], HALVES)
     as_seed(parts["seed"])
-    for name in ("steps", "test_samples"):
-        as_integer(name, parts[name], 1, 2**63 - 1)
+    if parts["control"] is not None:
+        as_seed(parts["control"])
+    as_integer("steps", parts["steps"], 1 if parts["control"] is None else 0, 2**63 - 1)
+    as_integer("test_samples", parts["test_samples"], 1, 2**63 - 1)
     sizes = {field.name for field in fields(ModelConfig)}
     if parts["config"].keys() != sizes:
         raise InputError(f"config: must have {', '.join(sorted(sizes))}")

@@ -6,6 +6,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,10 @@ from univfast.errors import InputError
 
 __all__ = [
     "check_directory",
+    "check_new_directory",
     "check_writable",
     "make_directory",
+    "making_directory",
     "remove_unfinished",
     "replacing",
     "save_tensors",
@@ -119,3 +122,38 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
             f"{path}: no such directory can be made ({error.strerror or error}); name another"
         ) from error
     return folder
+
+
+def check_new_directory(path: str | os.PathLike[str]) -> None:
+    """Refuses a directory that is there already with something in it, or could not be made.
+
+    Raises:
+        InputError: naming it.
+    """
+    check_directory(path)
+    folder = Path(path)
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{path}: is there already, and not empty; name another directory")
+
+
+@contextmanager
+def making_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A directory to fill, which is at ``path`` if the block ends without an exception.
+
+    Raises:
+        InputError: what `check_new_directory` refuses, or it cannot be written.
+    """
+    check_new_directory(path)
+    target = Path(os.path.realpath(path))
+    parent = make_directory(target.parent)
+    temporary = parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); name a place that can be"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # mostly: it was moved, or never made

@@ -19,7 +19,7 @@ from univfast.text.library import one_line, silent
 from univfast.text.models import LanguageModel
 from univfast.text.windows import TokenWindows
 
-__all__ = ["model_activations"]
+__all__ = ["LiveModel", "model_activations", "naming", "open_layers", "running"]
 
 # Of a forward pass that finds out widths and dtypes.
 _PROBE_TOKENS = 16
@@ -51,18 +51,54 @@ def model_activations(
     Raises:
         InputError: no layers match, or what they give cannot be activations, a row a token.
     """
+    with open_layers(model, hooks, windows) as source:
+        row = sum(found.neurons * found.dtype.itemsize for found in source.found.values())
+        most = batch_tokens or min(_BATCH_TOKENS, _BATCH_BYTES // row)
+        source.most = max(1, most // windows.window) * windows.window
+        layers: dict[str, Layer] = {name: _ModelLayer(name, source) for name in source.found}
+        yield Activations(model.directory, layers, window=windows.window, most=source.most)
+
+
+@contextmanager
+def open_layers(
+    model: LanguageModel, hooks: Sequence[str], windows: TokenWindows
+) -> Iterator[LiveModel]:
+    """What runs a model for its layers, within the block. Raises what `model_activations` does."""
+    with naming(model.directory), capture(model.module, hooks) as captured:
+        yield LiveModel(model, captured, windows)
+
+
+@contextmanager
+def naming(directory: str) -> Iterator[None]:
+    """Has errors about a model and its hooks name the directory of the model."""
     try:
-        with capture(model.module, hooks) as captured:
-            source = _LiveModel(model, captured, windows)
-            row = sum(found.neurons * found.dtype.itemsize for found in source.found.values())
-            most = batch_tokens or min(_BATCH_TOKENS, _BATCH_BYTES // row)
-            source.most = max(1, most // windows.window) * windows.window
-            layers: dict[str, Layer] = {name: _ModelLayer(name, source) for name in source.found}
-            yield Activations(model.directory, layers, window=windows.window, most=source.most)
+        yield
     except InputError as error:
-        if str(error).startswith("hooks: "):
-            raise InputError(f"{model.directory}: {error}") from error
+        if str(error).startswith(("hooks: ", "control: ")):
+            raise InputError(f"{directory}: {error}") from error
+        if str(error).startswith("model: "):
+            raise InputError(f"{directory}: {str(error).removeprefix('model: ')}") from error
         raise
+
+
+@contextmanager
+def running(directory: str, tokens: int) -> Iterator[None]:
+    """Runs a model of a directory on some tokens: silent, and its errors in one line.
+
+    Raises:
+        InputError: for what the model raises.
+    """
+    try:
+        with silent():
+            yield
+    except InputError:
+        raise
+    # Too little memory, or a model that reads more than tokens: images, say.
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{directory}: fails on {tokens} tokens ({one_line(error)}); use a model of text alone,"
+            " or lower the tokens of a forward pass (batch tokens)"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +108,7 @@ class _Found:
     device: torch.device
 
 
-class _LiveModel:
+class LiveModel:
     """Runs a model on ranges of tokens, and holds what its layers gave for the latest range."""
 
     def __init__(self, model: LanguageModel, captured: Captured, windows: TokenWindows) -> None:
@@ -119,19 +155,10 @@ class _LiveModel:
 
     def _run(self, begin: int, end: int) -> None:
         inputs = self.windows.inputs(begin, end, self._device)
-        try:
-            with silent():
-                self._captured.run(
-                    **{name: value for name, value in inputs.items() if name in self._accepted}
-                )
-        except InputError:
-            raise
-        # Too little memory, or a model that reads more than tokens: images, say.
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{self.model.directory}: fails on {end - begin} tokens ({one_line(error)}); use a "
-                "model of text alone, or lower the tokens of a forward pass (batch tokens)"
-            ) from error
+        with running(self.model.directory, end - begin):
+            self._captured.run(
+                **{name: value for name, value in inputs.items() if name in self._accepted}
+            )
 
     def _pop(self, layer: str, begin: int, end: int) -> Tensor:
         """What the layer gave for these windows, ``[tokens, neurons]``."""
@@ -156,7 +183,7 @@ class _LiveModel:
 class _ModelLayer:
     """A `Layer` of a live model."""
 
-    def __init__(self, name: str, source: _LiveModel) -> None:
+    def __init__(self, name: str, source: LiveModel) -> None:
         found = source.found[name]
         self.name = name
         self.neurons, self.dtype, self.device = found.neurons, found.dtype, found.device

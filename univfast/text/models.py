@@ -13,6 +13,7 @@ from torch import nn
 
 from univfast.errors import InputError
 from univfast.inputs.model_paths import is_model_directory
+from univfast.text.control_files import ControlNote, apply_note
 from univfast.text.library import LOCAL, quiet_transformers
 
 __all__ = ["LanguageModel", "load_model"]
@@ -34,6 +35,7 @@ class LanguageModel:
         config: its configuration; of a model of several parts, that of the text part.
         vocabulary: token ids that it knows: 0 to this, exclusive.
         longest: tokens of the longest window that it can read; None where it does not say.
+        control: of a control, how it was made; None of all others.
     """
 
     directory: str
@@ -41,10 +43,11 @@ class LanguageModel:
     config: Any
     vocabulary: int
     longest: int | None
+    control: ControlNote | None = None
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Tells this model from others: a digest of its configuration and all weights.
+        """Tells this model from others: of its configuration, all weights and a control's shifts.
 
         Reads every weight once, so it is made when it is asked for.
         """
@@ -66,11 +69,13 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
     """The model of a directory, in the dtype that it was saved in.
 
     Where its architecture can predict tokens, it is loaded as such: its modules are then called
-    ``transformer.h.0.mlp.act`` and not ``h.0.mlp.act``.
+    ``transformer.h.0.mlp.act`` and not ``h.0.mlp.act``. A rate-matched control that `univfast
+    control` wrote has its shifts.
 
     Raises:
         InputError: transformers is missing, the directory holds no model that it can load without
-            running code of the directory, or none that reads tokens, or weights are missing.
+            running code of the directory, or none that reads tokens, or weights are missing; or
+            what it says of a control is damaged, or of another network.
     """
     if not is_model_directory(directory):
         raise InputError(
@@ -98,10 +103,11 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
             raise InputError(
                 f"{directory}: has no embedding of tokens; use a model that reads text"
             )
+        control = apply_note(directory, module)
         module.eval().to(device)
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", getattr(text, "n_positions", None))
-    return LanguageModel(directory, module, text, len(embedding), longest)
+    return LanguageModel(directory, module, text, len(embedding), longest, control)
 
 
 def _without_origin(value: Any) -> Any:

@@ -1,0 +1,57 @@
+"""Controls of trained models: of the same sizes, on the same test set, and nothing learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+from univfast.controls import PILOT_TOKENS, initialise, match_rates
+from univfast.errors import InputError
+from univfast.experiment.data import load_corpus
+from univfast.experiment.model_files import TrainedModel
+
+__all__ = ["control_of"]
+
+# Samples of a forward pass.
+_BATCH = 50
+
+
+def control_of(
+    trained: TrainedModel, seed: int = 0, match_rate: bool = True, side: str = ""
+) -> TrainedModel:
+    """A control of a trained model: it took no steps, and has no loss.
+
+    Its weights follow from the seed and the trained weights, and are no model's before training.
+    With ``match_rate``, its neurons are active on as many tokens of the test set as the trained
+    ones, of 16,384 at most that are spread evenly over it: the shifts are added to the biases of
+    the MLPs' first layers.
+
+    Args:
+        trained: the model.
+        seed: of the control.
+        match_rate: whether to match rates.
+        side: another text, another network, of one model and seed.
+
+    Raises:
+        InputError: the model is a control itself, or the test text cannot be used.
+        TypeError: ``seed`` is no integer.
+    """
+    if trained.control is not None:
+        raise InputError("model: is a control itself; give the trained model")
+    model = trained.model()
+    control = initialise(model, seed, side)
+    state = {name: value.detach().clone() for name, value in control.state_dict().items()}
+    if match_rate:
+        tokens = load_corpus(trained.data, trained.config.sequence).test(trained.test_samples)
+        # Spread evenly, as the test set is in the order of the text.
+        samples = min(len(tokens), -(-PILOT_TOKENS // trained.config.sequence))
+        tokens = tokens[torch.arange(samples) * len(tokens) // samples]
+        batches = [(tokens[i : i + _BATCH], None) for i in range(0, samples, _BATCH)]
+        shifts = match_rates(model, control, "blocks.*.mlp.relu", batches)
+        for place, shift in shifts.items():
+            state[place.removesuffix("relu:input") + "up.bias"] += shift
+    return dataclasses.replace(
+        trained, steps=0, loss=math.nan, state=state, control=int(seed), match_rate=match_rate
+    )

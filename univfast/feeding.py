@@ -1,0 +1,130 @@
+"""Models that are run on batches: what a batch is, its mask, its device, the models' modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from univfast.errors import InputError
+from univfast.hooks import Captured
+
+__all__ = ["evaluating", "has_tokens", "run_batch", "with_masks"]
+
+_MISSING = object()
+
+
+@contextmanager
+def evaluating(**models: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode that it was in.
+
+    Raises:
+        TypeError: one is no module; named by its keyword.
+    """
+    for name, model in models.items():
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{name}: expected a torch.nn.Module, got {type(model).__name__}")
+    before = [(module, module.training) for model in models.values() for module in model.modules()]
+    try:
+        for model in models.values():
+            model.eval()
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, object]]:
+    """Each batch with its mask, None for none.
+
+    Raises:
+        TypeError: a single batch in place of batches, or no masks.
+    """
+    if isinstance(batches, (Tensor, Mapping, str)) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches: expected an iterable of batches, got {type(batches).__name__}; give a list"
+            " of them"
+        )
+    if mask is None:
+        return ((batch, _attention_mask(batch)) for batch in batches)
+    if callable(mask):
+        return ((batch, mask(batch)) for batch in batches)
+    if isinstance(mask, str) or not isinstance(mask, Iterable):
+        raise TypeError(f"mask: expected a function or masks, got {type(mask).__name__}")
+    return _one_each(batches, mask)
+
+
+def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple[Any, object]]:
+    for batch, mask in zip_longest(batches, masks, fillvalue=_MISSING):
+        if batch is _MISSING or mask is _MISSING:
+            more, fewer = ("masks", "batches") if batch is _MISSING else ("batches", "masks")
+            raise InputError(f"mask: there are more {more} than {fewer}; give one mask a batch")
+        yield batch, mask
+
+
+def _attention_mask(batch: object) -> object:
+    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
+        return found
+    if not bool(((found == 0) | (found == 1)).all()):
+        raise InputError(
+            "batches: attention_mask holds other values than 0 and 1; give mask=, of the tokens to"
+            " use"
+        )
+    return found == 1
+
+
+def run_batch(captured: Captured, model: nn.Module, batch: object, name: str) -> None:
+    """Runs a captured model on a batch, which is brought to the device of its first parameter.
+
+    Raises:
+        InputError: the model, called ``name``, changes its batch in place.
+    """
+    first = next(chain(model.parameters(), model.buffers()), None)
+    moved = _moved(batch, None if first is None else first.device)
+    before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
+    if isinstance(moved, Mapping):
+        captured.run(**moved)
+    elif isinstance(moved, (tuple, list)):
+        captured.run(*moved)
+    else:
+        captured.run(moved)
+    if any(x._version != version for x, version in before):
+        raise InputError(
+            f"{name}: changes its batch in place, which is another model's and yours too; have"
+            " the model work on a copy"
+        )
+
+
+def has_tokens(batch: object) -> bool:
+    """Whether a batch has more than empty tensors."""
+    tensors = _tensors(batch)
+    return not tensors or any(x.numel() for x in tensors)
+
+
+def _moved(value: object, device: torch.device | None) -> object:
+    """A batch with its tensors on a device; None for where they are.
+
+    Those of inference mode are copied: nothing would tell that a model changes them.
+    """
+    if isinstance(value, Tensor):
+        moved = value if device is None else value.to(device)
+        return moved.clone() if moved is value and value.is_inference() else moved
+    if isinstance(value, Mapping):
+        return {key: _moved(x, device) for key, x in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_moved(x, device) for x in value]
+    return value
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """Those of a batch."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [x for each in value for x in _tensors(each)] if isinstance(value, (tuple, list)) else []
