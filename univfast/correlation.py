@@ -254,7 +254,7 @@ class _Task:
             a,
             b,
             both,
-            self._activity.summary,
+            self._activity.summary(),
         )
         return matches.swapped() if direction else matches
 

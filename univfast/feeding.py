@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from univfast.errors import InputError
 from univfast.hooks import Captured
 
-__all__ = ["evaluating", "has_tokens", "run_batch", "with_masks"]
+__all__ = ["BatchProgress", "Feed", "evaluating", "has_tokens", "run_batch", "with_masks"]
+
+# Called with the number of batches done, over all passes, and of all, where that is known.
+BatchProgress = Callable[[int, int | None], None]
 
 _MISSING = object()
 
@@ -56,6 +60,65 @@ def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, obje
     if isinstance(mask, str) or not isinstance(mask, Iterable):
         raise TypeError(f"mask: expected a function or masks, got {type(mask).__name__}")
     return _one_each(batches, mask)
+
+
+class Feed:
+    """Batches with their masks, which can be gone through several times.
+
+    Args:
+        batches: what the models take.
+        mask: as `with_masks` takes it.
+        progress: called after each batch.
+        passes: how often they are gone through.
+
+    Raises:
+        InputError: they are to be gone through several times, and can be only once.
+    """
+
+    def __init__(
+        self, batches: Iterable[Any], mask: object, progress: BatchProgress | None, passes: int
+    ) -> None:
+        for name, value in (("batches", batches), ("mask", mask)):
+            if passes > 1 and isinstance(value, Iterator):
+                raise InputError(
+                    f"{name}: is an iterator, which can be used only once, and controls are run on"
+                    " the same batches again; give a list, or a DataLoader that does not shuffle"
+                )
+        self._batches, self._mask, self._progress = batches, mask, progress
+        self._passes, self._pass, self._done = passes, 0, 0
+        self._digests: list[bytes] = []
+        self._total = len(batches) if isinstance(batches, Sized) else None
+        self.mask_name = "mask" if mask is not None else "batches: attention_mask"
+
+    def __iter__(self) -> Iterator[tuple[Any, object]]:
+        """Those with tokens, each with its mask; the caller may stop early.
+
+        Raises:
+            InputError: they are others than the first time.
+        """
+        self._pass += 1
+        for number, (batch, keep) in enumerate(with_masks(self._batches, self._mask)):
+            if self._passes > 1:
+                self._check_again(number, batch)
+            if has_tokens(batch):
+                yield batch, keep
+            self._done += 1
+            if self._progress:
+                total = None if self._total is None else self._passes * self._total
+                self._progress(self._done, total)
+
+    def _check_again(self, number: int, batch: object) -> None:
+        digest = hashlib.blake2b(digest_size=16)
+        for x in _tensors(batch):
+            plain = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(plain.numpy().tobytes())
+        if self._pass == 1:
+            self._digests.append(digest.digest())
+        elif number >= len(self._digests) or self._digests[number] != digest.digest():
+            raise InputError(
+                f"batches: batch {number} is another when they are gone through again, as of a"
+                " DataLoader that shuffles; controls must run on the same ones: give a list"
+            )
 
 
 def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple[Any, object]]:

@@ -1,46 +1,34 @@
-"""`correlate_models`: two models that run side by side, whose activations no batch outlives."""
+"""`correlate_models`: two models side by side, whose activations no batch outlives."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from univfast.all_pairs import AllPairsCorrelation
-from univfast.assemble import result_of
+from univfast.assemble import ControlMatches, Question, make_result
 from univfast.docstrings import documented
 from univfast.errors import InputError
-from univfast.feeding import evaluating, has_tokens, run_batch, with_masks
-from univfast.hooks import Captured, capture
-from univfast.inputs.activations import open_activations
-from univfast.inputs.layout import Layout
-from univfast.inputs.masks import open_mask
-from univfast.inputs.pairing import all_layers, in_order, match_layers
-from univfast.machine.devices import as_device, of_inputs
-from univfast.options import (
-    AllPairsOptions,
-    ModelOptions,
-    PairedOptions,
-    complete,
-    select,
-)
+from univfast.feeding import BatchProgress, Feed, evaluating, run_batch
+from univfast.hooks import capture
+from univfast.nulls.kinds import Baseline
+from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
-from univfast.runs.layer_pairs import LayerPairs
-from univfast.search.matchings import MATCHINGS
-from univfast.search.searches import Searches
-from univfast.sums.batches import PairOrigin
+from univfast.runs.pilot import Activity, Meter
+from univfast.runs.streams import Stream, StreamSettings
+from univfast.search.partners import Matches
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["correlate_models"]
-
-# Called with the number of batches done, and of all, where that is known.
-BatchProgress = Callable[[int, int | None], None]
 
 
 @documented(ModelOptions)
@@ -68,7 +56,8 @@ def correlate_models(
         batches: what the models take, one after another: each a tensor (``model(x)``), a mapping
             (``model(**x)``; what tokenizers of transformers give is one), or a tuple or list
             (``model(*x)``). Tensors are copied to the device of a model's first parameter. One
-            whose tensors are all empty is passed over.
+            whose tensors are all empty is passed over. With controls they are gone through once
+            more for each: a list, or a `DataLoader` that does not shuffle, and no iterator.
         hooks: glob patterns of module names, as `capture` takes them.
         hooks_b: those of ``model_b``; None for the same. By index, layers are paired by name; or in
             order, if this is given and matches as many layers of other names.
@@ -92,148 +81,205 @@ def correlate_models(
     """
     start = time.perf_counter()
     given = complete(ModelOptions, options, "correlate_models")
-    settings = _Settings(given, _checked_names(names), in_order=hooks_b is not None)
-    pairs = with_masks(batches, mask)
-    total = len(batches) if isinstance(batches, Sized) else None
-    with (
-        evaluating(model_a=model_a, model_b=model_b),
-        capture(model_a, hooks) as a,
-        capture(model_b, hooks if hooks_b is None else hooks_b) as b,
-    ):
-        stream = _Stream(a, b, settings)
-        for done, (batch, keep) in enumerate(pairs, start=1):
-            if has_tokens(batch):
-                run_batch(a, model_a, batch, settings.models[0])
-                run_batch(b, model_b, batch, settings.models[1])
-                stream.add(keep, "mask" if mask is not None else "batches: attention_mask")
-            if progress:
-                progress(done, total)
-        return stream.result(start)
+    settings = StreamSettings(given, in_order=hooks_b is not None)
+    of_b = hooks if hooks_b is None else hooks_b
+    real = [
+        _Network(name, model, patterns)
+        for name, model, patterns in zip(
+            _checked_names(names), (model_a, model_b), (hooks, of_b), strict=True
+        )
+    ]
+    controls = [
+        [_Network(f"{own.name} (control {k})", model, own.hooks) for k, model in enumerate(found)]
+        for own, found in zip(real, _checked_controls(given), strict=True)
+    ]
+    feed = Feed(batches, mask, progress, passes=1 + max(map(len, controls)))
+    with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
+        meters = [Meter(network.name) for network in real]
+        (stream,) = _read(feed, real, [(0, 1)], settings, None, meters)
+        matches, controlled = stream.matches(), None
+        if any(controls):
+            runs = _Controlled(feed, real, controls, settings, Activity(meters))
+            controlled = runs.matches([stream], matches)
+    question = Question(given["match"], Baseline.of(given), given["threshold"], str(stream.device))
+    pair = (real[0].name, real[1].name)
+    seconds = time.perf_counter() - start
+    results = [
+        make_result(question, named, layout, stream.tokens, [found], seconds, control)
+        for found, layout, named, control in zip(
+            matches,
+            stream.layouts,
+            (pair, pair[::-1]),
+            controlled or (None, None),
+            strict=False,
+        )
+    ]
+    for warning in (results[0].summary["controls"] or {}).get("warnings", ()):
+        warnings.warn(warning, stacklevel=2)
+    return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
 
 
 @dataclass(frozen=True)
-class _Settings:
-    options: ModelOptions
-    models: tuple[str, str]
-    in_order: bool  # pair layers by index in order where their names differ
+class _Network:
+    """A model that runs beside others, and where its activations are taken."""
 
-    @property
-    def all_pairs(self) -> bool:
-        return MATCHINGS[self.options["match"]].all_pairs
+    name: str
+    module: nn.Module
+    hooks: str | Sequence[str]
 
 
-class _ByIndex:
-    """Sums of pairs of layers."""
+def _read(
+    feed: Feed,
+    networks: Sequence[_Network],
+    pairs: Sequence[tuple[int, int]],
+    settings: StreamSettings,
+    most: int | None,
+    meters: Sequence[Meter] = (),
+) -> list[Stream]:
+    """Runs networks side by side on the batches, and sums what some pairs of them give.
+
+    The meters are of the last of the networks.
+    """
+    names = [network.name for network in networks]
+    streams = [Stream((names[i], names[j]), settings, most) for i, j in pairs]
+    with ExitStack() as stack:
+        captures = [
+            stack.enter_context(capture(network.module, network.hooks)) for network in networks
+        ]
+        for batch, keep in feed:
+            for captured, network in zip(captures, networks, strict=True):
+                run_batch(captured, network.module, batch, network.name)
+            taken = [{name: captured.pop(name) for name in captured} for captured in captures]
+            for meter, layers in zip(meters, taken[len(taken) - len(meters) :], strict=True):
+                _measure(meter, layers, keep)
+            for stream, (i, j) in zip(streams, pairs, strict=True):
+                # A stream takes the activations that none after it needs.
+                last = stream is streams[-1]
+                a, b = (taken[x] if last else MappingProxyType(taken[x]) for x in (i, j))
+                stream.add(a, b, keep, feed.mask_name)
+            if streams[0].full:
+                break
+    return streams
+
+
+def _measure(meter: Meter, layers: dict[str, Tensor], keep: object) -> None:
+    if meter.full or not layers:
+        return
+    rows = [x.reshape(-1, x.shape[-1]) for x in layers.values()]
+    mask = None if keep is None else torch.as_tensor(keep).reshape(-1)
+    if all(len(x) == len(rows[0]) for x in rows) and (mask is None or len(mask) == len(rows[0])):
+        meter.add(rows, None if mask is None else mask.bool())
+
+
+class _Controlled:
+    """The same batches once more for each control, beside the models themselves."""
 
     def __init__(
-        self, options: ModelOptions, layouts: tuple[Layout, Layout], device: torch.device
+        self,
+        feed: Feed,
+        real: Sequence[_Network],
+        controls: Sequence[Sequence[_Network]],
+        settings: StreamSettings,
+        activity: Activity,
     ) -> None:
-        self._sums = LayerPairs(*layouts, select(PairedOptions, {**options, "device": device}))
-        self.result = self._sums.result
+        self._feed, self._real, self._controls = feed, real, controls
+        self._settings, self._activity = settings, activity
 
-    @property
-    def tokens(self) -> int:
-        return self._sums.tokens
+    def matches(self, streams: Sequence[Stream], real: Sequence[Matches]) -> list[ControlMatches]:
+        """What controls are matched with: as it is seen from A, and from B if that was asked for.
 
-    def add(self, a: Captured, b: Captured, mask: Tensor | None, origin: PairOrigin) -> None:
-        """Adds a batch, layer by layer, and leaves no activation in ``a`` and ``b``."""
-        for number, (layer_a, layer_b) in enumerate(self._sums.pairs):
-            x, y = _rows(a.pop(layer_a)), _rows(b.pop(layer_b))
-            self._sums.update_rows(number, x, y, mask, origin)
-
-
-class _AllPairs:
-    """Co-moments of all layers of one model with all of the other."""
-
-    def __init__(
-        self, options: ModelOptions, layouts: tuple[Layout, Layout], device: torch.device
-    ) -> None:
-        self._layouts = layouts
-        # Made before the first token, so that what it refuses is refused at once.
-        self._searches = Searches(*layouts, options["match"], options, device)
-        self._sums = AllPairsCorrelation(
-            *(layout.by_name() for layout in layouts),
-            **select(AllPairsOptions, {**options, "device": device}),
-        )
-
-    @property
-    def tokens(self) -> int:
-        return self._sums.tokens
-
-    def add(self, a: Captured, b: Captured, mask: Tensor | None, origin: PairOrigin) -> None:
-        """Adds a batch and leaves no activation in ``a`` and ``b``."""
-        x, y = (
-            [_rows(captured.pop(name)) for name in layout.names]
-            for captured, layout in zip((a, b), self._layouts, strict=True)
-        )
-        self._sums.update_rows(x, y, mask, origin)
-
-    def result(
-        self, threshold: float, models: tuple[str, str], seconds: float
-    ) -> CorrelationResult:
-        self._searches.add(self._sums.co_moments())
-        return result_of(self._searches, threshold, models, seconds)
-
-
-class _Stream:
-    """What two models gave on each batch, summed. The first batch tells names and widths."""
-
-    def __init__(self, a: Captured, b: Captured, settings: _Settings) -> None:
-        self._a, self._b, self._settings = a, b, settings
-        self._layouts: tuple[Layout, Layout] | None = None
-        self._sums: _ByIndex | _AllPairs | None = None
-        self._tokens = 0  # also those that masks leave out
-
-    def add(self, mask: object, name: str) -> None:
-        """Adds what both models have just given; ``name`` is what to call the mask in errors."""
-        layouts, shape = self._measure()
-        keep = None if mask is None else open_mask(mask, shape, name)
-        if self._sums is None:
-            kind, options = (
-                _AllPairs if self._settings.all_pairs else _ByIndex,
-                self._settings.options,
+        Args:
+            streams: of the models themselves.
+            real: their matches, on all tokens.
+        """
+        most = self._settings.options["control_tokens"]
+        again = streams[0].seen > most
+        tokens = streams[0].tokens
+        found: dict[str, list[list[Matches]]] = {"a": [], "b": [], "both": []}
+        for k in range(max(map(len, self._controls))):
+            one = self._one(k, again and k == 0, most)
+            for role, stream in one.items():
+                if role == "real":
+                    real, tokens = stream.matches(), stream.tokens
+                else:
+                    found[role].append(stream.matches())
+        names = [[network.name for network in side] for side in self._controls]
+        directions = []
+        for direction in range(len(real)):
+            matches = ControlMatches(
+                tokens,
+                self._settings.options["control_margin"],
+                names[0],
+                [[name] for name in names[1]],
+                [real[direction]],
+                activity=self._activity.summary(),
+                **{
+                    role: [[trial[direction]] for trial in trials] for role, trials in found.items()
+                },
             )
-            device = as_device(options["device"]) or of_inputs(*self._a.values(), *self._b.values())
-            self._layouts, self._sums = layouts, kind(options, layouts, device)
-        elif layouts != self._layouts:
-            raise InputError(
-                f"batches: layers were {self._layouts} on the first batch and are {layouts} on a"
-                " later one; hook modules of a fixed width"
-            )
-        self._sums.add(self._a, self._b, keep, PairOrigin(*self._settings.models, self._tokens))
-        self._tokens += shape.numel()
+            directions.append(matches.swapped() if direction else matches)
+        return directions
 
-    def result(self, start: float) -> CorrelationResult:
-        if self._sums is None:
-            raise InputError(
-                "batches: there are none with tokens; give at least one (an iterator can be used"
-                " only once)"
-            )
-        if self._sums.tokens == 0:
-            raise InputError("mask: leaves no token; true marks the tokens to use")
-        seconds = time.perf_counter() - start
-        threshold = self._settings.options["threshold"]
-        return self._sums.result(threshold, self._settings.models, seconds)
-
-    def _measure(self) -> tuple[tuple[Layout, Layout], torch.Size]:
-        """The layers to correlate, in order, and the shape of their tokens; all checked."""
-        a, b = (
-            open_activations(dict(captured), name)
-            for captured, name in zip((self._a, self._b), self._settings.models, strict=True)
-        )
-        if self._settings.all_pairs:
-            layers_a, layers_b = all_layers(a, b, None)
-            return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
-        pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None)
-        layouts = Layout.of([one for one, _ in pairs]), Layout.of([other for _, other in pairs])
-        return layouts, torch.Size(pairs[0][0].shape[:-1])
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+    def _one(self, k: int, again: bool, most: int) -> dict[str, Stream]:
+        """The streams of one control of each side, by what stands where."""
+        networks = list(self._real)
+        place = {}
+        for side, controls in zip("ab", self._controls, strict=True):
+            if controls:
+                place[side] = len(networks)
+                networks.append(controls[k])
+        pairs = {"real": (0, 1)} if again else {}
+        if "a" in place:
+            pairs["a"] = (place["a"], 1)
+        if "b" in place:
+            pairs["b"] = (0, place["b"])
+        if len(place) == 2:
+            pairs["both"] = (place["a"], place["b"])
+        meters = [Meter(network.name) for network in networks[2:]]
+        streams = _read(self._feed, networks, list(pairs.values()), self._settings, most, meters)
+        for side, meter in zip(place, meters, strict=True):
+            self._activity.add(meter, "ab".index(side))
+        return dict(zip(pairs, streams, strict=True))
 
 
 def _checked_names(names: Sequence[str]) -> tuple[str, str]:
     if isinstance(names, str) or len(names) != 2 or not all(isinstance(x, str) for x in names):
         raise TypeError(f"names: expected those of both models, got {names!r}")
     return names[0], names[1]
+
+
+def _checked_controls(options: ModelOptions) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Those of both models.
+
+    Raises:
+        InputError: more of one than of the other.
+        TypeError: no modules.
+    """
+    sides = []
+    for name in ("controls_a", "controls_b"):
+        given: Any = options[name]
+        found = [] if given is None else [given] if isinstance(given, nn.Module) else given
+        if not isinstance(found, (list, tuple)):
+            kind = type(found).__name__
+            raise TypeError(f"{name}: expected a list of torch.nn.Module, got {kind}")
+        for i, module in enumerate(found):
+            if not isinstance(module, nn.Module):
+                kind = type(module).__name__
+                raise TypeError(f"{name}[{i}]: expected a torch.nn.Module, got {kind}")
+        sides.append(list(found))
+    a, b = sides
+    if a and b and len(a) != len(b):
+        raise InputError(
+            f"controls_a and controls_b: the models have {len(a)} and {len(b)} controls; give as"
+            " many of each"
+        )
+    return a, b
+
+
+def _keywords(options: ModelOptions) -> dict[str, nn.Module]:
+    """The controls, each by a name."""
+    return {
+        f"controls_{side}[{i}]": module
+        for side, found in zip("ab", _checked_controls(options), strict=True)
+        for i, module in enumerate(found)
+    }

@@ -8,6 +8,7 @@
 ``over_pairs``   those of every neuron with every neuron
 ``planning``     which layers and models are done in one pass: as many as memory holds
 ``layer_pairs``  several pairs of layers by index, as their batches come
+``streams``      two models side by side, whose batches are summed as they come
 ``run``          passes that can be interrupted, killed, and shared by several processes
 ``checkpoint``   the file of a run that goes on: how far it has come, and what it was given
 ===============  ==========================================================================

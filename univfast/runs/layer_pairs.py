@@ -7,12 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
 from univfast.options import PairedOptions
 from univfast.paired import PairedCorrelation
-from univfast.result import CorrelationResult
-from univfast.search.partners import LayerCorrelation, matches_by_index
+from univfast.search.partners import LayerCorrelation
 from univfast.sums.batches import Origin, PairOrigin
 
 __all__ = ["LayerPairs"]
@@ -56,12 +54,3 @@ class LayerPairs:
             replace(sums.correlations(), match_layer=name)
             for sums, (_, name) in zip(self.accumulators, self.pairs, strict=True)
         ]
-
-    def result(
-        self, threshold: float, models: tuple[str, str], seconds: float | None = None
-    ) -> CorrelationResult:
-        """The result so far. Raises what `PairedCorrelation.correlations` does."""
-        found, first = self.correlations(), self.accumulators[0]
-        question = Question("index", first.baseline, threshold, str(first.device))
-        matches = [matches_by_index(found)]
-        return make_result(question, models, self._a, found[0].tokens, matches, seconds)

@@ -1,9 +1,8 @@
-"""Controls looked at before the work: do they live, and are they as active as their models?"""
+"""Controls looked at on the first tokens: do they live, and are they as active as their models?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
 from univfast.runs.comparisons import Lineup
-from univfast.runs.passes import aligned, opened
+from univfast.runs.passes import LEAST_TOKENS, aligned, opened
 
-__all__ = ["PILOT_TOKENS", "Activity", "check_controls"]
+__all__ = ["PILOT_TOKENS", "Activity", "Meter", "check_controls"]
 
 PILOT_TOKENS = 16_384
 """That activity is measured on, at most."""
@@ -23,21 +22,98 @@ _LEAST_LIVE = 0.5  # of the live neurons of its model, that a control must have
 _MOST_APART = 2.0  # of median shares of active tokens, without a warning
 
 
-@dataclass(frozen=True)
-class Activity:
-    """How active models and their controls are.
+class Meter:
+    """How active a model's neurons are on the first tokens."""
 
-    Attributes:
-        summary: medians over live neurons of the share of tokens above 0, and warnings.
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tokens = 0
+        self._layers: list[list[Tensor]] = []  # active, lowest and highest, of each layer
+
+    def add(self, layers: Sequence[Tensor], keep: Tensor | None = None) -> None:
+        """Takes in tokens ``[tokens, neurons]`` of each layer; those beyond enough are passed over.
+
+        ``keep`` is true for those that count.
+        """
+        left = PILOT_TOKENS - self._tokens
+        if left <= 0:
+            return
+        chosen = slice(left) if keep is None else keep.nonzero()[:left, 0]
+        rows = [x[chosen if keep is None else chosen.to(x.device)] for x in layers]  # type: ignore[union-attr]
+        if not len(rows[0]):
+            return
+        found = [[(x > 0).sum(dim=0), x.amin(dim=0), x.amax(dim=0)] for x in rows]
+        if self._layers:
+            for own, new in zip(self._layers, found, strict=True):
+                own[0] += new[0]
+                torch.minimum(own[1], new[1], out=own[1])
+                torch.maximum(own[2], new[2], out=own[2])
+        else:
+            self._layers = found
+        self._tokens += len(rows[0])
+
+    @property
+    def full(self) -> bool:
+        """Whether more tokens are passed over."""
+        return self._tokens >= PILOT_TOKENS
+
+    @property
+    def live(self) -> int:
+        """Neurons that are not constant."""
+        return sum(int((low != high).sum()) for _, low, high in self._layers)
+
+    @property
+    def median(self) -> float:
+        """Over live neurons, of the share of tokens above 0; 0 where there are none."""
+        shares = [
+            (active[low != high].double() / self._tokens).cpu()
+            for active, low, high in self._layers
+        ]
+        together = torch.cat(shares) if shares else torch.empty(0)
+        return float(together.median()) if len(together) else 0.0
+
+
+class Activity:
+    """How active models are, and their controls.
+
+    Args:
+        models: A, and B or several others.
     """
 
-    summary: dict[str, Any]
+    def __init__(self, models: Sequence[Meter]) -> None:
+        self._models = models
+        self._medians: list[list[float]] = [[] for _ in models]
+        self._warnings: list[str] = []
 
+    def add(self, control: Meter, number: int) -> None:
+        """Compares a control with the model that it stands for.
 
-@dataclass(frozen=True)
-class _Found:
-    live: int
-    median: float
+        Raises:
+            InputError: it has less than half of the live neurons of the model.
+        """
+        model = self._models[number]
+        if control.live < _LEAST_LIVE * model.live:
+            raise InputError(
+                f"{control.name}: has {control.live} live neurons on the first tokens, {model.name}"
+                f" has {model.live}; a control with under half of them is none: make it with"
+                " match_rate (--match-rate)"
+            )
+        low, high = sorted((control.median, model.median))
+        if high > _MOST_APART * low:
+            self._warnings.append(
+                f"{control.name}: its median neuron is active on {control.median:.1%} of tokens,"
+                f" that of {model.name} on {model.median:.1%}; neurons that are active otherwise"
+                " are no fair comparison: make controls with match_rate (--match-rate)"
+            )
+        self._medians[number].append(control.median)
+
+    def summary(self) -> dict[str, Any]:
+        """Medians over live neurons of the share of tokens above 0, and warnings."""
+        return {
+            "active": [model.median for model in self._models],
+            "active_in_controls": self._medians,
+            "warnings": self._warnings,
+        }
 
 
 def check_controls(lineup: Lineup, keep: Tensor | None) -> Activity:
@@ -46,70 +122,32 @@ def check_controls(lineup: Lineup, keep: Tensor | None) -> Activity:
     Raises:
         InputError: a control has less than half of the live neurons of its model.
     """
-    tokens = min(PILOT_TOKENS, lineup.rounds[-1].tokens)
-    real = len(lineup.rounds[0].real) + 1
-    rounds = lineup.rounds[1:]
-    pairs = [(one.a[0].first, 0) for one in rounds if one.a]
-    pairs += [(x.second, i + 1) for one in rounds for i, x in enumerate(one.b)]
-    measured = {
-        i: _measure(model, lineup.layers[i], tokens, keep) for i, model in enumerate(lineup.models)
-    }
-    warnings: list[str] = []
-    for control, model in pairs:
-        name, theirs = lineup.models[control].name, lineup.models[model].name
-        own, like = measured[control], measured[model]
-        if own.live < _LEAST_LIVE * like.live:
-            raise InputError(
-                f"{name}: has {own.live} live neurons, {theirs} has {like.live} of them (on the"
-                f" first {tokens} tokens); a control with under half is none, make it with"
-                " match_rate (--match-rate)"
-            )
-        low, high = sorted((own.median, like.median))
-        if high > _MOST_APART * low:
-            warnings.append(
-                f"{name}: its median neuron is active on {own.median:.1%} of tokens, that of"
-                f" {theirs} on {like.median:.1%}; neurons that are active otherwise are no"
-                " comparison: make controls with match_rate (--match-rate)"
-            )
-    return Activity(
-        {
-            "active": [measured[i].median for i in range(real)],
-            "active_in_controls": [
-                [measured[control].median for control, model in pairs if model == i]
-                for i in range(real)
-            ],
-            "warnings": warnings,
-        }
-    )
+    tokens = lineup.rounds[-1].tokens
+
+    def measured(number: int) -> Meter:
+        return _measured(lineup.models[number], lineup.layers[number], tokens, keep)
+
+    activity = Activity([measured(i) for i in range(len(lineup.rounds[0].real) + 1)])
+    for one in lineup.rounds[1:]:
+        if one.a:
+            activity.add(measured(one.a[0].first), 0)
+        for i, comparison in enumerate(one.b, start=1):
+            activity.add(measured(comparison.second), i)
+    return activity
 
 
-def _measure(
+def _measured(
     model: Activations, layers: Sequence[Layer], tokens: int, keep: Tensor | None
-) -> _Found:
-    """Live neurons, and the median over them of the share of tokens above 0."""
+) -> Meter:
+    meter = Meter(model.name)
     with opened([model]):
-        step = aligned(4096, [model])
-        shares, live = [], []
-        parts = [(first, min(first + step, tokens)) for first in range(0, tokens, step)]
-        sums = [torch.zeros(4, layer.neurons, dtype=torch.float64) for layer in layers]
-        count = 0
-        for part in parts:
+        step = aligned(LEAST_TOKENS, [model])
+        for first in range(0, tokens, step):
+            if meter.full:
+                break
+            part = first, min(first + step, tokens)
             here = None if keep is None else keep[slice(*part)]
-            count += part[1] - part[0] if here is None else int(here.sum())
-            for layer, found in zip(layers, sums, strict=True):
-                rows = layer.read(*part)
-                rows = rows if here is None else rows[here.to(rows.device)]
-                if len(rows):
-                    found[0] += (rows > 0).sum(dim=0).cpu()
-                    low, high = rows.amin(dim=0).cpu(), rows.amax(dim=0).cpu()
-                    first = found[3] == 0
-                    found[1] = torch.where(first, low, torch.minimum(found[1], low))
-                    found[2] = torch.where(first, high, torch.maximum(found[2], high))
-                    found[3] += len(rows)
+            meter.add([layer.read(*part) for layer in layers], here)
+            for layer in layers:
                 layer.release(*part)
-        for found in sums:
-            live.append(found[1] != found[2])
-            shares.append(found[0] / max(count, 1))
-    alive, share = torch.cat(live), torch.cat(shares)
-    median = float(share[alive].median()) if bool(alive.any()) else 0.0
-    return _Found(int(alive.sum()), median)
+    return meter
