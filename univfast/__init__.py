@@ -35,6 +35,7 @@ registries, which `registry` lists.
 ``result``       `CorrelationResult`
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``options``      every option, declared once
+``option``       what an option is
 ``docstrings``   signatures and docstrings that follow from them
 ``columns``      ``COLUMNS``: what stands in the tables of a result
 ``registry``     what a registry is

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from univfast.options import Option, declared
+from univfast.option import Option, declared
 
 __all__ = ["described", "documented"]
 

@@ -8,14 +8,13 @@ names, defaults, types and help from here too (`univfast.cli.options`).
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args
 
-from univfast.checks import as_integer, as_number, check_choice, plain_text
+from univfast.checks import as_integer, as_number
 from univfast.errors import InputError
 from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
-from univfast.registry import Registry
+from univfast.option import Option, as_limit, declared, one_of, switch
 from univfast.search.matchings import MATCHINGS, Match
 
 if TYPE_CHECKING:
@@ -27,35 +26,17 @@ __all__ = [
     "CorrelateOptions",
     "DeviceOptions",
     "ModelOptions",
-    "Option",
     "PairedOptions",
     "RotationOptions",
     "SumsOptions",
     "complete",
-    "declared",
-    "select",
 ]
+
+G = TypeVar("G")
 
 Precision = Literal["float32", "tf32"]
 """Of matrix products of float32 on a CUDA device."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-
-def _as_it_is(name: str, value: Any) -> Any:
-    return value
-
-
-def _flag(name: str, value: Any) -> bool:
-    return bool(value)
-
-
-def _limit(name: str, value: Any, low: float) -> float | None:
-    return None if value is None else as_number(name, value, low)
-
-
-def _precision(name: str, value: Any) -> str:
-    check_choice(name, value, PRECISIONS)
-    return plain_text(value)
 
 
 def _device(name: str, value: Any) -> Any:
@@ -68,37 +49,6 @@ def _threads(name: str, value: Any) -> int | None:
     from univfast.machine.devices import thread_count
 
     return None if value is None else thread_count(value)
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option, beside its name and type.
-
-    Attributes:
-        default: its value where it is not given.
-        doc: what it is, for docstrings. ``{choices}`` stands for those of the registry.
-        help: what it is, for the command line. ``{choices}`` as above, each with its help.
-        check: gives the value to use, or raises; called with name, value and, if there is one, low.
-        low: of a number, the least that it may be.
-        choices: the registry that it names an entry of.
-        values: the texts that it may be, where no registry has them.
-        path: whether it is that of a file, on the command line.
-        metavar: what stands for the value on the command line.
-    """
-
-    default: Any
-    doc: str
-    help: str = ""
-    check: Callable[..., Any] = _as_it_is
-    low: float | None = None
-    choices: Registry[Any] | None = field(default=None, repr=False)
-    values: tuple[str, ...] = ()
-    path: bool = False
-    metavar: str | None = None
-
-    def checked(self, name: str, value: Any) -> Any:
-        """The value to use. Raises InputError or TypeError."""
-        return self.check(name, value, *(() if self.low is None else (self.low,)))
 
 
 class MatchOptions(TypedDict, total=False):
@@ -196,7 +146,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
             " index.",
             help="Match B's neurons in A too, in the same pass. Two models; not with --match"
             " index.",
-            check=_flag,
+            check=switch,
         ),
     ]
     precision: Annotated[
@@ -207,7 +157,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
             " its matrix units, which round activations to 11 bits; not by index.",
             help="Of matrix products of float32 activations on a CUDA device. 'tf32' uses its"
             " matrix units, which round activations to 11 bits; not with --match index.",
-            check=_precision,
+            check=one_of(PRECISIONS),
             values=PRECISIONS,
         ),
     ]
@@ -234,7 +184,7 @@ class AllPairsOptions(SumsOptions, total=False):
             " the neuron itself where A and B are one model. Rotated too; not by index.",
             help="Leave out the neuron of the same layer and number: duplicates within one model,"
             " as in 'correlate a.pt a.pt --match best --exclude-self'.",
-            check=_flag,
+            check=switch,
         ),
     ]
 
@@ -326,7 +276,7 @@ class CorrelateOptions(ModelOptions, total=False):
             " the inputs.",
             help="Memory for the co-moments of all pairs, in each process. Where they need more,"
             " layers of A are done in several passes.  [default: most of what is available]",
-            check=_limit,
+            check=as_limit,
             low=0,
             metavar="GB",
         ),
@@ -357,18 +307,6 @@ class CorrelateOptions(ModelOptions, total=False):
             metavar="SECONDS",
         ),
     ]
-
-
-G = TypeVar("G")
-
-
-def declared(group: type) -> dict[str, tuple[Any, Option]]:
-    """The options of a group by name, each with its type."""
-    found = {}
-    for name, annotation in group.__annotations__.items():
-        kind, option = get_args(annotation)
-        found[name] = getattr(kind, "__forward_arg__", kind), option
-    return found
 
 
 def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
@@ -402,8 +340,3 @@ def _check_controls(values: Mapping[str, Any]) -> None:
     given = [name for name in ("controls_a", "controls_b") if values[name] is not None]
     if given and values["exclude_self"]:
         raise InputError(f"{given[0]}: is for two models; exclude_self is for one with itself")
-
-
-def select(group: type[G], options: Mapping[str, Any]) -> G:
-    """Those of some options that are of a group."""
-    return cast("G", {name: options[name] for name in declared(group)})

@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from univfast import options as declarations
+from univfast.option import declared as declared_in
+from univfast.options import CorrelateOptions
 from univfast.registry import Registry
 
 __all__ = [
@@ -45,7 +46,7 @@ def option(name: str, **changes: Any) -> Callable[[_Command], _Command]:
         name: as `univfast.options` declares it.
         changes: what is different on the command line, as `click.option` takes it.
     """
-    kind, declared = declarations.declared(declarations.CorrelateOptions)[name]
+    kind, declared = declared_in(CorrelateOptions)[name]
     kinds = {kind, *get_args(kind)}
     settings: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar}
     if declared.choices is not None:

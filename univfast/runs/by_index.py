@@ -10,7 +10,8 @@ from torch import Tensor
 
 from univfast.inputs.layout import Layout
 from univfast.native import place
-from univfast.options import CorrelateOptions, PairedOptions, select
+from univfast.option import select
+from univfast.options import CorrelateOptions, PairedOptions
 from univfast.paired import PairedCorrelation
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.layer_pairs import LayerPairs

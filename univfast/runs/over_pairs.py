@@ -12,7 +12,8 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes
-from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions, select
+from univfast.option import select
+from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes

@@ -15,7 +15,8 @@ from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import all_layers, in_order, match_layers
 from univfast.machine.devices import as_device, of_inputs
-from univfast.options import AllPairsOptions, ModelOptions, PairedOptions, select
+from univfast.option import select
+from univfast.options import AllPairsOptions, ModelOptions, PairedOptions
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.search.matchings import MATCHINGS
 from univfast.search.partners import Matches, matches_by_index
