@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from univfast.controls import initialise, match_rates
+from univfast.controls import find_sites, initialise, match_rates
 from univfast.errors import InputError
-from univfast.feeding import with_masks
+from univfast.feeding import has_tokens, with_masks
 
 if TYPE_CHECKING:
     from univfast.experiment import TrainedModel
@@ -86,8 +87,15 @@ def control(
             "match_rate: needs batches and hooks, on which neurons are made as active as the"
             " model's; give both, or match_rate=False for a plain control"
         )
-    pairs = with_masks(batches, mask)
+    pairs = (pair for pair in with_masks(batches, mask) if has_tokens(pair[0]))
     fresh = initialise(model, seed)
+    first = next(pairs, None)
+    if first is None:
+        raise InputError(
+            "batches: there are none with tokens; give at least one (an iterator can be used only"
+            " once)"
+        )
+    sites = find_sites(fresh, hooks, first[0])
     name = "batches: attention_mask" if mask is None else "mask"
-    match_rates(model, fresh, hooks, pairs, name)
+    match_rates(model, fresh, sites, chain([first], pairs), name)
     return fresh

@@ -110,6 +110,10 @@ class Captured(Mapping[str, Tensor]):
                 )
         self._ran_whole = True
 
+    def end_early(self) -> None:
+        """Has the first run end with the last layer too: no module is known to be called twice."""
+        self._ran_whole = True
+
     def _attach(self, stack: ExitStack) -> None:
         """Adds the hooks, which the stack removes."""
         stack.callback(self._kept.clear)

@@ -15,6 +15,7 @@
 ``language_models``   directories of Hugging Face models, and texts
 ``live_models``       models that are run by a test itself
 ``tiny_models``       trained models of the experiment, and texts to train on
+``untrained``         networks that stand for trained ones, of which controls are made
 ``command``           the command line, within the test
 ``pickles``           files that would do something when they are read
 ``shared``            what the processes of ``pytest -n`` make once and share

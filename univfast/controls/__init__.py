@@ -11,10 +11,12 @@
 from univfast.controls.initialise import initialise, weights_digest
 from univfast.controls.rates import PILOT_TOKENS, match_rates
 from univfast.controls.shifts import add_shifts, shifts_of
+from univfast.controls.sites import find_sites
 
 __all__ = [
     "PILOT_TOKENS",
     "add_shifts",
+    "find_sites",
     "initialise",
     "match_rates",
     "shifts_of",

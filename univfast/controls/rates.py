@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from univfast.controls.shifts import add_shifts, shifts_of
-from univfast.controls.sites import RateSite, find_sites, watching
+from univfast.controls.shifts import add_shifts, shifted, shifts_of
+from univfast.controls.sites import RateSite, replacing, watching
 from univfast.errors import InputError
 from univfast.feeding import evaluating, has_tokens, run_batch
-from univfast.hooks import capture
+from univfast.hooks import Captured, capture
 from univfast.inputs.masks import open_mask
 
 __all__ = ["PILOT_TOKENS", "match_rates"]
@@ -34,7 +34,7 @@ Batch = tuple[Any, object]
 def match_rates(
     model: nn.Module,
     control: nn.Module,
-    hooks: str | Iterable[str],
+    sites: Sequence[RateSite],
     batches: Iterable[Batch],
     mask_name: str = "mask",
 ) -> dict[str, Tensor]:
@@ -45,14 +45,15 @@ def match_rates(
     control's neuron of that number; with n = T just below the smallest, with n = 0 just above the
     largest. Where a trained neuron with n = 0 is constant after the function too, as a dead one of
     ReLU, it is put far above. Equal values are on one side of 0 together. Layers are shifted one
-    after another, in the order in which they are run, as each changes what later ones are given.
+    after another, as each changes what later ones are given; a pilot of one batch needs one pass
+    for that, one of several a pass a layer.
 
-    Memory holds one layer's values on the pilot, and those batches.
+    Memory holds one layer's values on the pilot, and its batches.
 
     Args:
         model: trained; not modified.
         control: of the same architecture; the shifts are put onto it.
-        hooks: glob patterns of layers, as `univfast.hooks.capture` takes them.
+        sites: of either, as `find_sites` finds them.
         batches: what both take, with masks. Read only until the pilot is full.
         mask_name: what to call a mask in errors.
 
@@ -60,16 +61,17 @@ def match_rates(
         The shifts ``[neurons]``, by place, as `add_shifts` takes them.
 
     Raises:
-        InputError: a layer whose rates cannot be matched, a value that is not finite, masks that do
-            not fit, no tokens.
+        InputError: a value that is not finite, masks that do not fit, no tokens.
     """
-    patterns = hooks if isinstance(hooks, str) else list(hooks)
     with torch.no_grad(), evaluating(model=model, control=control):
-        counts, pilot = _trained_rates(model, control, patterns, iter(batches), mask_name)
-        for place, count in counts.items():
-            values = _values(control, place, count, pilot, mask_name)
-            shift = _shift(values, count.above, count.dead)
-            add_shifts(control, {place: shift})
+        pilot = _Pilot(mask_name)
+        counts = pilot.count(model, sites, batches)
+        if len(pilot.batches) == 1:
+            pilot.shift_in_one_pass(control, counts)
+        else:
+            for count in counts:
+                values = pilot.values(control, count)
+                add_shifts(control, {count.site.place: _shift(values, count)})
     return shifts_of(control)
 
 
@@ -98,108 +100,97 @@ class _Count:
         return (self.above == 0) & (self._low == self._high)
 
 
-def _trained_rates(
-    model: nn.Module,
-    control: nn.Module,
-    hooks: str | list[str],
-    batches: Iterable[Batch],
-    mask_name: str,
-) -> tuple[dict[str, _Count], list[Batch]]:
-    """By place, in the order in which the places are run; and the batches of the pilot."""
-    counts: dict[str, _Count] = {}
-    pilot: list[Batch] = []
-    sites: dict[str, RateSite] = {}
-    for batch, mask in batches:
-        if not has_tokens(batch):
-            continue
-        sites = sites or _sites(control, hooks, batch)
-        pilot.append((batch, mask))
-        _count(model, hooks, sites, counts, pilot[-1], mask_name)
-        if min(count.tokens for count in counts.values()) >= PILOT_TOKENS:
-            break
-    if not pilot:
-        raise InputError(
-            "batches: there are none with tokens; give at least one (an iterator can be used only"
-            " once)"
-        )
-    if not all(count.tokens for count in counts.values()):
-        raise InputError(f"{mask_name}: leaves no token; true marks the tokens to use")
-    return counts, pilot
+class _Pilot:
+    """The batches that rates are matched on."""
+
+    def __init__(self, mask_name: str) -> None:
+        self.batches: list[Batch] = []
+        self._mask_name = mask_name
+
+    def count(
+        self, model: nn.Module, sites: Sequence[RateSite], batches: Iterable[Batch]
+    ) -> list[_Count]:
+        """How often the trained neurons are above 0, on the batches that are then the pilot."""
+        counts = [_Count(site) for site in sites]
+
+        def take(count: _Count, x: Tensor) -> None:
+            count.add(self._kept(x, self.batches[-1])[: PILOT_TOKENS - count.tokens])
+
+        with ExitStack() as stack:
+            for count in counts:
+                stack.enter_context(watching(model, count.site.place, partial(take, count)))
+            captured = stack.enter_context(_up_to(model, sites[-1]))
+            for batch, mask in batches:
+                if has_tokens(batch):
+                    self.batches.append((batch, mask))
+                    run_batch(captured, model, batch, "model")
+                    if min(count.tokens for count in counts) >= PILOT_TOKENS:
+                        break
+        if not all(count.tokens for count in counts):
+            raise InputError(f"{self._mask_name}: leaves no token; true marks the tokens to use")
+        return counts
+
+    def values(self, control: nn.Module, count: _Count) -> Tensor:
+        """What a control gives at a place, ``[tokens, neurons]``."""
+        parts: list[Tensor] = []
+        left = count.tokens
+
+        def take(x: Tensor) -> None:
+            nonlocal left
+            parts.append(self._kept(x, self.batches[len(parts)])[:left].clone())
+            left -= len(parts[-1])
+
+        with watching(control, count.site.place, take), _up_to(control, count.site) as captured:
+            for batch, _ in self.batches:
+                run_batch(captured, control, batch, "control")
+        return torch.cat(parts)
+
+    def shift_in_one_pass(self, control: nn.Module, counts: Sequence[_Count]) -> None:
+        """Shifts each layer as soon as its values on all of the pilot are there."""
+        (pair,) = self.batches
+
+        def shift(count: _Count, x: Tensor) -> Tensor:
+            shift = _shift(self._kept(x, pair)[: count.tokens], count)
+            add_shifts(control, {count.site.place: shift})  # which is not called in this pass
+            return shifted(x, shift)
+
+        with ExitStack() as stack:
+            for count in counts:
+                stack.enter_context(replacing(control, count.site.place, partial(shift, count)))
+            captured = stack.enter_context(_up_to(control, counts[-1].site))
+            run_batch(captured, control, pair[0], "control")
+
+    def _kept(self, x: Tensor, pair: Batch) -> Tensor:
+        """``[tokens, neurons]``, of the tokens that count."""
+        rows = x.reshape(-1, x.shape[-1])
+        if pair[1] is None:
+            return rows
+        return rows[open_mask(pair[1], tuple(x.shape[:-1]), self._mask_name).to(x.device)]
 
 
-def _sites(control: nn.Module, hooks: str | list[str], batch: object) -> dict[str, RateSite]:
-    with capture(control, hooks) as captured:
-        return find_sites(
-            control, captured.layers, lambda: run_batch(captured, control, batch, "control")
-        )
+@contextmanager
+def _up_to(model: nn.Module, site: RateSite) -> Iterator[Captured]:
+    """Runs end at this site, which the search for sites has seen to be called once."""
+    with capture(model, site.layer) as captured:
+        captured.end_early()
+        yield captured
 
 
-def _count(
-    model: nn.Module,
-    hooks: str | list[str],
-    sites: Mapping[str, RateSite],
-    counts: dict[str, _Count],
-    pair: Batch,
-    mask_name: str,
-) -> None:
-    """Adds to the counts, by place, what the trained model gives on a batch."""
-    batch, mask = pair
-
-    def take(place: str, x: Tensor) -> None:
-        count = counts.setdefault(place, _Count(sites[place]))
-        count.add(_kept(x, mask, mask_name)[: PILOT_TOKENS - count.tokens])
-
-    with ExitStack() as stack:
-        for place in sites:
-            stack.enter_context(watching(model, place, partial(take, place)))
-        run_batch(stack.enter_context(capture(model, hooks)), model, batch, "model")
-
-
-def _values(
-    control: nn.Module, place: str, count: _Count, pilot: list[Batch], mask_name: str
-) -> Tensor:
-    """What the control gives at a place on the pilot, ``[tokens, neurons]``."""
-    parts: list[Tensor] = []
-    masks = iter([mask for _, mask in pilot])
-    left = count.tokens
-
-    def take(x: Tensor) -> None:
-        nonlocal left
-        part = _kept(x, next(masks), mask_name)[:left].clone()
-        left -= len(part)
-        parts.append(part)
-
-    # In this order: a capture ends a pass once it has what it waits for.
-    with watching(control, place, take), capture(control, count.site.layer) as captured:
-        for batch, _ in pilot:
-            run_batch(captured, control, batch, "control")
-    values = torch.cat(parts)
+def _shift(values: Tensor, count: _Count) -> Tensor:
+    """The shifts ``[neurons]`` of values ``[tokens, neurons]`` of a control."""
     if not bool(values.isfinite().all()):
         raise InputError(
             f"control: gives values that are not finite at layer {count.site.layer!r}; use another"
             " seed or dtype, or make plain controls (match_rate=False, --no-match-rate)"
         )
-    return values
-
-
-def _kept(x: Tensor, mask: object, name: str) -> Tensor:
-    """``[tokens, neurons]``, of the tokens that count."""
-    rows = x.reshape(-1, x.shape[-1])
-    if mask is None:
-        return rows
-    return rows[open_mask(mask, tuple(x.shape[:-1]), name).to(x.device)]
-
-
-def _shift(values: Tensor, above: Tensor, dead: Tensor) -> Tensor:
-    """The shifts ``[neurons]`` of values ``[tokens, neurons]``."""
     dtype = torch.promote_types(values.dtype, torch.float32)
     blocks = range(0, values.shape[1], _BLOCK)
     return torch.cat(
         [
             -_threshold(
                 values[:, i : i + _BLOCK].T.to(dtype).sort(dim=1, descending=True).values,
-                above[i : i + _BLOCK],
-                dead[i : i + _BLOCK],
+                count.above[i : i + _BLOCK],
+                count.dead[i : i + _BLOCK],
             )
             for i in blocks
         ]

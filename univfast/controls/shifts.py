@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from univfast.errors import InputError
 
-__all__ = ["BUFFERS", "INPUT", "add_shifts", "shifts_of"]
+__all__ = ["BUFFERS", "INPUT", "add_shifts", "shifted", "shifts_of"]
 
 INPUT = ":input"
 _BUFFER = {True: "univfast_shift_of_input", False: "univfast_shift_of_output"}
@@ -61,14 +61,15 @@ def shifts_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _shift_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return _shifted(args[0], getattr(module, _BUFFER[True])), *args[1:]
+    return shifted(args[0], getattr(module, _BUFFER[True])), *args[1:]
 
 
 def _shift_output(module: nn.Module, args: object, output: Tensor) -> Tensor:
-    return _shifted(output, getattr(module, _BUFFER[False]))
+    return shifted(output, getattr(module, _BUFFER[False]))
 
 
-def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+def shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """``[..., neurons]`` plus ``[neurons]``, in the dtype of ``x``."""
     if x.shape[-1:] != shift.shape:
         raise InputError(
             f"shifts: {len(shift)} of a control, for {x.shape[-1]} neurons; make the control again,"

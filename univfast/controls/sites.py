@@ -14,8 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from univfast.controls.shifts import INPUT
 from univfast.errors import InputError
+from univfast.feeding import evaluating, run_batch
+from univfast.hooks import capture
 
-__all__ = ["RateSite", "find_sites", "watching"]
+__all__ = ["RateSite", "find_sites", "replacing", "watching"]
 
 # Torch's own functions of one argument that are called without a module.
 _FUNCTIONS = ("relu", "relu_", "gelu", "gelu_", "silu", "silu_")
@@ -39,29 +41,37 @@ class RateSite:
 
 
 def find_sites(
-    model: nn.Module, layers: Sequence[str], run: Callable[[], None]
-) -> dict[str, RateSite]:
-    """The sites of layers, by place.
+    network: nn.Module, hooks: str | Sequence[str], batch: object, name: str = "control"
+) -> list[RateSite]:
+    """The layers of a network as sites, in the order in which they are run.
 
     A layer is one where its module, of whichever class, is a function of single values with the
     sign of ReLU, GELU and SiLU, and near 0 below it; or where its module's output goes into such a
     module, or into torch's function of that name: it is then the pre-activation.
 
     Args:
-        model: a network that may be probed.
-        layers: as hooks name them.
-        run: runs the network once.
+        network: which is probed, and run once.
+        hooks: glob patterns of layers, as `univfast.hooks.capture` takes them.
+        batch: what it takes.
+        name: what to call it in errors.
 
     Raises:
-        InputError: a layer that is none; names it and its module's class.
+        InputError: a layer that is none, named with its module's class; hooks that do not fit.
     """
-    consumers = _consumers(model, [layer for layer in layers if not layer.endswith(INPUT)], run)
-    found = {}
-    for layer in layers:
-        name = layer.removesuffix(INPUT)
-        module = model.get_submodule(name)
+    with torch.no_grad(), evaluating(network=network), capture(network, hooks) as captured:
+        layers = captured.layers
+        outputs = [layer for layer in layers if not layer.endswith(INPUT)]
+        modules = {layer: network.get_submodule(layer.removesuffix(INPUT)) for layer in layers}
+        order: list[nn.Module] = []
+        with ExitStack() as stack:
+            for module in modules.values():
+                stack.enter_context(module.register_forward_pre_hook(lambda m, _: order.append(m)))
+            consumers = stack.enter_context(_watching_consumers(network, outputs))
+            run_batch(captured, network, batch, name)
+    found: list[RateSite] = []
+    for layer, module in modules.items():
         if _is_activation(module):
-            site = RateSite(layer, name + INPUT, module.forward)
+            site = RateSite(layer, layer.removesuffix(INPUT) + INPUT, module.forward)
         elif layer in consumers:
             site = RateSite(layer, layer, consumers[layer])
         else:
@@ -70,18 +80,33 @@ def find_sites(
                 " module like ReLU, GELU or SiLU, nor one whose output goes into such; hook those,"
                 " or make plain controls (match_rate=False, --no-match-rate)"
             )
-        found[site.place] = site
-    return found
+        if all(site.place != other.place for other in found):  # a module's input and output
+            found.append(site)
+    return sorted(found, key=lambda site: order.index(modules[site.layer]))
 
 
 @contextmanager
 def watching(model: nn.Module, place: str, take: Callable[[Tensor], None]) -> Iterator[None]:
     """Calls ``take`` with the values at a place, as they are made."""
+    with replacing(model, place, take):
+        yield
+
+
+@contextmanager
+def replacing(
+    model: nn.Module, place: str, give: Callable[[Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Has the values at a place replaced by what ``give`` makes of them, if anything."""
+
+    def of_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        made = give(args[0])
+        return None if made is None else (made, *args[1:])
+
     module = model.get_submodule(place.removesuffix(INPUT))
     if place.endswith(INPUT):
-        handle = module.register_forward_pre_hook(lambda module, args: take(args[0]))
+        handle = module.register_forward_pre_hook(of_input)
     else:
-        handle = module.register_forward_hook(lambda module, args, output: take(output))
+        handle = module.register_forward_hook(lambda module, args, output: give(output))
     with handle:
         yield
 
@@ -106,15 +131,17 @@ def _is_activation(module: nn.Module) -> bool:
     return kept_away and bounds and torch.allclose(y[:, -1:], alone)
 
 
-def _consumers(
-    model: nn.Module, names: Sequence[str], run: Callable[[], None]
-) -> dict[str, Activation]:
-    """Modules' outputs that go into an activation function, by name, with the function."""
+@contextmanager
+def _watching_consumers(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Activation]]:
+    """Has a dict filled with the functions that outputs of modules go into, by the modules' names.
+
+    Of activation functions alone: modules, and torch's own.
+    """
     # Held until the end, so that no two have one address.
     outputs: dict[int, tuple[str, Tensor]] = {}
     found: dict[str, Activation] = {}
 
-    def gave(name: str, output: object) -> None:
+    def gave(name: str, module: nn.Module, args: object, output: object) -> None:
         if isinstance(output, Tensor):
             outputs[output.data_ptr()] = name, output
 
@@ -123,6 +150,9 @@ def _consumers(
             name, output = outputs[value.data_ptr()]
             if value.shape == output.shape:
                 found.setdefault(name, function)
+
+    def called(module: nn.Module, args: tuple[Any, ...]) -> None:
+        took(module.forward, args[0] if args else None)
 
     class Watch(TorchFunctionMode):
         def __torch_function__(
@@ -134,18 +164,10 @@ def _consumers(
 
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(
-                model.get_submodule(name).register_forward_hook(
-                    lambda module, args, output, name=name: gave(name, output)
-                )
-            )
+            gives = partial(gave, name)
+            stack.enter_context(model.get_submodule(name).register_forward_hook(gives))
         for module in model.modules():
             if _is_activation(module):
-                stack.enter_context(
-                    module.register_forward_pre_hook(
-                        lambda module, args: took(module.forward, args[0] if args else None)
-                    )
-                )
+                stack.enter_context(module.register_forward_pre_hook(called))
         stack.enter_context(Watch())
-        run()
-    return found
+        yield found

@@ -7,15 +7,12 @@ import math
 
 import torch
 
-from univfast.controls import PILOT_TOKENS, initialise, match_rates
+from univfast.controls import PILOT_TOKENS, find_sites, initialise, match_rates
 from univfast.errors import InputError
 from univfast.experiment.data import load_corpus
 from univfast.experiment.model_files import TrainedModel
 
 __all__ = ["control_of"]
-
-# Samples of a forward pass.
-_BATCH = 50
 
 
 def control_of(
@@ -48,8 +45,8 @@ def control_of(
         # Spread evenly, as the test set is in the order of the text.
         samples = min(len(tokens), -(-PILOT_TOKENS // trained.config.sequence))
         tokens = tokens[torch.arange(samples) * len(tokens) // samples]
-        batches = [(tokens[i : i + _BATCH], None) for i in range(0, samples, _BATCH)]
-        shifts = match_rates(model, control, "blocks.*.mlp.relu", batches)
+        sites = find_sites(control, "blocks.*.mlp.relu", tokens[:1])
+        shifts = match_rates(model, control, sites, [(tokens, None)])
         for place, shift in shifts.items():
             state[place.removesuffix("relu:input") + "up.bias"] += shift
     return dataclasses.replace(

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from univfast.controls import (
     PILOT_TOKENS,
     add_shifts,
+    find_sites,
     initialise,
     match_rates,
     shifts_of,
     weights_digest,
 )
+from univfast.controls.sites import RateSite
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
 from univfast.text.library import silent
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from univfast.text.opening import TextRun
 
 __all__ = ["Pilot", "control_activations", "make_control"]
+
+# Of a forward pass that finds out where rates can be matched.
+_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +92,25 @@ class Pilot:
 
     def batches(self, model: LanguageModel) -> Iterator[tuple[Mapping[str, Tensor], object]]:
         """What the model takes, and the masks."""
-        accepted = inspect.signature(model.module.forward).parameters
-        device = next(model.module.parameters()).device
-        for begin, end in self.windows.batches(0, self.windows.tokens, self.most):
-            inputs = self.windows.inputs(begin, end, device)
+        # A pass that holds one layer's rows, and not all, may have more tokens.
+        most = PILOT_TOKENS if self.windows.tokens <= 2 * self.most else self.most
+        for begin, end in self.windows.batches(0, self.windows.tokens, most):
+            inputs = self._inputs(model, begin, end)
             mask = None
             if self.keep is not None:
                 mask = self.keep[begin:end].view(inputs["input_ids"].shape)
-            yield {name: value for name, value in inputs.items() if name in accepted}, mask
+            yield inputs, mask
+
+    def sites(self, model: LanguageModel) -> list[RateSite]:
+        """Where the model's layers are shifted. Raises InputError where one cannot be."""
+        end = min(_PROBE_TOKENS, self.windows.window, self.windows.tokens)
+        with naming(model.directory), running(model.directory, end):
+            return find_sites(model.module, self.hooks, self._inputs(model, 0, end), "model")
+
+    def _inputs(self, model: LanguageModel, begin: int, end: int) -> dict[str, Tensor]:
+        accepted = inspect.signature(model.module.forward).parameters
+        inputs = self.windows.inputs(begin, end, next(model.module.parameters()).device)
+        return {name: value for name, value in inputs.items() if name in accepted}
 
 
 def make_control(model: LanguageModel, seed: int, pilot: Pilot | None, side: str = "") -> nn.Module:
@@ -104,13 +120,13 @@ def make_control(model: LanguageModel, seed: int, pilot: Pilot | None, side: str
         InputError: of the model, which is named: it is a control itself, cannot be made anew, or
             its rates cannot be matched.
     """
-    if model.control is not None:
-        raise InputError(f"{model.directory}: is a control itself; give the trained model")
+    _check_trained(model)
+    sites = [] if pilot is None else pilot.sites(model)
     with naming(model.directory), silent():
         control = initialise(model.module, seed, side)
     if pilot is not None:
         with naming(model.directory), running(model.directory, pilot.most):
-            match_rates(model.module, control, pilot.hooks, pilot.batches(model))
+            match_rates(model.module, control, sites, pilot.batches(model))
     return control
 
 
@@ -131,10 +147,14 @@ def control_activations(
         tokens: take the pilot from the first so many tokens of the text; None for all.
 
     Raises:
-        InputError: when it is made: what `make_control` raises.
+        InputError: the model is a control itself, or its rates cannot be matched; when it is made:
+            what `make_control` raises.
     """
     model, like = run.models[number], run.activations[number]
+    _check_trained(model)
     pilot = Pilot.of(run, number, tokens)
+    if match_rate:
+        pilot.sites(model)  # refused at once, and not in the middle of a run
     # One model on two sides has two controls of one seed.
     digest = weights_digest(model.module)
     twins = sum(weights_digest(other.module) == digest for other in run.models[:number])
@@ -233,6 +253,11 @@ class _ControlLayer:
         digest = hashlib.sha256(repr((self.name, self.shape, str(self.dtype))).encode())
         digest.update(self._source.fingerprint())
         return digest.digest()
+
+
+def _check_trained(model: LanguageModel) -> None:
+    if model.control is not None:
+        raise InputError(f"{model.directory}: is a control itself; give the trained model")
 
 
 def _spread(window: int, whole: int, keep: Tensor | None) -> Tensor:
