@@ -9,6 +9,7 @@
 ``info``          `univfast info`
 ``bench``         `univfast bench`
 ``options``       options of commands, from where they are declared and registered
+``sources``       what is compared: files, models on a text, and their controls
 ``text_options``  options of the commands that run models on a text
 ``torchrun``      the processes that a launcher started together
 ``printing``      what commands print of results

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.options import PATH, device_option, quiet_option
+from univfast.cli.options import PATH, device_option, match_rate_option, quiet_option
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
 
@@ -40,11 +40,7 @@ Examples:
     required=True,
     help="Where to write: a directory that is not there yet; of a model file, a file.",
 )
-@click.option(
-    "--no-match-rate",
-    is_flag=True,
-    help="Leave the neurons as they are drawn, which mostly fire far more often than trained ones.",
-)
+@match_rate_option
 @text_options
 @click.option(
     "--mask",
@@ -54,9 +50,7 @@ Examples:
 )
 @device_option("Where the models run.  [default: auto, a CUDA device where one can be used]")
 @quiet_option
-def control(
-    model: str, seed: int, out: str, no_match_rate: bool, quiet: bool, **options: Any
-) -> None:
+def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **options: Any) -> None:
     """Make a control of MODEL: a network of its architecture, of random weights.
 
     What two models share beyond what each shares with controls of the other, they learned. Each
@@ -79,20 +73,20 @@ def control(
             raise click.UsageError(
                 f"{model}: {of_text[0]} is for directories of Hugging Face models; leave it out"
             )
-        _of_file(model, seed, out, not no_match_rate)
+        _of_file(model, seed, out, match_rate)
     else:
-        if no_match_rate and of_text:
+        if not match_rate and of_text:
             raise click.UsageError(
                 f"{of_text[0]} says how rates are matched; leave it or --no-match-rate out"
             )
-        if not no_match_rate and not (options["text"] and options["hooks"]):
+        if match_rate and not (options["text"] and options["hooks"]):
             raise click.UsageError(
                 f"{model}: is the directory of a model, whose rates are matched on --text FILE at"
                 " --hooks GLOB; give both, or --no-match-rate for a plain control"
             )
-        _of_directory(model, seed, out, None if no_match_rate else options)
+        _of_directory(model, seed, out, options if match_rate else None)
     if not quiet:
-        kind = "plain" if no_match_rate else "rate-matched"
+        kind = "rate-matched" if match_rate else "plain"
         click.echo(f"{out}: a {kind} control of {model}, seed {seed}")
 
 

@@ -11,12 +11,14 @@ from univfast.cli.options import (
     PATHS,
     Command,
     device_option,
+    match_rate_option,
     option,
     quiet_option,
 )
 from univfast.cli.printing import print_result
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import sources, text_options
+from univfast.cli.sources import sources
+from univfast.cli.text_options import text_options
 from univfast.columns import NAMES
 
 __all__ = ["correlate", "report"]
@@ -47,6 +49,15 @@ Examples:
 @option("mask")
 @option("controls_a", type=PATHS, multiple=True)
 @option("controls_b", type=PATHS, multiple=True)
+@click.option(
+    "--controls",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Make K controls of each model on the way: of model files, and of directories that read"
+    " --text. 4 are advised.",
+)
+@match_rate_option
 @option("control_tokens")
 @option("control_margin")
 @text_options
@@ -124,16 +135,17 @@ def correlate(
         raise click.UsageError("--columns published needs --out DIR to write to")
     processes, place = join_processes(device, timeout)
     with (
-        sources((a, *b), options, place) as (first, *others),
+        sources((a, *b), options, place) as given,
         progress_bar("correlate", "tokens", quiet) as progress,
     ):
-        given = {
+        asked = {
             **options,
-            **_controls(options, len(b)),
+            **given.arguments(),
             "device": place,
             "memory_limit": None if memory_limit is None else memory_limit * 1e9,
         }
-        settings = complete(CorrelateOptions, given, "correlate")
+        settings = complete(CorrelateOptions, asked, "correlate")
+        first, *others = given.models
         rest = others[0] if len(others) == 1 else others
         result = correlate_together(processes, first, rest, settings, progress)
     if result is None:  # process 0 has it
@@ -144,21 +156,6 @@ def correlate(
         click.echo(f"Warning: {warning}", err=True)
     if not quiet or as_json:
         print_result(result, as_json, out)
-
-
-def _controls(options: dict[str, Any], others: int) -> dict[str, Any]:
-    """What `univfast.correlate` takes for ``--controls-a`` and ``--controls-b``."""
-    own, theirs = options["controls_a"], options["controls_b"]
-    paths = [path for some in own for path in some]
-    if theirs and others > 1 and len(theirs) != others:
-        raise click.UsageError(
-            f"--controls-b was given {len(theirs)} times, and there are {others} other models: give"
-            " it once for each of them, in their order, with the paths of its controls"
-        )
-    grouped: list[Any] = [list(some) for some in theirs]
-    if others == 1:
-        grouped = [path for some in grouped for path in some]
-    return {"controls_a": paths or None, "controls_b": grouped or None}
 
 
 @click.command(short_help="Draw the plots and report of a saved result again.")

@@ -17,6 +17,7 @@ __all__ = [
     "Command",
     "RegistryChoice",
     "device_option",
+    "match_rate_option",
     "option",
     "quiet_option",
 ]
@@ -26,6 +27,15 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=str)
 
 quiet_option = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
+
+
+match_rate_option = click.option(
+    "--match-rate/--no-match-rate",
+    default=True,
+    show_default=True,
+    help="Shift the neurons of a control to be active as often as those of its model. As they are"
+    " drawn, they mostly are far more often.",
+)
 
 
 def device_option(text: str, default: str | None = None) -> Callable[[_Command], _Command]:

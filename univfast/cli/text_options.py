@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from univfast.errors import InputError
-from univfast.search.matchings import MATCHINGS
 
 if TYPE_CHECKING:
-    import torch
-
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "given", "sources", "take_text", "text_options"]
+__all__ = ["check_exists", "drop_text", "given", "take_text", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -76,6 +72,12 @@ def text_options(command: _Command) -> _Command:
     return command
 
 
+def drop_text(options: dict[str, Any]) -> None:
+    """Takes the options out of ``options``."""
+    for name in _OPTIONS:
+        del options[name]
+
+
 def given(options: dict[str, Any]) -> list[str]:
     """Those of the options that the user gave, as they are typed."""
     return [f"--{name.replace('_', '-')}" for name in _OPTIONS if options[name]]
@@ -116,51 +118,3 @@ def check_exists(model: str) -> None:
     """
     if not os.path.exists(model):
         raise InputError(f"{model}: no such file or directory; check the path")
-
-
-@contextmanager
-def sources(
-    models: Sequence[str], options: dict[str, Any], device: torch.device
-) -> Iterator[list[object]]:
-    """What `univfast.correlate` is given for each model: the file, or activations on a text.
-
-    Takes the options of text out of ``options``, and replaces the mask by that of all filters.
-
-    Raises:
-        UsageError: options of text without directories of models, or the other way.
-        InputError: what cannot be used.
-    """
-    from univfast.inputs.model_paths import is_model_directory
-    from univfast.inputs.pairing import in_order
-    from univfast.text import open_run
-
-    directories = [model for model in models if is_model_directory(model)]
-    hooks_b = options.pop("hooks_b")
-    wrong = [*given(options), *(["--hooks-b"] if hooks_b else [])]
-    if directories or wrong:
-        for model in models:
-            check_exists(model)
-    if not directories:
-        if wrong:
-            raise click.UsageError(
-                f"{models[0]}: is no directory of a Hugging Face model, which {wrong[0]} is for;"
-                " check the path, or leave the option out"
-            )
-        for name in _OPTIONS:
-            del options[name]
-        yield list(models)
-        return
-    text, hooks = take_text(directories[0], options, options["mask"])
-    for model in models:
-        if model not in directories:
-            raise InputError(
-                f"{model}: is no directory of a Hugging Face model, but {directories[0]} is; give "
-                "directories alone, or write activations with 'univfast capture'"
-            )
-    each = [hooks, *(hooks_b or hooks for _ in models[1:])]
-    with open_run(models, each, text, device) as run:
-        options["mask"] = run.keep
-        first, *others = run.activations
-        if hooks_b and not MATCHINGS[options["match"]].all_pairs:
-            others = [in_order(first, other) for other in others]
-        yield [first, *others]

@@ -18,7 +18,11 @@
 from univfast.text.control_files import save_control
 from univfast.text.corpus import CorpusOptions
 from univfast.text.filters import TokenFilters
-from univfast.text.live_controls import control_activations, make_control
+from univfast.text.live_controls import (
+    control_activations,
+    make_control,
+    stored_control_activations,
+)
 from univfast.text.opening import TextOptions, TextRun, identity, open_run
 from univfast.text.shard_writer import Shards
 
@@ -33,4 +37,5 @@ __all__ = [
     "make_control",
     "open_run",
     "save_control",
+    "stored_control_activations",
 ]

@@ -28,13 +28,13 @@ from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
 from univfast.text.library import silent
 from univfast.text.live_layers import LiveModel, naming, open_layers, running
-from univfast.text.models import LanguageModel
+from univfast.text.models import LanguageModel, load_model
 from univfast.text.windows import TokenWindows
 
 if TYPE_CHECKING:
     from univfast.text.opening import TextRun
 
-__all__ = ["Pilot", "control_activations", "make_control"]
+__all__ = ["Pilot", "control_activations", "make_control", "stored_control_activations"]
 
 # Of a forward pass that finds out where rates can be matched.
 _PROBE_TOKENS = 16
@@ -171,6 +171,27 @@ def control_activations(
     )
 
 
+def stored_control_activations(run: TextRun, number: int, directory: str) -> Activations:
+    """The activations of a control that `univfast control` wrote, as `control_activations`.
+
+    Args:
+        run: the models; opened while the layers are read.
+        number: in it, of the model that the control stands for.
+        directory: of the control.
+
+    Raises:
+        InputError: when it is loaded: it cannot be, or is of another architecture.
+    """
+    like = run.activations[number]
+    source = _StoredSource(directory, run, number)
+    layers: dict[str, Layer] = {
+        name: _ControlLayer(layer, source) for name, layer in like.layers.items()
+    }
+    return dataclasses.replace(
+        like, name=directory, layers=layers, begin=source.begin, end=source.end
+    )
+
+
 class _Source:
     """A control that is there while it is read."""
 
@@ -196,10 +217,8 @@ class _Source:
     def live(self) -> LiveModel:
         """The control, which is made if it is not there."""
         if self._live is None:
-            network = self._network()
-            control = dataclasses.replace(self._model, module=network)
             self._live = self._stack.enter_context(
-                open_layers(control, self._pilot.hooks, self._windows)
+                open_layers(self._control(), self._pilot.hooks, self._windows)
             )
             self._live.most = self._pilot.most
         return self._live
@@ -221,14 +240,55 @@ class _Source:
         digest.update(self._windows.digest)
         return digest.digest()
 
-    def _network(self) -> nn.Module:
+    def _control(self) -> LanguageModel:
         pilot = self._pilot if self._match_rate and self._shifts is None else None
         network = make_control(self._model, self._seed, pilot, self._side)
         if pilot is not None:
             self._shifts = shifts_of(network)
         elif self._shifts is not None:
             add_shifts(network, self._shifts)
-        return network
+        return dataclasses.replace(self._model, module=network)
+
+
+class _StoredSource(_Source):
+    """A control in a directory, that is loaded while it is read."""
+
+    def __init__(self, directory: str, run: TextRun, number: int) -> None:
+        pilot = Pilot.of(run, number)
+        super().__init__(run.models[number], pilot, False, run.windows, 0, "")
+        self._directory, self._like = directory, run.activations[number]
+
+    def live(self) -> LiveModel:
+        known = self._live is not None
+        live = super().live()
+        for name, layer in () if known else self._like.layers.items():
+            found = live.found.get(name)
+            if found is None or found.neurons != layer.neurons:
+                raise InputError(
+                    f"{self._directory}: layer {name!r} is not as in {self._model.directory}; a"
+                    " control is a network of the same architecture"
+                )
+        return live
+
+    def fingerprint(self) -> bytes:
+        if self._weights is None:
+            self._weights = self._load().fingerprint
+        return hashlib.sha256(self._weights + self._windows.digest).digest()
+
+    _weights: bytes | None = None
+
+    def _control(self) -> LanguageModel:
+        return self._load()
+
+    def _load(self) -> LanguageModel:
+        device = next(self._model.module.parameters()).device
+        control = load_model(self._directory, device)
+        if control.vocabulary != self._model.vocabulary:
+            raise InputError(
+                f"{self._directory}: knows {control.vocabulary} tokens, {self._model.directory}"
+                f" knows {self._model.vocabulary}; a control is a network of the same architecture"
+            )
+        return control
 
 
 class _ControlLayer:
