@@ -39,7 +39,8 @@ class TrainedModel:
         steps: optimiser steps taken.
         loss: next-token cross entropy of the last training batch, in nats.
         state: ``state_dict`` of the `TinyTransformer`, float32.
-        test_samples: size of the test set its activations are captured on.
+        test_samples: size of the test set its activations are captured on; all test samples of
+            a text that holds fewer.
     """
 
     config: ModelConfig
