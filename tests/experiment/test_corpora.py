@@ -22,7 +22,7 @@ def test_the_parts_of_a_text_share_no_character(tmp_path: Path) -> None:
         + torch.arange(17)
         for half in HALVES
     }
-    test = corpus.test_starts(400)[:, None] + torch.arange(16)
+    test = corpus.test_starts(50)[:, None] + torch.arange(16)
     assert read["first"].min() == 0
     assert read["first"].max() < read["second"].min()
     assert read["second"].max() < test.min()
@@ -33,10 +33,27 @@ def test_samples_are_windows_of_the_text_at_different_places(tmp_path: Path) -> 
     path = text_file(tmp_path)
     text = path.read_text(encoding="utf-8")
     corpus = load_corpus(str(path), 16)
-    for samples, size in ((corpus.training("second", 500, 3), 17), (corpus.test(400), 16)):
+    for samples, size in ((corpus.training("second", 500, 3), 17), (corpus.test(50), 16)):
         windows = {"".join(map(chr, row)) for row in samples.tolist()}
         assert len(windows) == len(samples)
         assert all(len(window) == size and window in text for window in windows)
+
+
+@pytest.mark.parametrize("characters", [5_000, 5_077, 5_085])
+def test_test_samples_share_no_character(tmp_path: Path, characters: int) -> None:
+    """However many there are, up to all that fit, and from the first character to the last."""
+    corpus = load_corpus(str(text_file(tmp_path, characters)), 16)
+    assert isinstance(corpus, TextCorpus)
+    most = corpus.most_test_samples
+    assert most == characters // 5 // 16
+    begin, end = corpus.part("test")
+    for samples in (1, 2, 7, most - 1, most):
+        starts = corpus.test_starts(samples)
+        assert (starts.diff() >= 16).all()
+        assert starts[0] == begin
+        assert samples == 1 or starts[-1] == end - 16
+    with pytest.raises(InputError, match=f"too short for {most + 1} test samples"):
+        corpus.test(most + 1)
 
 
 def test_a_draw_repeats_only_when_it_must() -> None:
@@ -110,9 +127,13 @@ def test_a_text_is_found_again_from_another_folder(
         (Path.mkdir, "cannot be read .*; give a text file"),
         (write(b"\xff\xfe" * 5_000), "is not UTF-8 text; give a text file"),
         (write(b"a\0" * 5_000), "is not text .*; give a UTF-8 text file"),
-        (write(b""), "too short for a sample of 16 tokens: it has 0 characters; give at least 170"),
-        (write(b"a" * 169), "too short for a sample of 16 tokens: it has 169 characters"),
-        (write(b"a" * 849), "too short for 70 test samples of 16 tokens: .* give at least 850"),
+        (write(b""), "too short for a sample of 16 tokens: it has 0 characters; give at least 85"),
+        (write(b"a" * 84), "too short for a sample of 16 tokens: it has 84 characters"),
+        (
+            write(b"a" * 5_599),
+            "too short for 70 test samples of 16 tokens, which share no character: it has 5599 "
+            "characters; give at least 5600, or ask for at most 69 test samples",
+        ),
     ],
 )
 def test_bad_texts_are_named(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:
@@ -124,5 +145,5 @@ def test_bad_texts_are_named(tmp_path: Path, make: Callable[[Path], object], rea
 
 def test_the_shortest_text_will_do(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
-    path.write_bytes(b"a" * 850)
+    path.write_bytes(b"a" * 5_600)
     assert train(SMALL, str(path), 1, "first", BRIEF).data == str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def test_the_test_set_is_described(tmp_path: Path, trained: TrainedModel) -> Non
     path = text_file(tmp_path)
     of_text = dataclasses.replace(trained, data=str(path))
     before = experiment.test_set_name(of_text)
-    assert before.startswith("text.txt (")
+    assert re.fullmatch(r"text\.txt \(\w{8}\), 62 samples of 16 tokens", before), "all it has"
+    assert capture_mlp(of_text, "pre")["mlp.0"].shape == (62, 16, 24)
     path.write_text(path.read_text(encoding="utf-8") + "more", encoding="utf-8")
     assert experiment.test_set_name(of_text) != before, "another text is another test set"

@@ -27,6 +27,13 @@ _data = click.option(
     metavar="docs|random|FILE",
     help="Text to train on: Python's own documentation, random tokens, or a text file.",
 )
+_test_samples = click.option(
+    "--test-samples",
+    type=int,
+    default=1_000,
+    show_default=True,
+    help="Held-out samples of 64 tokens that activations are captured on.",
+)
 
 
 @click.command(short_help="Train a tiny transformer and save it.")
@@ -42,6 +49,7 @@ _data = click.option(
 )
 @click.option("--steps", type=int, default=600, show_default=True, help="Optimiser steps.")
 @click.option("--samples", type=int, default=10_000, show_default=True, help="Training samples.")
+@_test_samples
 @click.option(
     "--weight-decay", type=float, default=0.1, show_default=True, help="Of the optimiser, AdamW."
 )
@@ -64,6 +72,7 @@ def train(
     half: str,
     steps: int,
     samples: int,
+    test_samples: int,
     weight_decay: float,
     sparsity: float,
     quiet: bool,
@@ -79,7 +88,11 @@ def train(
     from univfast.machine.files import check_writable
 
     options = TrainingOptions(
-        steps=steps, samples=samples, weight_decay=weight_decay, sparsity=sparsity
+        steps=steps,
+        samples=samples,
+        test_samples=test_samples,
+        weight_decay=weight_decay,
+        sparsity=sparsity,
     )
     check_writable(out)
     save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
@@ -98,8 +111,9 @@ def train(
 @click.option(
     "--steps", type=int, default=600, show_default=True, help="Optimiser steps of each model."
 )
+@_test_samples
 @quiet_option
-def demo(out: str, data: str, steps: int, quiet: bool) -> None:
+def demo(out: str, data: str, steps: int, test_samples: int, quiet: bool) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
     Two tiny transformers learn from different initialisations on 10,000 different samples each.
@@ -113,7 +127,7 @@ def demo(out: str, data: str, steps: int, quiet: bool) -> None:
     from univfast.report.files import save_result
 
     check_directory(out)
-    job = _Job(ModelConfig(), TrainingOptions(steps=steps), data, quiet)
+    job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
     models = [job.run(seed, "auto") for seed in (1, 2)]
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]

@@ -25,6 +25,7 @@ from univfast.experiment.sites import (
     capture_mlp,
     record_mlp,
     test_set_name,
+    test_tokens,
 )
 from univfast.experiment.training import Progress, TrainingOptions, train
 from univfast.experiment.untrained import control_of
@@ -51,6 +52,7 @@ __all__ = [
     "record_mlp",
     "save_model",
     "test_set_name",
+    "test_tokens",
     "train",
 ]
 

@@ -39,7 +39,8 @@ class TrainedModel:
         steps: optimiser steps taken.
         loss: next-token cross entropy of the last training batch, in nats.
         state: ``state_dict`` of the `TinyTransformer`, float32.
-        test_samples: size of the test set its activations are captured on.
+        test_samples: size of the test set its activations are captured on; all test samples of
+            a text that holds fewer.
         control: None of a trained model. Of a control, which took no steps and has no loss (NaN),
             its seed; ``seed`` and all else are those of the model that it is a control of.
         match_rate: of a control, whether its neurons are active as often as the trained ones.

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from univfast.checks import check_choice
-from univfast.experiment.data import load_corpus
+from univfast.experiment.data import Corpus, load_corpus
 from univfast.experiment.model import TinyTransformer
 from univfast.experiment.model_files import TrainedModel
 from univfast.hooks import capture
 
-__all__ = ["SITES", "Site", "capture_layers", "capture_mlp", "record_mlp", "test_set_name"]
+__all__ = [
+    "SITES",
+    "Site",
+    "capture_layers",
+    "capture_mlp",
+    "record_mlp",
+    "test_set_name",
+    "test_tokens",
+]
 
 Site = Literal["pre", "post"]
 SITES: tuple[Site, ...] = ("pre", "post")
@@ -37,8 +45,7 @@ def capture_mlp(trained: TrainedModel, site: Site) -> dict[str, Tensor]:
         InputError: ``site`` is unknown, or the test text cannot be used.
     """
     check_choice("site", site, SITES)
-    corpus = load_corpus(trained.data, trained.config.sequence)
-    return record_mlp(trained.model(), corpus.test(trained.test_samples), site)
+    return record_mlp(trained.model(), test_tokens(trained), site)
 
 
 def test_set_name(trained: TrainedModel) -> str:
@@ -48,8 +55,24 @@ def test_set_name(trained: TrainedModel) -> str:
         InputError: the test text cannot be used.
     """
     sequence = trained.config.sequence
-    name = load_corpus(trained.data, sequence).name
-    return f"{name}, {trained.test_samples} samples of {sequence} tokens"
+    corpus = load_corpus(trained.data, sequence)
+    return f"{corpus.name}, {_test_samples(trained, corpus)} samples of {sequence} tokens"
+
+
+def test_tokens(trained: TrainedModel) -> Tensor:
+    """The model's test set, int64 ``[samples, sequence]``.
+
+    Raises:
+        InputError: the test text cannot be used.
+    """
+    corpus = load_corpus(trained.data, trained.config.sequence)
+    return corpus.test(_test_samples(trained, corpus))
+
+
+def _test_samples(trained: TrainedModel, corpus: Corpus) -> int:
+    # A text it was not trained on may hold fewer; so may the text of a model file that was written
+    # when test samples overlapped.
+    return min(trained.test_samples, corpus.most_test_samples)
 
 
 def capture_layers(trained: TrainedModel, hooks: Sequence[str]) -> dict[str, Tensor]:
@@ -65,8 +88,7 @@ def capture_layers(trained: TrainedModel, hooks: Sequence[str]) -> dict[str, Ten
     Raises:
         InputError: no layers match, or the test text cannot be used.
     """
-    corpus = load_corpus(trained.data, trained.config.sequence)
-    return _record(trained.model(), corpus.test(trained.test_samples), hooks)
+    return _record(trained.model(), test_tokens(trained), hooks)
 
 
 def record_mlp(model: TinyTransformer, tokens: Tensor, site: Site) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 
 from univfast.controls import PILOT_TOKENS, find_sites, initialise, match_rates
 from univfast.errors import InputError
-from univfast.experiment.data import load_corpus
 from univfast.experiment.model_files import TrainedModel
+from univfast.experiment.sites import test_tokens
 
 __all__ = ["control_of"]
 
@@ -41,7 +41,7 @@ def control_of(
     control = initialise(model, seed, side)
     state = {name: value.detach().clone() for name, value in control.state_dict().items()}
     if match_rate:
-        tokens = load_corpus(trained.data, trained.config.sequence).test(trained.test_samples)
+        tokens = test_tokens(trained)
         # Spread evenly, as the test set is in the order of the text.
         samples = min(len(tokens), -(-PILOT_TOKENS // trained.config.sequence))
         tokens = tokens[torch.arange(samples) * len(tokens) // samples]
