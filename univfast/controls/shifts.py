@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from univfast.errors import InputError
@@ -75,5 +74,5 @@ def shifted(x: Tensor, shift: Tensor) -> Tensor:
             f"shifts: {len(shift)} of a control, for {x.shape[-1]} neurons; make the control again,"
             " of the trained model"
         )
-    # In the wider dtype, so that rounding moves no token across 0.
-    return (x.to(torch.promote_types(x.dtype, shift.dtype)) + shift).to(x.dtype)
+    # Added in the dtype of the shift where that is wider: rounding then moves no token across 0.
+    return (x + shift).to(x.dtype)
