@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "train"]
 
+# Of the demo: controls of each model, and rotations.
+_CONTROLS = 4
+_DRAWS = 20
+
 _data = click.option(
     "--data",
     default="docs",
@@ -112,15 +116,21 @@ def train(
     "--steps", type=int, default=600, show_default=True, help="Optimiser steps of each model."
 )
 @_test_samples
+@click.option(
+    "--untrained",
+    is_flag=True,
+    help="Train nothing: two networks as they are before training, to see that they are told.",
+)
 @quiet_option
-def demo(out: str, data: str, steps: int, test_samples: int, quiet: bool) -> None:
+def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, quiet: bool) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
     Two tiny transformers learn from different initialisations on 10,000 different samples each.
     Both then read the same test text, and the neurons of the first are matched with those of the
     second in two ways, by index and by best correlation, before and after the ReLU, each against
-    random rotations of the second. Needs no data and no network, and takes about a minute and a
-    half on two cores.
+    random rotations of the second. By best correlation after the ReLU, they are also compared with
+    four controls of either model: networks that learned nothing, and are active as often. Needs no data and no network, and takes
+    about three minutes on two cores.
     """
     from univfast.experiment import ModelConfig, TrainingOptions, save_model
     from univfast.machine.files import check_directory, make_directory
@@ -128,37 +138,58 @@ def demo(out: str, data: str, steps: int, test_samples: int, quiet: bool) -> Non
 
     check_directory(out)
     job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
-    models = [job.run(seed, "auto") for seed in (1, 2)]
+    models = [job.initial(seed) if untrained else job.run(seed, "auto") for seed in (1, 2)]
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
-    for path, trained in zip(paths, models, strict=True):
-        save_model(path, trained)
+    for path, model in zip(paths, models, strict=True):
+        save_model(path, model)
+    controls = job.controls(models)
+    none: list[list[TrainedModel]] = [[], []]
     sites: tuple[Site, ...] = ("post", "pre")
     matches: tuple[Match, ...] = ("best", "index")
+    main = ("best", "post")  # written as the result; the others stand beside it
     results = {
-        f"{match}-{site}": _matched(models, paths, site, match, quiet)
+        f"{match}-{site}": _matched(
+            models, paths, controls if (match, site) == main else none, site, match, quiet
+        )
         for site in sites
         for match in matches
     }
-    # Written as the result; the others stand beside it.
-    main = results["best-post"]
-    beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not main}
-    save_result(main, out, published=False, beside=beside)
+    result = results["-".join(main)]
+    beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not result}
+    save_result(result, out, published=False, beside=beside)
     if not quiet:
-        print_side_by_side([main, *(result for _, result in beside.values())])
-        print_result(main, as_json=False, out=out)
+        print_side_by_side([result, *(other for _, other in beside.values())])
+        print_result(result, as_json=False, out=out)
 
 
 def _matched(
-    models: Sequence[TrainedModel], paths: list[str], site: Site, match: Match, quiet: bool
+    models: Sequence[TrainedModel],
+    paths: list[str],
+    controls: Sequence[Sequence[TrainedModel]],
+    site: Site,
+    match: Match,
+    quiet: bool,
 ) -> CorrelationResult:
     """The neurons of one model matched with those of the other, at a site."""
     import univfast
-    from univfast.experiment import capture_mlp
+    from univfast.experiment import capture_mlp, live_activations
 
     a, b = (capture_mlp(trained, site) for trained in models)
+    sides = [
+        [live_activations(x, f"{path} (control {x.control})", site) for x in of_one] or None
+        for path, of_one in zip(paths, controls, strict=True)
+    ]
     with progress_bar(f"correlate ({match}, {site})", "tokens", quiet) as progress:
-        result = univfast.correlate(a, b, match=match, draws=20, progress=progress)
+        result = univfast.correlate(
+            a,
+            b,
+            match=match,
+            draws=_DRAWS,
+            controls_a=sides[0],
+            controls_b=sides[1],
+            progress=progress,
+        )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
     result.summary.update(models=paths, title=f"match {match}, {when}")
     return result
@@ -172,6 +203,26 @@ class _Job:
     options: TrainingOptions
     data: str
     quiet: bool
+
+    def initial(self, seed: int) -> TrainedModel:
+        """A model before its training."""
+        from univfast.experiment import default_half, untrained
+
+        return untrained(self.config, self.data, seed, default_half(seed), self.options)
+
+    def controls(self, models: Sequence[TrainedModel]) -> list[list[TrainedModel]]:
+        """Of each model its controls, active as often as it is."""
+        from univfast.experiment import control_of
+
+        found: list[list[TrainedModel]] = []
+        total = _CONTROLS * len(models)
+        with progress_bar("make controls", "networks", self.quiet) as progress:
+            for number, model in enumerate(models):
+                found.append([])
+                for seed in range(_CONTROLS):
+                    found[-1].append(control_of(model, seed))
+                    progress(number * _CONTROLS + seed + 1, total)
+        return found
 
     def run(self, seed: int, half: str) -> TrainedModel:
         """Trains one model."""

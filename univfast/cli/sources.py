@@ -129,8 +129,7 @@ def _of_files(paths: Sequence[str], number: int, match_rate: bool) -> list[list[
         InputError: one is none.
     """
     from univfast.controls import weights_digest
-    from univfast.experiment import control_of, load_model
-    from univfast.inputs.activations import trained_activations
+    from univfast.experiment import control_of, live_activations, load_model
 
     found, digests = [], []
     for path in paths:
@@ -146,7 +145,7 @@ def _of_files(paths: Sequence[str], number: int, match_rate: bool) -> list[list[
         side = str(twins) if (twins := digests.count(digests[-1]) - 1) else ""
         found.append(
             [
-                trained_activations(
+                live_activations(
                     control_of(trained, seed, match_rate, side), f"{path} (control {seed})"
                 )
                 for seed in range(number)

@@ -5,12 +5,14 @@
 ``model``        the tiny transformer
 ``training``     next-token prediction
 ``model_files``  trained models as files
-``untrained``    their controls, which learned nothing
+``untrained``    their controls, and models before training
 ``sites``        activations on the test set, before and after the ReLU
+``live_layers``  the same, of a model that runs when they are read
 ===============  =============================================================
 """
 
 from univfast.experiment.data import HALVES, TEST_SAMPLES, Corpus, Half, default_half, load_corpus
+from univfast.experiment.live_layers import live_activations
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.model_files import (
     TrainedModel,
@@ -28,7 +30,7 @@ from univfast.experiment.sites import (
     test_tokens,
 )
 from univfast.experiment.training import Progress, TrainingOptions, train
-from univfast.experiment.untrained import control_of
+from univfast.experiment.untrained import control_of, untrained
 
 __all__ = [
     "HALVES",
@@ -47,6 +49,7 @@ __all__ = [
     "control_of",
     "default_half",
     "from_dict",
+    "live_activations",
     "load_corpus",
     "load_model",
     "record_mlp",
@@ -54,6 +57,7 @@ __all__ = [
     "test_set_name",
     "test_tokens",
     "train",
+    "untrained",
 ]
 
 # Names that these had once, which still work.

@@ -36,7 +36,7 @@ class TrainedModel:
         data: the corpus it was trained on, as `load_corpus` takes it.
         seed: of its initial weights, its samples and their order.
         half: the half of the training text it read.
-        steps: optimiser steps taken.
+        steps: optimiser steps taken; 0 before training, when there is no loss (NaN).
         loss: next-token cross entropy of the last training batch, in nats.
         state: ``state_dict`` of the `TinyTransformer`, float32.
         test_samples: size of the test set its activations are captured on; all test samples of
@@ -153,7 +153,7 @@ def _check_parts(parts: dict[str, Any]) -> None:
     as_seed(parts["seed"])
     if parts["control"] is not None:
         as_seed(parts["control"])
-    as_integer("steps", parts["steps"], 1 if parts["control"] is None else 0, 2**63 - 1)
+    as_integer("steps", parts["steps"], 0, 2**63 - 1)
     as_integer("test_samples", parts["test_samples"], 1, 2**63 - 1)
     sizes = {field.name for field in fields(ModelConfig)}
     if parts["config"].keys() != sizes:

@@ -16,7 +16,7 @@ from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus,
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.model_files import TrainedModel
 
-__all__ = ["Progress", "TrainingOptions", "train"]
+__all__ = ["Progress", "TrainingOptions", "initial_model", "train"]
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the steps done, the steps in all and the loss of the batch."""
@@ -90,7 +90,7 @@ def train(
     corpus = load_corpus(data, config.sequence)
     corpus.test(options.test_samples)  # a text too short to test on is refused before the work
     samples = corpus.training(half, options.samples, seed)
-    model = _initial_model(config, seed)
+    model = initial_model(config, seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -121,7 +121,8 @@ def train(
     )
 
 
-def _initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
+def initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
+    """The model that training begins with; torch's random state is left as it was."""
     # torch.manual_seed would also reseed the CUDA generators, which fork_rng leaves alone here.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator("weights", seed).initial_seed())

@@ -1,4 +1,4 @@
-"""Controls of trained models: of the same sizes, on the same test set, and nothing learned."""
+"""Models that learned nothing: controls of trained models, and models before their training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,44 @@ import math
 
 import torch
 
+from univfast.checks import as_seed
 from univfast.controls import PILOT_TOKENS, find_sites, initialise, match_rates
 from univfast.errors import InputError
+from univfast.experiment.data import Half, load_corpus
+from univfast.experiment.model import ModelConfig
 from univfast.experiment.model_files import TrainedModel
 from univfast.experiment.sites import test_tokens
+from univfast.experiment.training import TrainingOptions, initial_model
 
-__all__ = ["control_of"]
+__all__ = ["control_of", "untrained"]
+
+# What is taken off what goes into each ReLU of a model before its training: in standard deviations
+# of it, about; so that neurons are silent on most tokens, as those of trained models are.
+_SILENCE = 1.0
+
+
+def untrained(
+    config: ModelConfig, data: str, seed: int, half: Half, options: TrainingOptions
+) -> TrainedModel:
+    """A model as `train` begins with it, but that its neurons are active on few tokens.
+
+    Args:
+        config: the sizes of the model.
+        data: the corpus, as `load_corpus` takes it.
+        seed: of the weights.
+        half: the half of the training text that it would read.
+        options: of the training; here, how large its test set is.
+
+    Raises:
+        InputError: the corpus cannot be used.
+    """
+    load_corpus(data, config.sequence)
+    model = initial_model(config, as_seed(seed))
+    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for name in state:
+        if name.endswith("up.bias"):
+            state[name] -= _SILENCE
+    return TrainedModel(config, data, seed, half, 0, math.nan, state, options.test_samples)
 
 
 def control_of(

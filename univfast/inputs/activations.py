@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,7 @@ from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_memory
 
-if TYPE_CHECKING:
-    from univfast.experiment import TrainedModel
-
-__all__ = ["open_activations", "trained_activations"]
+__all__ = ["open_activations"]
 
 
 def open_activations(source: object, name: str) -> Activations:
@@ -70,15 +66,9 @@ def _open_path(path: str) -> Activations:
     if not is_model_file(content):
         return collect(path, content, partial(StoredLayer, source=path))
     # Only a model file needs the model, and only then is it imported.
-    from univfast.experiment import from_dict
+    from univfast.experiment import capture_mlp, from_dict, test_set_name
 
-    return trained_activations(from_dict(content, path), path)
-
-
-def trained_activations(trained: TrainedModel, name: str) -> Activations:
-    """The activations of a model of `univfast train`, on its test set."""
-    from univfast.experiment import capture_mlp, test_set_name
-
+    trained = from_dict(content, path)
     captured = capture_mlp(trained, site="pre")
     stored = {layer: Stored(tensor, tensor.dtype) for layer, tensor in captured.items()}
-    return collect(name, stored, partial(StoredLayer, source=name), test_set_name(trained))
+    return collect(path, stored, partial(StoredLayer, source=path), test_set_name(trained))

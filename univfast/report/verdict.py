@@ -107,14 +107,18 @@ def _learned(summary: dict[str, Any]) -> Iterator[str]:
     """What a reader may call universal."""
     margin, by_control = summary["controls"]["margin"], summary["learned_by_control"]
     count = summary["learned"]
+    verb = "is" if count == 1 else "are"
+    over = f"by a margin of {margin:g} over networks that learned nothing"
+    if by_control is not None and 0 < count <= by_control:
+        yield (
+            f"{count} {'stands' if count == 1 else 'stand'} out {over}, which is no more than by"
+            f" control ({by_control:.1f})."
+        )
+        return
     expected = "" if by_control is None else f" (by control: {by_control:.1f})"
     one_side = not (summary["controls"]["flagged_a"] and summary["controls"]["flagged_b"])
     only = "A" if summary["controls"]["flagged_a"] else _others(summary)
-    trained = only if one_side else "both"
-    yield (
-        f"{count} {'is' if count == 1 else 'are'} learned by {trained} by a margin of"
-        f" {margin:g} over networks that learned nothing{expected}."
-    )
+    yield f"{count} {verb} learned by {only if one_side else 'both'} {over}{expected}."
 
 
 def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
