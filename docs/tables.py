@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from univfast import options
-from univfast.columns import PUBLISHED, Column, Table, columns_of
+from univfast.columns import PUBLISHED, Column, Only, Table, columns_of
 from univfast.docstrings import described
 from univfast.inputs.formats import FORMATS
 from univfast.nulls.kinds import ROTATIONS
 from univfast.search.matchings import MATCHINGS
 
 _TABLES: tuple[Table, ...] = ("neurons", "matches", "top")
+# What a column needs, in words.
+_ONLY: dict[Only, str] = {"models": " (several models)", "controls": " (with controls)"}
 
 
 def page() -> str:
@@ -29,7 +31,7 @@ def page() -> str:
             "Options", "Of `univfast.correlate`", ("Python", "default", "what it is"), _options()
         ),
         _section("Files", "Of activations, told by their content", ("suffix", "holds"), _formats()),
-        *(_columns(table, columns_of(table, models=True)) for table in _TABLES),
+        *(_columns(table, columns_of(table, _ONLY.keys())) for table in _TABLES),
         _columns("published", PUBLISHED.values()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -68,7 +70,7 @@ def _columns(table: str, columns: Iterable[Column]) -> str:
         (
             f"`{one.name}`",
             one.dtype,
-            one.meaning + (" (several models)" if one.models else ""),
+            one.meaning + _ONLY.get(one.only, ""),
             str(one.since),
         )
         for one in columns

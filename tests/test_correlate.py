@@ -16,6 +16,7 @@ from support.small_layers import pair, two_layers, with_dead
 from univfast.errors import InputError
 
 FLOATS = ("correlation", "baseline", "baseline_std", "excess", "p_value", "q_value")
+each_match = pytest.mark.parametrize("match", ["index", "best"])
 
 
 # ---- what comes out -----------------------------------------------------------------------------
@@ -23,7 +24,7 @@ FLOATS = ("correlation", "baseline", "baseline_std", "excess", "p_value", "q_val
 
 def test_result_has_a_row_a_neuron() -> None:
     a, b = with_dead()
-    result = uf.correlate(a, b, draws=3, seed=5)
+    result = uf.correlate(a, b, match="index", draws=3, seed=5)
     assert isinstance(result, uf.CorrelationResult)
     assert result.layer == ["mlp.0"] * 20 + ["mlp.1"] * 7
     assert result.neuron.tolist() == [*range(20), *range(7)]
@@ -48,9 +49,8 @@ def test_result_has_a_row_a_neuron() -> None:
 def test_summary() -> None:
     a, b = with_dead()
     ticks: list[tuple[int, int]] = []
-    result = uf.correlate(
-        a, b, draws=3, seed=5, threshold=0.25, progress=lambda *tick: ticks.append(tick)
-    )
+    options: dict[str, Any] = {"match": "index", "draws": 3, "seed": 5, "threshold": 0.25}
+    result = uf.correlate(a, b, **options, progress=lambda *tick: ticks.append(tick))
     s = result.summary
     assert s["univfast"] == uf.__version__
     assert s["models"] == ["a", "b"]
@@ -76,8 +76,11 @@ def test_summary() -> None:
 @pytest.mark.parametrize(
     ("options", "draws"), [({"rotation": "none"}, 0), ({"draws": 1}, 1), ({"rotation": "haar"}, 5)]
 )
-def test_what_too_few_draws_cannot_tell_is_absent(options: dict[str, Any], draws: int) -> None:
-    result = uf.correlate(*pair(), **options)
+@each_match
+def test_what_too_few_draws_cannot_tell_is_absent(
+    options: dict[str, Any], draws: int, match: Any
+) -> None:
+    result = uf.correlate(*pair(), match=match, **options)
     s = result.summary
     assert s["rotation"]["draws"] == draws
     absent = draws < 2
@@ -94,9 +97,10 @@ def test_what_too_few_draws_cannot_tell_is_absent(options: dict[str, Any], draws
     assert result.verdict()
 
 
-def test_everything_dead() -> None:
+@each_match
+def test_everything_dead(match: Any) -> None:
     ones = torch.ones(50, 4)
-    result = uf.correlate(ones, ones)
+    result = uf.correlate(ones, ones, match=match)
     assert result.dead.all()
     assert result.summary["universal"] == 0
     assert result.summary["universal_by_chance"] == 0
@@ -108,7 +112,7 @@ def test_correlate_is_the_accumulator_in_odd_batches() -> None:
     a, b = activations(2500, 65)
     for dtype, limit in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
         case = make_case("odd", a + 100, b, dtype, draws=3, seed=9)
-        result = uf.correlate(case.a, case.b, draws=3, seed=9)
+        result = uf.correlate(case.a, case.b, match="index", draws=3, seed=9)
         acc = uf.PairedCorrelation(65, draws=3, seed=9)
         for x, y in zip(case.a.split(7), case.b.split(7), strict=True):
             acc.update(x, y)
@@ -126,11 +130,12 @@ def test_correlate_is_the_references(rotation: str) -> None:
     a, b = ({k: v.double() for k, v in layers.items()} for layers in (a, b))
     mask = torch.arange(300) % 3 > 0
     options: dict[str, Any] = {"rotation": rotation, "draws": 4, "seed": 2, "threshold": 0.3}
-    ours = uf.correlate(a, b, mask=mask, **options)
+    ours = uf.correlate(a, b, match="index", mask=mask, **options)
     r, theirs = uf.reference.correlate(
         {k: v.numpy() for k, v in a.items()},
         {k: v.numpy() for k, v in b.items()},
         mask=mask.numpy(),
+        match="index",
         **options,
     )
     assert_close(ours.correlation, r, 1e-12, "r")
@@ -144,56 +149,61 @@ def test_correlate_is_the_references(rotation: str) -> None:
         assert ours.summary["fdr"] == theirs.fdr
 
 
-def test_leading_axes_are_tokens() -> None:
+@each_match
+def test_leading_axes_are_tokens(match: Any) -> None:
     a, b = pair(300)
-    flat = uf.correlate(a, b)
-    shaped = uf.correlate(a.reshape(3, 10, 10, 20), b.reshape(30, 10, 20))
+    flat = uf.correlate(a, b, match=match)
+    shaped = uf.correlate(a.reshape(3, 10, 10, 20), b.reshape(30, 10, 20), match=match)
     assert torch.equal(flat.correlation, shaped.correlation)
     assert torch.equal(flat.p_value, shaped.p_value)
 
 
 def test_reading_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import univfast.correlation
+    from univfast.runs import by_index
 
     a, b = pair(5000, 8)
     mask = torch.arange(5000) % 3 > 0
-    whole = uf.correlate(a, b, mask=mask)
-    monkeypatch.setattr(univfast.runs.passes, "_READ_BYTES", 1)
-    monkeypatch.setattr(univfast.runs.passes, "_LEAST_TOKENS", 1024)
+    options: dict[str, Any] = {"match": "index", "mask": mask}
+    whole = uf.correlate(a, b, **options)
+    monkeypatch.setattr(by_index, "READ_BYTES", 1)
+    monkeypatch.setattr(by_index, "LEAST_TOKENS", 1024)
     ticks: list[tuple[int, int]] = []
-    sliced = uf.correlate(a, b, mask=mask, threads=2, progress=lambda *tick: ticks.append(tick))
+    sliced = uf.correlate(a, b, **options, threads=2, progress=lambda *tick: ticks.append(tick))
     assert [done for done, _ in ticks] == [0, 1024, 2048, 3072, 4096, 5000]
     assert (sliced.correlation - whole.correlation).abs().max() < 1e-6
     a[4321, 5] = torch.nan
     with pytest.raises(InputError, match="a: layer 'activations' has nan at token 4321, neuron 5"):
-        uf.correlate(a, b)
+        uf.correlate(a, b, match="index")
 
 
-def test_inputs_are_left_alone() -> None:
+@each_match
+def test_inputs_are_left_alone(match: Any) -> None:
     a, b = with_dead()
     before = {k: v.clone() for k, v in a.items()}, {k: v.clone() for k, v in b.items()}
-    uf.correlate(a, b, draws=2)
+    uf.correlate(a, b, match=match, draws=2)
     for now, then in zip((a, b), before, strict=True):
         assert all(torch.equal(now[k], then[k]) for k in then)
 
 
-def test_a_match_has_the_name_of_its_own_layer() -> None:
+@each_match
+def test_a_match_has_the_name_of_its_own_layer(match: Any) -> None:
     a, b = pair()
-    result = uf.correlate({"mlp.0": a}, b, draws=2)
+    result = uf.correlate({"mlp.0": a}, b, match=match, draws=2)
     assert set(result.layer) == {"mlp.0"}
     assert set(result.match_layer) == {"activations"}
     b[7, 3] = torch.nan
     with pytest.raises(InputError, match=r"^b: layer 'activations' has nan at token 7, neuron 3"):
-        uf.correlate({"mlp.0": a}, b)
+        uf.correlate({"mlp.0": a}, b, match=match)
     with pytest.raises(InputError, match=r"^a: layer 'mlp.0' has nan at token 7, neuron 3"):
-        uf.correlate({"mlp.0": b}, a)
+        uf.correlate({"mlp.0": b}, a, match=match)
 
 
 # ---- sources ------------------------------------------------------------------------------------
 
 
+@each_match
 @pytest.mark.parametrize("kind", ["pt", "npz", "safetensors"])
-def test_files_are_what_they_hold(kind: str, tmp_path: Path) -> None:
+def test_files_are_what_they_hold(kind: str, match: Any, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     a, b = two_layers()
@@ -205,9 +215,9 @@ def test_files_are_what_they_hold(kind: str, tmp_path: Path) -> None:
             np.savez(path, **{k: v.numpy() for k, v in layers.items()})
         else:
             save_file(layers, path)
-    expected = uf.correlate(a, b)
+    expected = uf.correlate(a, b, match=match)
     for sources in (paths, [str(path) for path in paths], [paths[0], b]):
-        result = uf.correlate(*sources)
+        result = uf.correlate(*sources, match=match)
         assert torch.equal(result.correlation, expected.correlation)
         assert torch.equal(result.q_value, expected.q_value)
         assert result.summary["models"][0] == str(paths[0])
@@ -215,13 +225,18 @@ def test_files_are_what_they_hold(kind: str, tmp_path: Path) -> None:
 
 def test_layers_can_be_chosen() -> None:
     a, b = two_layers()
-    result = uf.correlate(a, b, layers="*.1")
+    result = uf.correlate(a, b, match="index", layers="*.1")
     assert result.layer == ["mlp.1"] * 7
-    assert torch.equal(result.correlation, uf.correlate(a, b).correlation[20:])
+    assert torch.equal(result.correlation, uf.correlate(a, b, match="index").correlation[20:])
+    result = uf.correlate(a, b, layers="*.1")  # of both models
+    assert result.layer == ["mlp.1"] * 7
+    alone = uf.correlate({"mlp.1": a["mlp.1"]}, {"mlp.1": b["mlp.1"]})
+    assert torch.equal(result.correlation, alone.correlation)
 
 
+@each_match
 @pytest.mark.parametrize("source", ["tensor", "array", "shaped", "npy", "pt", "str"])
-def test_masks(source: str, tmp_path: Path) -> None:
+def test_masks(source: str, match: Any, tmp_path: Path) -> None:
     a, b = two_layers()
     keep = torch.arange(300) % 4 > 0
     masks: dict[str, Any] = {
@@ -234,13 +249,14 @@ def test_masks(source: str, tmp_path: Path) -> None:
     }
     np.save(tmp_path / "mask.npy", keep.numpy())
     torch.save(keep, tmp_path / "mask.pt")
-    expected = uf.correlate({k: v[keep] for k, v in a.items()}, {k: v[keep] for k, v in b.items()})
+    kept = ({k: v[keep] for k, v in layers.items()} for layers in (a, b))
+    expected = uf.correlate(*kept, match=match)
     for layers in (a, b):  # what is masked is never read
         for layer in layers.values():
             layer[~keep] = torch.nan
     if source == "shaped":
         a, b = ({k: v.reshape(3, 100, -1) for k, v in layers.items()} for layers in (a, b))
-    result = uf.correlate(a, b, mask=masks[source])
+    result = uf.correlate(a, b, match=match, mask=masks[source])
     assert torch.equal(result.correlation, expected.correlation)
     assert torch.equal(result.baseline, expected.baseline)
     assert result.summary["tokens"] == int(keep.sum())

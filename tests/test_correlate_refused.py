@@ -56,12 +56,13 @@ def test_options_are_checked_before_the_work() -> None:
 
 def test_bad_pairs() -> None:
     a, b = pair()
-    with pytest.raises(InputError, match=r"^a and b: .* 300 and 299 tokens"):
-        uf.correlate(a, b[:299])
+    for match in ("index", "best"):
+        with pytest.raises(InputError, match=r"^a and b: .* 300 and 299 tokens"):
+            uf.correlate(a, b[:299], match=match)
     with pytest.raises(InputError, match=r"^a and b: .* 20 and 19 neurons"):
-        uf.correlate(a, b[:, :19])
+        uf.correlate(a, b[:, :19], match="index")
     with pytest.raises(InputError, match=r"^a and b: have different layers"):
-        uf.correlate({"x": a, "y": a}, {"x": b, "z": b})
+        uf.correlate({"x": a, "y": a}, {"x": b, "z": b}, match="index")
     with pytest.raises(TypeError, match=r"^b: "):
         uf.correlate(a, 3)
     with pytest.raises(InputError, match=r"^no.pt: no such file"):
@@ -73,12 +74,13 @@ def test_bad_values_name_file_layer_and_token(tmp_path: Path) -> None:
     b["mlp.1"][299, 2] = torch.inf
     torch.save(b, tmp_path / "b.pt")
     expected = f"{tmp_path / 'b.pt'}: layer 'mlp.1' has inf at token 299, neuron 2; "
-    with pytest.raises(InputError) as caught:
-        uf.correlate(a, tmp_path / "b.pt")
-    assert str(caught.value).startswith(expected)
+    for match in ("index", "best"):
+        with pytest.raises(InputError) as caught:
+            uf.correlate(a, tmp_path / "b.pt", match=match)
+        assert str(caught.value).startswith(expected)
 
 
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
 def test_draws_that_no_machine_can_hold(rotation: str) -> None:
     with pytest.raises(InputError, match=r"^draws: 1000000000000 .* GB, this machine has"):
-        uf.correlate(*pair(), rotation=rotation, draws=10**12)
+        uf.correlate(*pair(), match="index", rotation=rotation, draws=10**12)

@@ -106,20 +106,22 @@ def test_a_batch_without_tokens_is_passed_over(match: str) -> None:
 
 def test_by_index_layers_of_other_names_are_paired_in_order() -> None:
     a, b, batches = gpt2(width=24), Plain(width=24), token_ids()
-    live = uf.correlate_models(a, b, batches, hooks="*.mlp.act", hooks_b=POST)
+    live = uf.correlate_models(a, b, batches, hooks="*.mlp.act", hooks_b=POST, match="index")
     assert live.layer[0] == "transformer.h.0.mlp.act"
     assert live.match_layer[0] == "blocks.0.mlp.hook_post"
     assert live.match_layer[-1] == "blocks.1.mlp.hook_post"
     x = by_hand(a, ["transformer.h.1.mlp.act"], batches)
     y = by_hand(b, ["blocks.1.mlp.hook_post"], batches)
-    stored = uf.correlate(*x.values(), *y.values(), rotation="none", draws=0)
+    stored = uf.correlate(*x.values(), *y.values(), match="index", rotation="none", draws=0)
     torch.testing.assert_close(live.correlation[24:], stored.correlation, rtol=0, atol=1e-6)
 
 
 def test_layers_of_the_same_names_are_paired_by_name_in_any_order() -> None:
     a, b = Plain(seed=1), Plain(seed=2)
-    one = uf.correlate_models(a, b, token_ids(), hooks=POST)
-    other = uf.correlate_models(a, b, token_ids(), hooks=POST, hooks_b=["*.1.*post", "*.0.*post"])
+    one, other = (
+        uf.correlate_models(a, b, token_ids(), hooks=POST, hooks_b=hooks_b, match="index")
+        for hooks_b in (None, ["*.1.*post", "*.0.*post"])
+    )
     assert other.match_layer == one.layer
     assert torch.equal(other.correlation, one.correlation)
 
@@ -127,16 +129,19 @@ def test_layers_of_the_same_names_are_paired_by_name_in_any_order() -> None:
 @pytest.mark.slow
 def test_a_model_with_itself() -> None:
     model, batches = Plain(), token_ids()
-    live = uf.correlate_models(model, model, batches, hooks=POST)
+    live = uf.correlate_models(model, model, batches, hooks=POST, match="index")
     alive = ~live.dead
     torch.testing.assert_close(live.correlation[alive], torch.ones(int(alive.sum())).double())
     x = by_hand(model, ["blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"], batches)
     live = uf.correlate_models(model, model, batches, hooks=POST, match="best", exclude_self=True)
     assert_same(live, uf.correlate(x, x, match="best", exclude_self=True), 1e-6)
     # Its layers with one another.
-    live = uf.correlate_models(model, model, batches, hooks="*.0.*post", hooks_b="*.1.*post")
-    stored = uf.correlate(*x.values())
-    torch.testing.assert_close(live.correlation, stored.correlation, equal_nan=True)
+    for match in ("index", "best"):
+        live = uf.correlate_models(
+            model, model, batches, hooks="*.0.*post", hooks_b="*.1.*post", match=match
+        )
+        stored = uf.correlate(*x.values(), match=match)
+        torch.testing.assert_close(live.correlation, stored.correlation, equal_nan=True)
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: [x], lambda x: {"ids": x}])

@@ -46,7 +46,8 @@ def test_activations_are_given_up_layer_by_layer(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(uf.PairedCorrelation, "update_rows", watched)
     # Linear's output lives no longer in the model once ReLU has replaced it.
-    uf.correlate_models(Plain(seed=1), Plain(seed=2), token_ids(), hooks="blocks.*.mlp.up")
+    models = Plain(seed=1), Plain(seed=2)
+    uf.correlate_models(*models, token_ids(), hooks="blocks.*.mlp.up", match="index")
     assert len(alive) == 4 * 2 * 2
 
 
@@ -80,7 +81,7 @@ def peak():
 
 def run(batches):
     a, b = Source(1), Source(2)
-    return uf.correlate_models(a, b, range(batches), hooks="layers.*", draws=1)
+    return uf.correlate_models(a, b, range(batches), hooks="layers.*", draws=1, match="index")
 
 run(1)
 before = peak()

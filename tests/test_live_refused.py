@@ -32,14 +32,22 @@ class Half(nn.Module):
         ({"batches": {"ids": 1}}, TypeError, "batches: expected an iterable of batches, got dict"),
         ({"batches": 3}, TypeError, "batches: .* got int"),
         ({"hooks": "nothing"}, InputError, "hooks: no module matches 'nothing'; there are 'embed'"),
-        ({"hooks_b": "*.0.*post"}, InputError, "a and b: have different layers: only a has"),
+        (
+            {"hooks_b": "*.0.*post", "match": "index"},
+            InputError,
+            "a and b: have different layers: only a has",
+        ),
         ({"hooks": "embed:input"}, InputError, "layer 'embed:input' has dtype int64; convert"),
         (
-            {"model_b": Plain(width=16)},
+            {"model_b": Plain(width=16), "match": "index"},
             InputError,
             "so 24 and 16 neurons; match='index' needs equal",
         ),
-        ({"model_b": Plain(layers=3)}, InputError, "only b has 'blocks.2.mlp.hook_post'"),
+        (
+            {"model_b": Plain(layers=3), "match": "index"},
+            InputError,
+            "only b has 'blocks.2.mlp.hook_post'",
+        ),
         ({"model_b": 3}, TypeError, "model_b: expected a torch.nn.Module, got int"),
         (
             {"model_b": Half(), "hooks_b": f"model.{POST}"},
@@ -59,7 +67,11 @@ class Half(nn.Module):
         ({"mask": 3}, TypeError, "mask: expected a function or masks, got int"),
         ({"mask": "keep.npy"}, TypeError, "mask: expected a function or masks, got str"),
         ({"match": "nearest"}, InputError, "match: got 'nearest'"),
-        ({"reverse": True}, InputError, "match: 'index' has no exclude_self and no reverse"),
+        (
+            {"match": "index", "reverse": True},
+            InputError,
+            "match: 'index' has no exclude_self and no reverse",
+        ),
         ({"match": "best", "mask": lambda x: x < 0}, InputError, "mask: leaves no token"),
         ({"names": "ab"}, TypeError, "names: expected those of both models"),
         ({"device": "tpu"}, InputError, "device: got 'tpu'"),

@@ -159,8 +159,8 @@ def test_by_index_with_several_models() -> None:
     others = [a + k * torch.randn(200, 30, generator=g) for k in (0.3, 1.0)]
     others[1][:, 4] = 1  # dead in one model: the mean is over the other
     others[0][:, 5] = others[1][:, 5] = 2  # in both
-    result = uf.correlate(a, others, draws=3)
-    alone = [uf.correlate(a, b, draws=3) for b in others]
+    result = uf.correlate(a, others, match="index", draws=3)
+    alone = [uf.correlate(a, b, match="index", draws=3) for b in others]
     assert result.summary["dead"] == 1
     assert bool(result.dead[5])
     assert result.correlation[4] == alone[0].correlation[4]
@@ -175,8 +175,8 @@ def test_by_index_with_several_models() -> None:
     ("options", "message"),
     [
         ({"match": "best", "reverse": True}, "reverse: is for two models"),
-        ({"reverse": True}, "match: 'index' has no exclude_self and no reverse"),
-        ({"exclude_self": True}, "match: 'index' has no exclude_self"),
+        ({"match": "index", "reverse": True}, "match: 'index' has no exclude_self and no reverse"),
+        ({"match": "index", "exclude_self": True}, "match: 'index' has no exclude_self"),
         ({"match": "best", "memory_limit": -1}, "memory_limit: got -1"),
         ({"match": "best", "exclude_self": True}, "exclude_self: A and B have other layers"),
     ],

@@ -91,6 +91,7 @@ class ControlMatches:
             names_b=[[name] for name in self.names_a],
             a=self.b,
             b=self.a,
+            activity=self._activity_of([1, 0]),
         )
 
     def of_model(self, i: int) -> ControlMatches:
@@ -106,7 +107,14 @@ class ControlMatches:
             a=only(self.a),
             b=only(self.b),
             both=only(self.both),
+            activity=self._activity_of([0, i + 1]),
         )
+
+    def _activity_of(self, models: Sequence[int]) -> dict[str, Any]:
+        """How active some models and their controls are, in that order; all warnings."""
+        names = ("active", "active_in_controls")
+        chosen = {name: [self.activity[name][i] for i in models] for name in names}
+        return {**self.activity, **chosen}
 
     def statistics(
         self, widths: Sequence[int], threshold: float, universal: Tensor

@@ -23,14 +23,15 @@ from support.language_models import (
     captured,
     on_text,
 )
-from univfast.runs import passes
+from univfast.runs.by_index import IndexPass
+from univfast.runs.passes import Range
 
 
 def test_two_dtypes_of_a_model_correlate_by_index_from_text(
     directories: Directories, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pair = directories.gpt2, directories.half
-    assert run("correlate", *pair, *on_text(directories), "--json") == 0
+    assert run("correlate", *pair, *on_text(directories), "--match", "index", "--json") == 0
     out, err = capfd.readouterr()
     summary = json.loads(out)
     assert err == ""
@@ -89,12 +90,13 @@ def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
     directories: Directories, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pair = directories.gpt2, directories.half
+    pair_and_match = (*pair, "--match", "index")
     options = on_text(directories, "--hooks-b", "transformer.h.*.mlp.c_proj:input", "--json")
-    assert run("correlate", *pair, *options) == 0
+    assert run("correlate", *pair_and_match, *options) == 0
     summary = json.loads(capfd.readouterr().out)
     assert summary["mean_correlation"] > 0.99  # the activation, under another name
     one = on_text(directories, "--hooks-b", "transformer.h.0.mlp.act")
-    assert run("correlate", *pair, *one) == 2
+    assert run("correlate", *pair_and_match, *one) == 2
     assert "have different layers" in error_line(capfd)
 
 
@@ -107,19 +109,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     saved = tmp_path / "run.pt"
     options = on_text(directories, *FILTERS, "--batch-tokens", 4 * CONTEXT, "--quiet")
+    options += ("--match", "index")
     command = ["correlate", directories.gpt2, directories.half, *options]
     checkpointed = [*command, "--checkpoint", saved, "--checkpoint-every", 0]
     assert run(*command, "--out", tmp_path / "unbroken") == 0
     starts: list[int] = []
-    update = passes.IndexPass.update
+    update = IndexPass.update
 
-    def counted(self: passes.IndexPass, part: passes.Range, *rest: Any) -> None:
+    def counted(self: IndexPass, part: Range, *rest: Any) -> None:
         starts.append(part[0])
         if len(starts) == 5:
             os.kill(os.getpid(), signal.SIGINT)
         update(self, part, *rest)
 
-    monkeypatch.setattr(passes.IndexPass, "update", counted)
+    monkeypatch.setattr(IndexPass, "update", counted)
     assert run(*checkpointed) == 130
     assert f"Interrupted after {5 * 4 * CONTEXT} of " in capfd.readouterr().err
     assert run(*checkpointed, "--out", tmp_path / "broken") == 0
@@ -131,7 +134,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     other.write_text(directories.text.read_text().replace("fox", "cat"))
     for arguments, message in (
         (
-            [directories.gpt2, directories.half, *on_text(directories, "--context", CONTEXT)],
+            [
+                directories.gpt2,
+                directories.half,
+                *on_text(directories, "--context", CONTEXT),
+                *("--match", "index"),
+            ],
             "other mask",
         ),
         ([directories.half, directories.half, *options], "other activations of A"),

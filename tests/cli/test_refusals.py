@@ -78,7 +78,7 @@ def test_disagreeing_files_are_both_named(
     }
     for what, value in others.items():
         path = save(tmp_path / f"{what}.pt", value)
-        assert run("correlate", pair[0], path) == 2
+        assert run("correlate", pair[0], path, "--match", "index") == 2
         line = error_line(capsys)
         assert str(pair[0]) in line
         assert str(path) in line

@@ -110,11 +110,11 @@ def test_sequences_without_tokens(tmp_path: Path) -> None:
 def test_correlates_as_the_arrays_do(tmp_path: Path) -> None:
     a, b = random(3000, 16), random(3000, 16, seed=1)
     b[:, :8] += a[:, :8]
-    whole = uf.correlate({"h": a}, {"h": b}, draws=3)
+    whole = uf.correlate({"h": a}, {"h": b}, match="index", draws=3)
     write(tmp_path / "a", {"h": list(a)}, {"h": feature("fixed", 16, "float32")}, shards=4)
     sequences = {"h": list(b.reshape(1000, 3, 16))}
     write(tmp_path / "b", sequences, {"h": feature("array", 16, "float32")}, shards=3)
-    saved = uf.correlate(tmp_path / "a", tmp_path / "b", draws=3)
+    saved = uf.correlate(tmp_path / "a", tmp_path / "b", match="index", draws=3)
     assert torch.equal(saved.correlation, whole.correlation)
     assert torch.equal(saved.baseline, whole.baseline)
     assert saved.universal.sum() == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,11 +190,12 @@ def test_sharding_changes_no_result(tmp_path: Path, match: str) -> None:
 def test_tokens_in_the_wrong_order_would_show(tmp_path: Path) -> None:
     a = random(1300, 4)
     save_shards(tmp_path / "a", "{}.npy", a, list(range(100, 1300, 100)))  # 0 to 12
-    assert uf.correlate(tmp_path / "a", a, rotation="none").correlation.min() > 1 - 1e-6
+    options: dict[str, Any] = {"match": "index", "rotation": "none"}
+    assert uf.correlate(tmp_path / "a", a, **options).correlation.min() > 1 - 1e-6
     shutil.move(tmp_path / "a" / "12.npy", tmp_path / "a" / "00.npy")
     shutil.move(tmp_path / "a" / "0.npy", tmp_path / "a" / "12.npy")
     shutil.move(tmp_path / "a" / "00.npy", tmp_path / "a" / "0.npy")
-    assert uf.correlate(tmp_path / "a", a, rotation="none").correlation.max() < 0.95
+    assert uf.correlate(tmp_path / "a", a, **options).correlation.max() < 0.95
 
 
 # Captures

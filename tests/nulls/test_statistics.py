@@ -147,7 +147,9 @@ def test_planted_neurons_are_found(rotation: str) -> None:
     # Scale and offset are none of correlation's business.
     b = b * g.uniform(0.5, 2, neurons) + g.uniform(-5, 5, neurons)
 
-    result = uf.correlate(a.astype(np.float32), b.astype(np.float32), rotation=rotation, draws=5)
+    result = uf.correlate(
+        a.astype(np.float32), b.astype(np.float32), match="index", rotation=rotation, draws=5
+    )
     assert result.universal.nonzero().flatten().tolist() == planted.tolist()
     assert result.summary["universal"] == 40
     assert result.summary["universal_by_chance"] == 0
@@ -159,7 +161,7 @@ def test_planted_neurons_are_found(rotation: str) -> None:
     others = np.setdiff1d(np.arange(neurons), planted)
     # BH at 0.05 may add some: about 40 * 0.05 / 0.95, by chance.
     assert (result.q_value[others] < 0.05).sum() <= 8
-    assert "more than chance" in result.verdict()
+    assert "no evidence" not in result.verdict()
 
 
 def unaligned(seed: int, neurons: int = 512, tokens: int = 800) -> tuple[Array, Array]:
@@ -176,13 +178,13 @@ def test_unaligned_models_give_what_chance_gives(rotation: str) -> None:
     flagged, expected, p_values, significant = [], [], [], 0
     for seed in range(6):
         a, b = unaligned(seed)
-        result = uf.correlate(a, b, rotation=rotation, draws=16, seed=seed)
+        result = uf.correlate(a, b, match="index", rotation=rotation, draws=16, seed=seed)
         flagged.append(result.summary["universal"])
         expected.append(result.summary["universal_by_chance"])
         p_values.append(result.p_value.numpy())
         significant += result.summary["q_below_0.05"]
         assert result.correlation.abs().max() > 0.9, "no strong correlations: an easy case"
-        assert "about what chance gives" in result.verdict()
+        assert "This count is about what shifted partners give, and no evidence" in result.verdict()
     assert min(flagged) > 30, "few are flagged: an easy case"
     # Counts of nearly independent neurons: binomial.
     error = np.sqrt(sum(expected))
@@ -199,7 +201,7 @@ def test_a_few_planted_among_many_by_chance() -> None:
     g = np.random.default_rng(4)
     a, b = unaligned(9)
     b[:, :60] = 0.95 * a[:, :60] + 0.3 * g.standard_normal((len(a), 60))
-    result = uf.correlate(a, b, draws=16)
+    result = uf.correlate(a, b, match="index", draws=16)
     assert result.universal[:60].all()
     false = int(result.universal[60:].sum())
     assert false > 20
@@ -207,4 +209,4 @@ def test_a_few_planted_among_many_by_chance() -> None:
     # The chance count is that of all 512 neurons, so a little above what the other 452 give.
     assert abs(by_chance - false * 512 / 452) < 3 * np.sqrt(by_chance)
     assert result.summary["fdr"] == by_chance / result.summary["universal"]
-    assert "more than chance explains" in result.verdict()
+    assert "no evidence" not in result.verdict()

@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import univfast as uf
-from support.made_up import FILES, NAMES, TWO, made_up
+from support.made_up import FILES, NAMES, PARTNERS, TWO, made_up
 from univfast.columns import columns_of
 from univfast.errors import InputError
 from univfast.report.files import load_result, redraw, save_result
 from univfast.result import CorrelationResult
-
-PARTNERS = {"matches.csv", "top.csv", "layers.png"}
 
 
 def small(**options: Any) -> CorrelationResult:
@@ -94,7 +92,7 @@ def test_what_is_saved_is_read_back(case: str, tmp_path: Path) -> None:
     loaded = load_result(tmp_path)
     several = result.correlation_min is not None
     assert several == case.startswith("several")
-    for name in [c.name for c in columns_of("neurons", models=True) if c.value is None]:
+    for name in [c.name for c in columns_of("neurons", {"models", "controls"}) if c.value is None]:
         got, expected = getattr(loaded, name), getattr(result, name)
         if isinstance(expected, list) or expected is None:
             assert got == expected

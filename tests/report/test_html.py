@@ -43,11 +43,13 @@ def test_report_shows_the_numbers() -> None:
     for shown in (
         result.verdict(),
         "A a.pt B b.pt matching index tokens 123,456 neurons of A 500 dead 7 universal",
-        "universal 40 (8.0%) universal by chance 3.4 fdr (by chance / universal) 0.085",
-        f"q < 0.05 {result.summary['q_below_0.05']} mean correlation",
+        "universal 40 (8.1% of live neurons) their distinct partners 40 universal by chance 3.4 fdr"
+        " (by chance / universal) 0.085",
+        f"q < 0.05 {result.summary['q_below_0.05']} universal by control not compared with networks"
+        " that learned nothing mean correlation",
         "mean excess +0.125 threshold of the excess 0.5",
         f"rotation hadamard draws 5 seed 17 device gpu computed in 1.50 s univfast {version}",
-        "mlp.0 250 0 40 +0.250 -0.500 +0.750",
+        "mlp.0 250 0 40 0.0 \N{EN DASH} \N{EN DASH} +0.250 -0.500 +0.750",
         "mlp.1 250 7 0",
     ):
         assert shown in text
@@ -67,13 +69,14 @@ def test_report_of_partners() -> None:
 def test_report_of_several_models() -> None:
     result = made_up(others=TWO, match="best", dead=3)
     result.summary["by_model"][1].update(
-        dead=4, unmatched=5, mutual=6, universal=7, universal_by_chance=8.25, fdr=0.9
+        dead=4, unmatched=5, mutual=6, universal=7, universal_partners=3, universal_by_chance=8.25
     )
     html = report_html(result)
     text = Page(html).text
     assert "Universal neurons: a.pt, b.pt, c.pt" in text
     assert "A a.pt compared with b.pt compared with c.pt matching best" in text
-    assert re.search(r"c\.pt 4 5 6 7 8\.2 0\.900 \d+ [+-]0\.\d+", text)
+    none = "\N{EN DASH}"
+    assert re.search(rf"c\.pt 4 5 6 7 3 8\.2 {none} {none} [+-]0\.\d+", text)
     assert "means over those in which the neuron has a match" in text
     top = html.split("largest excess")[1]
     first = int(result.excess.nan_to_num(nan=-9).argmax())
@@ -112,9 +115,14 @@ def test_report_side_by_side() -> None:
     result = made_up(match="best")
     other = made_up(planted=11, match="one-to-one", dead=2)
     other.summary.update(
-        universal_by_chance=2.5, fdr=0.25, mean_correlation=0.5, mean_baseline=0.25, mean_excess=1
+        universal_partners=7,
+        universal_by_chance=2.5,
+        universal_by_control=4.25,
+        learned=3,
+        mean_correlation=0.5,
+        mean_baseline=0.25,
+        mean_excess=1,
     )
-    other.summary["q_below_0.05"] = 13
     beside = [("<b>post</b>", other), ("no draws", CASES["no baseline"])]
     html = report_html(result, beside)
     assert "q < 0.05" not in html  # but &lt;
@@ -124,10 +132,12 @@ def test_report_side_by_side() -> None:
     start, end = page.text.index("Side by side"), page.text.index("Summary")
     assert start < end
     text = page.text[start:end]
-    assert re.search(rf"excess best best {result.summary['universal']} 0\.0 0\.000 \d+ ", text)
-    assert "<b>post</b> one-to-one 11 2.5 0.250 13 +0.500 +0.250 +1.000" in text
     none = "\N{EN DASH}"
-    assert re.search(rf"no draws index 0 {none} {none} {none} [+]0\.\d+ {none} {none}", text)
+    assert re.search(
+        rf"excess best best {result.summary['universal']} 40 0\.0 {none} {none} ", text
+    )
+    assert "<b>post</b> one-to-one 11 7 2.5 4.2 3 +0.500 +0.250 +1.000" in text
+    assert re.search(rf"no draws index 0 0 {none} {none} {none} [+]0\.\d+ {none} {none}", text)
     assert "Side by side" not in Page(report("best")).text
 
     result.summary["title"] = "best, pre"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import univfast as uf
-from support.made_up import FILES
+from support.made_up import FILES, PARTNERS
 from support.small_layers import pair, with_dead
 from univfast.columns import columns_of
 from univfast.errors import InputError
@@ -22,14 +22,17 @@ from univfast.report.files import load_result
 COLUMNS = [column.name for column in columns_of("neurons")]
 
 
+@pytest.mark.parametrize(("match", "more"), [("index", set()), ("best", PARTNERS)])
 @pytest.mark.parametrize("options", [{"draws": 3}, {"draws": 1}, {"rotation": "none"}])
-def test_what_is_saved_is_read_back_bit_for_bit(options: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_saved_is_read_back_bit_for_bit(
+    options: dict[str, Any], match: Any, more: set[str], tmp_path: Path
+) -> None:
     names = ["mlp,0", 'le "résumé"\n1']  # what a careless CSV writer breaks on
     a, b = (dict(zip(names, x.values(), strict=True)) for x in with_dead())
     b = dict(zip(names, (b[names[1]], b[names[0]]), strict=True))
-    result = uf.correlate(a, b, **options)
+    result = uf.correlate(a, b, match=match, **options)
     result.save(tmp_path / "new" / "out")
-    assert set(os.listdir(tmp_path / "new" / "out")) == FILES
+    assert set(os.listdir(tmp_path / "new" / "out")) == FILES | more
     loaded = load_result(tmp_path / "new" / "out")
     for name in [column.name for column in columns_of("neurons") if column.value is None]:
         got, expected = getattr(loaded, name), getattr(result, name)
@@ -48,7 +51,7 @@ def test_what_is_saved_is_read_back_bit_for_bit(options: dict[str, Any], tmp_pat
 
 
 def test_other_tools_can_read_the_files(tmp_path: Path) -> None:
-    result = uf.correlate(*with_dead(), draws=3)
+    result = uf.correlate(*with_dead(), match="index", draws=3)
     result.save(tmp_path)
     text = (tmp_path / "neurons.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == ",".join(COLUMNS)
@@ -70,9 +73,9 @@ def test_other_tools_can_read_the_files(tmp_path: Path) -> None:
 def test_a_failing_write_leaves_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uf.correlate(*pair(), draws=2).save(tmp_path)
+    uf.correlate(*pair(), match="index", draws=2).save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    result = uf.correlate(*pair(seed=3), draws=3)
+    result = uf.correlate(*pair(seed=3), match="index", draws=3)
 
     real, calls = os.fsync, []
 

@@ -1,4 +1,4 @@
-"""What is said of a result."""
+"""What is said of a result, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from univfast.report.verdict import verdict
+from univfast.report.verdict import by_chance_in_words, verdict
 
 # Of 100 live neurons; the chance counts have a mean of 5 and a standard deviation of 1.
 SUMMARY: dict[str, Any] = {
@@ -15,98 +15,329 @@ SUMMARY: dict[str, Any] = {
     "match": "best",
     "rotation": {"kind": "haar", "draws": 3, "seed": 0},
     "threshold": 0.5,
+    "tokens": 64_000,
     "neurons": 110,
     "dead": 10,
     "unmatched": 0,
     "universal": 40,
+    "universal_partners": 13,
+    "universal_mutual": 12,
     "universal_by_chance": 5.0,
     "chance_counts": [4, 5, 6],
     "fdr": 0.125,
     "q_below_0.05": 30,
     "mean_correlation": 0.25,
+    "universal_on_control_tokens": None,
+    "universal_by_control": None,
+    "fdr_control": None,
+    "learned": None,
+    "learned_by_control": None,
+    "controls": None,
+    "layers": [{"layer": "mlp.0", "mean_baseline": 0.2}, {"layer": "mlp.1", "mean_baseline": None}],
 }
-AT_CHANCE = {"universal": 6, "q_below_0.05": 0}
+AT_CHANCE = {"universal": 6}
+THREE = {"models": ["a", "b", "c", "d"], "universal_mutual": None}
+
+FLAGGED = "40 neurons of A are universal (excess above 0.5): 13 distinct partners in B, 12 pairs"
+NO_CONTROLS = (
+    "Not compared with untrained networks (--controls-b); rotations of B, which give 5.0, say that"
+    " axes agree, not that they were learned."
+)
+NO_SHIFTED_CONTROLS = (
+    "Not compared with untrained networks (--controls-b); shifted partners, which give 5.0, say"
+    " that numbers agree, not that they were learned."
+)
+INDEX_NOTE = (
+    "Index matching compares neuron i with neuron i, which means something only for models of one"
+    " lineage (checkpoints of one run, a model and its fine-tuned, quantised or pruned copy)."
+)
 
 
 def words(**changes: Any) -> str:
     said = verdict({**SUMMARY, **changes})
-    assert "None" not in said
-    assert "  " not in said
+    for never in ("None", "nan", "  ", "..", "expected to be false"):
+        assert never not in said
     assert re.fullmatch(r"[A-Z0-9].*\.", said)
     return said
 
 
-@pytest.mark.parametrize("match", ["index", "best", "one-to-one"])
-def test_more_than_chance(match: str) -> None:
-    assert words(match=match) == (
-        "40 of 100 live neurons (40.0%) exceed their baseline by more than 0.5. Chance alone gives"
-        " 5.0. That is about 35 more than chance explains: about 12% of those flagged are expected"
-        " to be false. By any margin, 30 neurons correlate more than with a rotation (q < 0.05)."
+# ---- how many ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("match", ["best", "one-to-one"])
+def test_partners_and_mutual_pairs_are_counted(match: str) -> None:
+    assert words(match=match) == f"{FLAGGED} mutual. {NO_CONTROLS}"
+    one = {"universal": 1, "universal_partners": 1, "universal_mutual": 1}
+    assert words(match=match, **one).startswith(
+        "1 neuron of A is universal (excess above 0.5): 1 distinct partner in B, 1 pair mutual. Not"
     )
+    assert words(match=match, universal_mutual=0).startswith(f"{FLAGGED[:-8]}0 pairs mutual. Not")
+    assert words(match=match, threshold=0.25).startswith(
+        "40 neurons of A are universal (excess above 0.25): 13 distinct"
+    )
+
+
+def test_none_is_universal_and_results_from_before_partners_were_counted() -> None:
+    none = words(universal=0, universal_partners=0, universal_mutual=0)
+    assert none.startswith("0 neurons of A are universal (excess above 0.5). Not compared")
+    old = words(universal_partners=None, universal_mutual=None)
+    assert old == f"40 neurons of A are universal (excess above 0.5). {NO_CONTROLS}"
+
+
+def test_by_index_every_neuron_has_its_own_partner() -> None:
+    said = words(match="index", universal_mutual=None)
+    assert said == f"40 neurons of A are universal (excess above 0.5). {NO_SHIFTED_CONTROLS}"
+
+
+def test_several_models() -> None:
+    assert words(**THREE) == (
+        "Averaged over 3 models, 40 neurons of A are universal (excess above 0.5): 13 distinct"
+        " partners in the other models. "
+        + NO_CONTROLS.replace("rotations of B", "rotations of the other models")
+    )
+    assert "Averaged" not in words()
+
+
+# ---- against chance ------------------------------------------------------------------------------
 
 
 def test_as_many_as_chance_gives() -> None:
-    head = "6 of 100 live neurons (6.0%) exceed their baseline by more than 0.5. Chance alone gives"
     for match in ("best", "one-to-one"):
-        assert words(match=match, **AT_CHANCE) == (
-            f"{head} 5.0. So this count is about what chance gives, and is no evidence that the"
-            " models share neurons at this threshold. By any margin, no neuron correlates more than"
-            " with a rotation (q < 0.05)."
+        assert words(match=match, **AT_CHANCE).endswith(
+            f"{NO_CONTROLS} This count is about what rotations of B give, and no evidence that the"
+            " models share neurons at this threshold."
         )
-    index = words(match="index", **AT_CHANCE)
-    assert index.startswith(
-        f"{head} 5.0. So this count is about what chance gives, and is no evidence that the models"
-        " share neurons. By any margin, no neuron correlates more than with a rotation (q < 0.05)."
-        " Index matching compares neuron i with"
-    )
-    # Few above the threshold, but some that stand out: they may share neurons all the same.
-    assert words(**{**AT_CHANCE, "q_below_0.05": 1}).endswith(
-        "at this threshold. By any margin, 1 neuron correlates more than with a rotation"
-        " (q < 0.05)."
+    assert words(match="index", **AT_CHANCE).endswith(
+        f"{NO_SHIFTED_CONTROLS} This count is about what shifted partners give, and no evidence"
+        f" that the models share neurons. {INDEX_NOTE}"
     )
 
 
 def test_the_index_note_is_for_index_at_chance_alone() -> None:
     for match in ("index", "best", "one-to-one"):
         for changes in (AT_CHANCE, {**AT_CHANCE, "universal": 0}, {}):
-            noted = "Index matching" in words(match=match, **changes)
+            noted = INDEX_NOTE in words(match=match, **changes)
             assert noted == (match == "index" and bool(changes))
+
+
+def test_zero_by_chance_is_said_with_what_it_bounds() -> None:
+    zero = {"universal_by_chance": 0.0, "chance_counts": [0] * 5}
+    assert "; rotations of B, which give 0 in 5 draws (95% limit 0.6), say that" in words(**zero)
+    assert by_chance_in_words({**zero, "chance_counts": [0] * 20}) == (
+        "0 in 20 draws (95% limit 0.15)"
+    )
+    assert by_chance_in_words(SUMMARY) == "5.0"
+    assert by_chance_in_words({**SUMMARY, "universal_by_chance": 0.2}) == "0.2"
+    assert by_chance_in_words({**zero, "universal_by_chance": None}) is None
 
 
 def test_none_and_none_by_chance() -> None:
     nothing = {"universal": 0, "universal_by_chance": 0.0, "chance_counts": [0, 0, 0]}
-    said = words(**{**nothing, "q_below_0.05": 3})
-    assert "Nothing here says that the models share neurons at this threshold." in said
-    assert said.endswith("3 neurons correlate more than with a rotation (q < 0.05).")
+    assert words(**nothing).endswith(
+        " Nothing here says that the models share neurons at this threshold."
+    )
+    assert words(**nothing, match="index").endswith(
+        f" Nothing here says that the models share neurons. {INDEX_NOTE}"
+    )
 
 
 def test_the_limit_is_three_standard_deviations() -> None:
-    # Poisson's, sqrt(5), is larger than that of the counts; then the counts' is.
-    assert "about what chance" in words(universal=11)
-    assert "more than chance" in words(universal=12)
+    # Poisson's, sqrt(5), is larger than that of the counts; then the counts' is; then 1 is.
+    assert "no evidence" in words(universal=11)
+    assert "no evidence" not in words(universal=12)
     spread = {"chance_counts": [0, 0, 15]}  # a standard deviation of 8.7
-    assert "about what chance" in words(universal=30, **spread)
-    assert "more than chance" in words(universal=31, **spread)
+    assert "no evidence" in words(universal=30, **spread)
+    assert "no evidence" not in words(universal=31, **spread)
+    zero = {"universal_by_chance": 0.0, "chance_counts": [0, 0, 0]}
+    assert "no evidence" in words(universal=3, **zero)
+    assert "no evidence" not in words(universal=4, **zero)
 
 
 def test_without_draws_to_compare() -> None:
     one = {"universal_by_chance": None, "chance_counts": None, "q_below_0.05": None}
     one |= {"rotation": {"kind": "haar", "draws": 1, "seed": 0}}
-    assert words(**one).endswith(
-        "How many chance gives is not known: that needs at least two draws."
+    assert words(**one) == (
+        f"{FLAGGED} mutual. Not compared with untrained networks (--controls-b), and how many"
+        " rotations give is not known: that needs at least two draws."
     )
     none = {**one, "rotation": {"kind": "none", "draws": 0, "seed": 0}}
-    assert words(**none).startswith("The mean correlation of 100 live neurons is 0.250. Without a")
+    assert words(**none) == (
+        "The mean correlation of 100 live neurons is 0.250. Without a rotation there is no baseline"
+        " to compare it with, so no neuron is called universal."
+    )
     assert words(**none, unmatched=20).startswith("The mean correlation of 80 live neurons")
     assert words(**none, models=["a", "b", "c"]).startswith(
         "Averaged over 2 models, the mean correlation of"
     )
 
 
-def test_several_models() -> None:
-    said = words(models=["a", "b", "c", "d"])
-    assert said.startswith("Averaged over 3 models, 40 of 100 live neurons (40.0%) exceed")
-    assert "Averaged" not in words()
+# ---- against networks that learned nothing -------------------------------------------------------
+
+
+def compared(
+    a: list[int], b: list[int], more: bool = True, margin: float = 0.3, **changes: Any
+) -> str:
+    """What is said where controls of A flag so many, and controls of B."""
+    controls = {
+        "flagged_a": a,
+        "flagged_b": b,
+        "tokens": 64_000,
+        "more_than_controls": more,
+        "margin": margin,
+        "warnings": [],
+    }
+    controls |= changes.pop("controls", {})
+    numbers = {
+        "controls": controls,
+        "universal_on_control_tokens": 40,
+        "universal_by_control": 11.7,
+        "fdr_control": 0.43,
+        "learned": 11,
+        "learned_by_control": 0.3,
+    }
+    return words(**{**numbers, **changes})
+
+
+def test_controls_of_both_sides() -> None:
+    assert compared([4, 5, 5], [11, 12, 12]) == (
+        f"{FLAGGED} mutual. Networks that learned nothing flag 11.7 (B untrained) and 4.7 (A"
+        " untrained): about 43% of those flagged need not be learned by both. 11 are learned by"
+        " both by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
+    )
+
+
+def test_rotations_are_not_spoken_of_beside_controls() -> None:
+    said = compared([4, 5], [11, 12])
+    assert "rotations" not in said
+    assert "Not compared" not in said
+
+
+@pytest.mark.parametrize(("a", "b", "name"), [([], [3, 5], "B"), ([3, 5], [], "A")])
+def test_controls_of_one_side_test_that_one(a: list[int], b: list[int], name: str) -> None:
+    assert compared(a, b, learned=1).endswith(
+        f" Networks that learned nothing flag 4.0 ({name} untrained): about 43% of those flagged"
+        f" need not be learned by {name}. This tests the training of {name} only. 1 is learned by"
+        f" {name} by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
+    )
+
+
+def test_one_control_bounds_no_learned_neurons() -> None:
+    assert compared([4], [12], learned_by_control=None, margin=0.25).endswith(
+        "flag 12.0 (B untrained) and 4.0 (A untrained): about 43% of those flagged need not be"
+        " learned by both. 11 are learned by both by a margin of 0.25 over networks that learned"
+        " nothing."
+    )
+
+
+def test_no_more_than_controls() -> None:
+    said = compared(
+        [38, 40], [41, 45], more=False, universal_by_control=43.0, fdr_control=1.075, learned=0
+    )
+    assert said.endswith(
+        " Networks that learned nothing flag 43.0 (B untrained) and 39.0 (A untrained), 43.0 in all"
+        " by control: that is no more than controls, and no evidence that both networks learned"
+        " these neurons. 0 are learned by both by a margin of 0.3 over networks that learned"
+        " nothing (by control: 0.3)."
+    )
+    assert "%" not in said
+    # None is flagged, and so no share of those flagged is known.
+    none = compared([0], [0], more=False, universal=0, universal_by_control=0.0, fdr_control=None)
+    assert "flag 0.0 (B untrained) and 0.0 (A untrained), 0.0 in all by control" in none
+
+
+def test_controls_on_fewer_tokens() -> None:
+    fewer = {"controls": {"tokens": 16_384}}
+    assert (
+        " mutual. On the first 16,384 tokens 36 are universal, and there networks that learned"
+        " nothing flag 11.7 (B untrained) and 4.7 (A untrained): about"
+    ) in compared([4, 5, 5], [11, 12, 12], universal_on_control_tokens=36, **fewer)
+    assert "On the first 16,384 tokens 1 is universal, and there networks that" in compared(
+        [4], [11], universal_on_control_tokens=1, **fewer
+    )
+
+
+def test_controls_of_several_models() -> None:
+    said = compared([3, 5], [11, 12], **THREE)
+    assert said.startswith("Averaged over 3 models, 40 neurons of A are universal (excess")
+    assert "flag 11.5 (the other models untrained) and 4.0 (A untrained): about 43%" in said
+    assert "learned by the other models. This tests the training of the other models only." in (
+        compared([], [11, 12], **THREE)
+    )
+
+
+def test_the_first_warning_of_controls_is_said() -> None:
+    warnings = ["b0.pt: its median neuron is active otherwise.", "b1.pt: too."]
+    said = compared([4], [11], controls={"warnings": warnings})
+    assert "learned by both. b0.pt: its median neuron is active otherwise. 11 are" in said
+    assert "b1.pt" not in said
+
+
+# ---- what they follow, and what else fits --------------------------------------------------------
+
+
+def details(**changes: Any) -> dict[str, Any]:
+    found = {"follow_token": 8, "beyond_token_and_position": 9, "few_tokens": 3, "few": 30}
+    return {"details": {**found, **changes}}
+
+
+def test_details() -> None:
+    assert words(**details()) == (
+        f"{FLAGGED} mutual. {NO_CONTROLS} 8 follow the current token in both models; 9 keep r above"
+        " 0.5 beyond token and position; 3 rest on fewer than 30 tokens."
+    )
+    assert words(**details(follow_token=1, beyond_token_and_position=1, few_tokens=1)).endswith(
+        " 1 follows the current token in both models; 1 keeps r above 0.5 beyond token and"
+        " position; 1 rests on fewer than 30 tokens."
+    )
+    unknown = details(follow_token=None, beyond_token_and_position=None)
+    assert words(**unknown).endswith(" not that they were learned. 3 rest on fewer than 30 tokens.")
+    # Between what controls say and what is learned.
+    assert (
+        "need not be learned by both. 8 follow the current token in both models; 9 keep r above 0.5"
+        " beyond token and position; 3 rest on fewer than 30 tokens. 11 are learned by both by"
+    ) in compared([4, 5], [11, 12], **details())
+
+
+def layers(*baselines: float | None) -> dict[str, Any]:
+    rows = [{"layer": f"mlp.{i}", "mean_baseline": x} for i, x in enumerate(baselines)]
+    return {"layers": rows}
+
+
+def test_layers_so_narrow_that_none_can_be_universal() -> None:
+    assert words(**layers(0.2, 0.51)).endswith(
+        " Layer 'mlp.1' has a mean baseline above 0.5: in layers so narrow, match best cannot have"
+        " universal neurons."
+    )
+    assert words(match="one-to-one", threshold=0.25, **layers(0.76, 0.9, 0.74)).endswith(
+        " Layers 'mlp.0', 'mlp.1' have a mean baseline above 0.75: in layers so narrow, match"
+        " one-to-one cannot have universal neurons."
+    )
+    assert " Layers 'mlp.0', 'mlp.1', 'mlp.2' and 2 more have a" in words(**layers(*[0.9] * 5))
+    assert "narrow" not in words(**layers(0.5, 0.2, None))
+    assert "narrow" not in words(match="index", **layers(0.9))
+    assert "cannot have universal neurons." in compared([4], [11], **layers(0.9))
+
+
+def by_index(universal: int, by_chance: float | None, counts: list[int] | None) -> dict[str, Any]:
+    numbers = {"universal": universal, "universal_by_chance": by_chance, "chance_counts": counts}
+    return {"by_index": numbers}
+
+
+def test_by_index_stands_beside() -> None:
+    assert words(**by_index(3, 0.0, [0] * 20)).endswith(
+        " By index 3 are universal, shifted partners give 0 in 20 draws (95% limit 0.15): the"
+        " models look trained independently, for which match best fits."
+    )
+    assert words(**by_index(60, 2.5, [2, 3])).endswith(
+        " By index 60 are universal, shifted partners give 2.5: the models look like those of one"
+        " lineage, for which match index fits as well."
+    )
+    assert " By index 1 is universal, shifted" in words(**by_index(1, 0.5, [0, 1]))
+    assert "By index" not in words(**by_index(60, None, None))
+    assert "By index" not in words(by_index=None)
+
+
+# ---- what has no r -------------------------------------------------------------------------------
 
 
 def test_neurons_without_a_partner() -> None:
@@ -117,7 +348,7 @@ def test_neurons_without_a_partner() -> None:
     assert words(unmatched=20, models=["a", "b", "c"]).endswith(
         " 20 live neurons have no partner in any model: the others have too few live neurons."
     )
-    assert "partner" not in words()
+    assert "no partner" not in words()
 
 
 def test_no_correlation_at_all() -> None:
@@ -134,9 +365,3 @@ def test_no_correlation_at_all() -> None:
             "100 live neurons have no partner: B has too few live neurons. So none has a"
             " correlation."
         )
-
-
-def test_one_neuron() -> None:
-    assert words(
-        neurons=11, universal=1, universal_by_chance=0.0, chance_counts=[0, 0, 0]
-    ).startswith("1 of 1 live neuron (100.0%) exceeds its baseline")

@@ -21,8 +21,9 @@ import torch
 import univfast as uf
 from support.processes import command_in_slices
 from univfast.cli import main
-from univfast.runs import passes
+from univfast.runs import by_index, over_pairs
 from univfast.runs import run as runs
+from univfast.runs.passes import Range
 from univfast.runs.run import Interrupted
 from univfast.sums import co_moments
 
@@ -35,8 +36,9 @@ Models = dict[str, dict[str, torch.Tensor]]
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of 100 tokens by index and of 64, a chunk, for all pairs; few bytes for products."""
-    monkeypatch.setattr(passes, "_LEAST_TOKENS", 100)
-    monkeypatch.setattr(passes, "_READ_BYTES", 1)
+    monkeypatch.setattr(by_index, "LEAST_TOKENS", 100)
+    for module in (by_index, over_pairs):
+        monkeypatch.setattr(module, "READ_BYTES", 1)
     monkeypatch.setattr(co_moments, "_CHUNK_TOKENS", 64)
     monkeypatch.setattr(co_moments, "_TILE_BYTES", 4096)
 
@@ -74,9 +76,9 @@ def same(one: uf.CorrelationResult, other: uf.CorrelationResult) -> bool:
 
 
 RUNS: dict[str, dict[str, Any]] = {
-    "index": {},
-    "index of three models": {"models": 3},
-    "haar": {"rotation": "haar"},
+    "index": {"match": "index"},
+    "index of three models": {"match": "index", "models": 3},
+    "haar": {"match": "index", "rotation": "haar"},
     "best": {"match": "best"},
     "best in both directions": {"match": "best", "reverse": True, "draws": 2},
     "best of three models, a layer a pass": {"match": "best", "models": 3, "memory_limit": 75e3},
@@ -85,7 +87,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "models": 3,
         "memory_limit": 130e3,
     },
-    "no rotation": {"rotation": "none", "draws": 0},
+    "no rotation": {"match": "index", "rotation": "none", "draws": 0},
 }
 
 
@@ -126,23 +128,23 @@ def test_a_checkpoint_is_written_when_it_is_time(tmp_path: Path) -> None:
     a, b = models(2)
     path = tmp_path / "run.pt"
     with pytest.raises(StopError):
-        uf.correlate(a, b, checkpoint=path, progress=stopping(1000))  # every 60 s
+        uf.correlate(a, b, match="index", checkpoint=path, progress=stopping(1000))  # every 60 s
     assert not path.exists()
-    uf.correlate(a, b, checkpoint=path)
+    uf.correlate(a, b, match="index", checkpoint=path)
     assert torch.load(path, weights_only=True)["done"] == [(0, TOKENS)]  # at the end at least
 
 
 @pytest.mark.slow
 def test_one_pass_holds_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
     alive = []
-    update = passes.PairsPass.update
+    update = over_pairs.PairsPass.update
 
-    def counted(self: passes.PairsPass, part: passes.Range, *rest: Any) -> None:
+    def counted(self: over_pairs.PairsPass, part: Range, *rest: Any) -> None:
         update(self, part, *rest)
         gc.collect()
         alive.append(sum(type(x) is co_moments.CoMoments for x in gc.get_objects()))
 
-    monkeypatch.setattr(passes.PairsPass, "update", counted)
+    monkeypatch.setattr(over_pairs.PairsPass, "update", counted)
     a, b = models(2, 300)
     uf.correlate(a, b, match="best", memory_limit=75e3)
     assert len(alive) == 2 * 5  # two passes
@@ -198,16 +200,16 @@ def started(tmp_path: Path, **options: Any) -> Path:
     ids=lambda x: x if isinstance(x, str) else next(iter(x)),
 )
 def test_other_options_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = started(tmp_path)
+    path = started(tmp_path, match="index")
     before = path.read_bytes()
     a, b = models(2)
     with pytest.raises(uf.InputError, match=f"^{path}: is the checkpoint of {message}"):
-        uf.correlate(a, b, **change, checkpoint=path, checkpoint_every=0)
+        uf.correlate(a, b, **{"match": "index", **change}, checkpoint=path, checkpoint_every=0)
     assert path.read_bytes() == before
 
 
 def test_other_inputs_are_refused(tmp_path: Path) -> None:
-    path = started(tmp_path)
+    path = started(tmp_path, match="index")
     a, b = models(2)
     shorter = [{name: x[:-1] for name, x in model.items()} for model in (a, b)]
     for one, other, message in (
@@ -217,26 +219,27 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
         (*shorter, "other tokens"),
     ):
         with pytest.raises(uf.InputError, match=f"^{path}: is the checkpoint of {message}"):
-            uf.correlate(one, other, checkpoint=path)
+            uf.correlate(one, other, match="index", checkpoint=path)
     with pytest.raises(uf.InputError, match=f"^{path}: is the checkpoint of other models, 2"):
-        uf.correlate(a, [b, b], checkpoint=path)
+        uf.correlate(a, [b, b], match="index", checkpoint=path)
 
 
 def test_the_threshold_may_change(tmp_path: Path) -> None:
-    path = started(tmp_path)
+    path = started(tmp_path, match="index")
     a, b = models(2)
-    result = uf.correlate(a, b, threshold=0.1, checkpoint=path)
-    assert same(result, uf.correlate(a, b, threshold=0.1))
+    options: dict[str, Any] = {"match": "index", "threshold": 0.1}
+    result = uf.correlate(a, b, **options, checkpoint=path)
+    assert same(result, uf.correlate(a, b, **options))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     a, b = models(2)
     path = tmp_path / "run.pt"
-    good = torch.load(started(tmp_path), weights_only=True)
+    good = torch.load(started(tmp_path, match="index"), weights_only=True)
     for content, message in (
         (b"no checkpoint", "cannot be read as a checkpoint"),
         (a, "is not a checkpoint"),
-        ({**good, "version": 7}, "is a checkpoint of version 7, this univfast reads 1"),
+        ({**good, "version": 7}, "is a checkpoint of version 7, this univfast reads 2"),
         ({k: v for k, v in good.items() if k != "states"}, "is a checkpoint without 'states'"),
         ({**good, "identity": None}, "is the checkpoint of other match"),
     ):
@@ -246,7 +249,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
             torch.save(content, path)
         before = path.read_bytes()
         with pytest.raises(uf.InputError, match=f"^{path}: {message}"):
-            uf.correlate(a, b, checkpoint=path, checkpoint_every=0)
+            uf.correlate(a, b, match="index", checkpoint=path, checkpoint_every=0)
         assert path.read_bytes() == before
     with pytest.raises(uf.InputError, match=r"is not an ordinary file\); name a file"):
         uf.correlate(a, b, checkpoint=tmp_path)
@@ -271,12 +274,14 @@ def test_a_signal_writes_the_checkpoint(
             os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match=f"^Interrupted after {then} of 2000 .* in {path}: "):
-        uf.correlate(a, b, checkpoint=path, progress=interrupt)
+        uf.correlate(a, b, match="index", checkpoint=path, progress=interrupt)
     assert signal.getsignal(number) is handler
     ticks: list[int] = []
-    result = uf.correlate(a, b, checkpoint=path, progress=lambda done, _: ticks.append(done))
+    result = uf.correlate(
+        a, b, match="index", checkpoint=path, progress=lambda done, _: ticks.append(done)
+    )
     assert ticks[0] == then
-    assert same(result, uf.correlate(a, b))
+    assert same(result, uf.correlate(a, b, match="index"))
 
 
 def test_a_second_interrupt_waits_for_nothing(
@@ -292,7 +297,7 @@ def test_a_second_interrupt_waits_for_nothing(
 
     path = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
-        uf.correlate(a, b, checkpoint=path, progress=interrupt)
+        uf.correlate(a, b, match="index", checkpoint=path, progress=interrupt)
     assert not path.exists()
 
 
@@ -302,19 +307,19 @@ def test_the_command_says_where_it_stopped(
     paths = [str(tmp_path / name) for name in ("a.pt", "b.pt")]
     for path, model in zip(paths, models(2), strict=True):
         torch.save(model, path)
-    update = passes.IndexPass.update
+    update = by_index.IndexPass.update
 
-    def interrupted(self: passes.IndexPass, part: passes.Range, *rest: Any) -> None:
+    def interrupted(self: by_index.IndexPass, part: Range, *rest: Any) -> None:
         if part[0] == 500:
             os.kill(os.getpid(), signal.SIGINT)
         update(self, part, *rest)
 
-    monkeypatch.setattr(passes.IndexPass, "update", interrupted)
+    monkeypatch.setattr(by_index.IndexPass, "update", interrupted)
     saved = str(tmp_path / "run.pt")
-    assert main(["correlate", *paths, "--checkpoint", saved]) == 130
+    assert main(["correlate", *paths, "--match", "index", "--checkpoint", saved]) == 130
     assert "\nInterrupted after 600 of 2000 tokens, which are saved in" in capsys.readouterr().err
     monkeypatch.undo()
-    assert main(["correlate", *paths, "--checkpoint", saved, "--quiet"]) == 0
+    assert main(["correlate", *paths, "--match", "index", "--checkpoint", saved, "--quiet"]) == 0
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_processes_share_the_tokens(
     arguments = ["correlate", a, b, "--mask", mask, *options, "--out"]
     alone(script, *arguments, tmp_path / "one")
     out = finished(torchrun(processes, script, *arguments, tmp_path / "many"))
-    assert out.count(" live neurons (") == 1  # of process 0 alone
+    assert out.count(" universal (excess above 0.5)") == 1  # of process 0 alone
     check_same(tmp_path / "many", tmp_path / "one")
 
 
@@ -174,7 +174,7 @@ def test_the_others_do_not_wait_for_ever(
 ) -> None:
     a, b, _ = pair
     saved = tmp_path / "run.pt"
-    arguments = ["correlate", a, b, "--timeout", "4", "--checkpoint", saved]
+    arguments = ["correlate", a, b, "--match", "index", "--timeout", "4", "--checkpoint", saved]
     arguments += ["--checkpoint-every", "0", "--draws", "100", "--rotation", "gaussian"]
     port = free_port()
     first, second = (joined(rank, port, script, *arguments) for rank in range(2))

@@ -235,10 +235,10 @@ def _above(r: Tensor, baseline: Tensor, controls: Sequence[Tensor]) -> Tensor:
 
 
 def _mean_of(values: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The mean over controls, of those in which a neuron has an r."""
+    """The mean over controls, of those in which a neuron has an r; NaN where ``like`` is."""
     if not values:
         return torch.full_like(like, torch.nan)
-    return torch.stack(list(values)).nanmean(dim=0)
+    return torch.where(like.isnan(), torch.nan, torch.stack(list(values)).nanmean(dim=0))
 
 
 def _p_values(r: Tensor, controls: Sequence[Tensor]) -> Tensor:

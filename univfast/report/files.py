@@ -308,7 +308,7 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
             f"{error.filename or folder}: cannot be read ({error.strerror}); give the directory"
             " that univfast correlate --out wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise _not_a_result(directory, error) from error
 
 
@@ -322,18 +322,23 @@ _SINCE_2 = (
     "learned",
     "learned_by_control",
     "controls",
-    "by_index",
 )
-_ROWS_SINCE_2 = ("universal_partners", "universal_by_chance", "universal_by_control", "learned")
+_OF_LAYERS_SINCE_2 = ("universal_by_chance", "universal_by_control", "learned")
+_OF_MODELS_SINCE_2 = (
+    "universal_partners",
+    "universal_mutual",
+    "universal_by_control",
+    "learned",
+)
 
 
 def _complete(summary: dict[str, Any]) -> None:
     """Adds what a summary that was written before does not have: None."""
     for name in _SINCE_2:
         summary.setdefault(name, None)
-    for row in [*summary["layers"], *summary.get("by_model", ())]:
-        for name in _ROWS_SINCE_2:
-            row.setdefault(name, None)
+    for rows, names in (("layers", _OF_LAYERS_SINCE_2), ("by_model", _OF_MODELS_SINCE_2)):
+        for row in summary.get(rows, ()):
+            row.update({name: row.get(name) for name in names})
 
 
 def _parsed(column: Column, cells: Sequence[str]) -> Any:

@@ -206,7 +206,8 @@ def _index_beside(summary: dict[str, Any]) -> Iterator[str]:
     if beside is None or beside["universal_by_chance"] is None:
         return
     by_chance = by_chance_in_words(beside)
-    head = f"By index {beside['universal']} are universal, shifted partners give {by_chance}:"
+    verb = "is" if beside["universal"] == 1 else "are"
+    head = f"By index {beside['universal']} {verb} universal, shifted partners give {by_chance}:"
     if exceeds(beside["universal"], beside["chance_counts"]):
         yield (
             f"{head} the models look like those of one lineage, for which match index fits as well."
