@@ -43,13 +43,17 @@ class Question:
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
 
-    def summary(self, models: Sequence[str], tokens: int) -> dict[str, Any]:
-        """What a summary begins with; where it was computed stands behind the numbers."""
+    def summary(self, models: Sequence[str], tokens: int, shifts: int | None) -> dict[str, Any]:
+        """What a summary begins with; where it was computed stands behind the numbers.
+
+        ``shifts`` are the wrong partners of each neuron; None but by index.
+        """
         return {
             "univfast": __version__,
             "models": list(models),
             "match": self.match,
             "rotation": self.baseline.summary(),
+            "shifts": shifts,
             "threshold": self.threshold,
             "tokens": tokens,
         }
@@ -90,7 +94,8 @@ def make_result(
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
     rotated = torch.stack([m.rotated for m in matches])
-    stats = statistics(correlations, rotated, layers.widths, question.threshold)
+    shifted = _shifted(matches)
+    stats = statistics(correlations, rotated, layers.widths, question.threshold, shifted)
     match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
         layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
@@ -106,7 +111,7 @@ def make_result(
         universal=stats.universal,
         dead=torch.stack([m.dead for m in matches]).all(dim=0),
         null_excess=stats.null_excess,
-        summary=question.summary(models, tokens),
+        summary=question.summary(models, tokens, None if shifted is None else shifted.shape[1]),
     )
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
@@ -123,6 +128,12 @@ def make_result(
         device=question.device, seconds=seconds, layers=_layer_rows(result, layers)
     )
     return result
+
+
+def _shifted(matches: Sequence[Matches]) -> Tensor | None:
+    """r with wrong partners, ``[models, shifts, neurons]``; None where there are none."""
+    found = [m.shifted for m in matches if m.shifted is not None]
+    return torch.stack(found) if found else None
 
 
 def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[list[str], Tensor]:
@@ -154,7 +165,9 @@ def _with_partners(result: CorrelationResult, matches: Matches) -> CorrelationRe
 def _counts(result: CorrelationResult, stats: Statistics) -> dict[str, Any]:
     """The numbers of the summary. None stands for what was not, or cannot be, known."""
     universal = int(result.universal.sum())
-    chance = None if stats.chance_counts is None else stats.chance_counts.tolist()
+    chance = None
+    if stats.chance_counts is not None:
+        chance = [int(x) if x == int(x) else x for x in stats.chance_counts.tolist()]
     by_chance = None if chance is None else sum(chance) / len(chance)
     q = result.q_value
     return {

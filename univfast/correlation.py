@@ -266,7 +266,7 @@ class _Task:
         """What the sums depend on, as plain values."""
         models = ["A", *("B" if i == 1 else f"model {i + 1}" for i in range(1, len(layers)))]
         mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
-        names = ["top_k", "exclude_self", "reverse"] if self.searches_all else []
+        names = ["top_k", "exclude_self", "reverse"] if self.searches_all else ["shifts"]
         options: Mapping[str, Any] = self._options
         return {
             "match": options["match"],
