@@ -45,6 +45,10 @@ Matrix make_matrix(Address data, DType dtype, int64_t rows, int64_t columns, int
 
 Signs make_signs(Address data, int64_t draws) { return {at<const float>(data), draws}; }
 
+Shifts make_shifts(Address leads, Address lags, int64_t count, int64_t lag_count) {
+    return {at<const int64_t>(leads), at<const int64_t>(lags), count, lag_count};
+}
+
 CoMoments make_co_moments(Address data, int64_t rows, int64_t columns, int64_t row_stride) {
     return {at<double>(data), rows, columns, row_stride};
 }
@@ -62,6 +66,8 @@ void bind_views(py::module_& m) {
     py::class_<Matrix>(m, "Matrix", py::module_local())
         .def(py::init(&make_matrix), py::kw_only(), "data"_a, "dtype"_a, "rows"_a, "columns"_a, "row_stride"_a);
     py::class_<Signs>(m, "Signs", py::module_local()).def(py::init(&make_signs), py::kw_only(), "data"_a, "draws"_a);
+    py::class_<Shifts>(m, "Shifts", py::module_local())
+        .def(py::init(&make_shifts), py::kw_only(), "leads"_a, "lags"_a, "count"_a, "lag_count"_a);
     py::class_<CoMoments>(m, "CoMoments", py::module_local())
         .def(py::init(&make_co_moments), py::kw_only(), "data"_a, "rows"_a, "columns"_a, "row_stride"_a);
     py::class_<Tile>(m, "Tile", py::module_local())
@@ -73,9 +79,9 @@ void bind_views(py::module_& m) {
 namespace on_cpu {
 
 std::optional<Bad> paired_moments(const Matrix& a, const Matrix& b, const Rows& rows, const Signs& signs,
-                                  Address moments, const Workspace& workspace, int threads) {
+                                  const Shifts& shifts, Address moments, const Workspace& workspace, int threads) {
     return as_tuple(
-        univfast::paired_moments({a, b, at<const int64_t>(rows.first), rows.second, signs, at<double>(moments),
+        univfast::paired_moments({a, b, at<const int64_t>(rows.first), rows.second, signs, shifts, at<double>(moments),
                                   at<std::byte>(workspace.first), workspace.second, threads}));
 }
 
@@ -127,13 +133,14 @@ void bind_cpu(py::module_& m) {
     const py::kw_only named;
     m.attr("SIGN_STAGES") = kStages;
     m.attr("COMMON_ROUNDS") = kCommonRounds;
+    m.attr("MOST_LAGS") = kMostLags;
     m.attr("COMPILER") = __VERSION__;
     m.def("simd_level", &simd_level);
     m.def("simd_levels", &simd_levels);
 
-    m.def("paired_workspace", &paired_workspace, "tokens"_a, "neurons"_a, "draws"_a, "threads"_a);
-    m.def("paired_moments", &on_cpu::paired_moments, Released(), named, "a"_a, "b"_a, "rows"_a, "signs"_a, "moments"_a,
-          "workspace"_a, "threads"_a);
+    m.def("paired_workspace", &paired_workspace, "tokens"_a, "neurons"_a, "draws"_a, "shifts"_a, "threads"_a);
+    m.def("paired_moments", &on_cpu::paired_moments, Released(), named, "a"_a, "b"_a, "rows"_a, "signs"_a, "shifts"_a,
+          "moments"_a, "workspace"_a, "threads"_a);
     m.def("neuron_moments", &on_cpu::neuron_moments, Released(), named, "x"_a, "mean"_a, "m2"_a, "threads"_a);
     m.def("standardise", &on_cpu::standardise, Released(), named, "x"_a, "mean"_a, "scale"_a, "output"_a,
           "output_dtype"_a, "output_stride"_a, "threads"_a);

@@ -6,8 +6,8 @@ namespace univfast {
 // Sums of x = a - pivot_a and y = b - pivot_b.
 enum SumRow { kSumX, kSumY, kSumXX, kSumYY, kSumXY, kPairRows };
 
-// Moments [5 + 2 * draws, neurons]: for each draw, behind kRotated, the second moment of the rotated b and its
-// co-moment with a.
+// Moments [5 + 2 * draws + shifts, neurons]: for each draw, behind kRotated, the second moment of the rotated b and its
+// co-moment with a; behind those, the co-moments of shifted partners.
 enum MomentRow { kMeanA, kMeanB, kM2A, kM2B, kCoAB, kRotated };
 
 }  // namespace univfast

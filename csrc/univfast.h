@@ -29,11 +29,22 @@ struct Signs {
     int64_t draws;
 };
 
+// Wrong partners: shift d pairs neuron i of a with neuron (i + shift(d)) % neurons of b. Every shift is a lead and a
+// lag, so that a row of a and one of b are read once for several of them.
+struct Shifts {
+    const int64_t* leads;  // [(count + lag_count - 1) / lag_count], in 0 .. neurons
+    const int64_t* lags;   // [lag_count], in 0 .. neurons
+    int64_t count;         // may be 0
+    int64_t lag_count;     // 1 .. kMostLags
+};
+constexpr int kMostLags = 5;
+
 // ---- paired moments -------------------------------------------------------------------------------------
-// Moments of neuron i of `a` with neuron i of `b`, and with neuron i of each rotation of `b`.
+// Moments of neuron i of `a` with neuron i of `b`, with neuron i of each rotation of `b`, and with shifted partners.
 //
-// moments: [5 + 2 * draws, neurons], float64, contiguous, written whole on success:
-//   mean_a, mean_b, m2_a, m2_b, c_ab, then for each draw m2 of the rotated b and its co-moment with a.
+// moments: [5 + 2 * draws + shifts, neurons], float64, contiguous, written whole on success:
+//   mean_a, mean_b, m2_a, m2_b, c_ab, then for each draw m2 of the rotated b and its co-moment with a, then for each
+//   shift the co-moment of neuron i of a with its partner.
 //   m2 and c are sums about the mean, not divided by the number of tokens. The mean of the rotated b is the
 //   rotation of mean_b, so it is not kept.
 // float64 input is summed in float64; any other in float32 within a run of kRunTokens, float64 between runs.
@@ -44,7 +55,8 @@ struct PairedParams {
     const int64_t* rows;     // [tokens_used] the rows of a and b to use; null: all of them, in order
     int64_t tokens_used;     // at least 1
     Signs signs;             // draws may be 0
-    double* moments;         // [5 + 2 * draws, neurons]
+    Shifts shifts;           // in the host's memory
+    double* moments;         // [5 + 2 * draws + shifts, neurons]
     std::byte* workspace;    // paired_workspace() bytes, aligned to 64
     int64_t workspace_size;  // bytes
     int threads;             // at least 1
@@ -59,7 +71,7 @@ struct BadValue {
 };
 
 // Bytes that paired_moments needs as workspace.
-int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, int threads);
+int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, const Shifts& shifts, int threads);
 
 // Returns the first bad value (by token) if there is one; `moments` is then unspecified.
 std::optional<BadValue> paired_moments(const PairedParams& params);

@@ -32,6 +32,8 @@ registries, which `registry` lists.
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
 ``assemble``     how a result is put together from matches
+``control_matches``  what is matched where networks that learned nothing take a side
+``counts``       the numbers of a summary
 ``result``       `CorrelationResult`
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``options``      every option, declared once

@@ -14,6 +14,9 @@ class Matrix:
 class Signs:
     def __init__(self, *, data: int, draws: int) -> None: ...
 
+class Shifts:
+    def __init__(self, *, leads: int, lags: int, count: int, lag_count: int) -> None: ...
+
 class CoMoments:
     def __init__(self, *, data: int, rows: int, columns: int, row_stride: int) -> None: ...
 
@@ -22,17 +25,21 @@ class Tile:
 
 SIGN_STAGES: int
 COMMON_ROUNDS: int
+MOST_LAGS: int
 COMPILER: str
 
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
-def paired_workspace(tokens: int, neurons: int, draws: int, threads: int) -> int: ...
+def paired_workspace(
+    tokens: int, neurons: int, draws: int, shifts: Shifts, threads: int
+) -> int: ...
 def paired_moments(
     *,
     a: Matrix,
     b: Matrix,
     rows: tuple[int, int],
     signs: Signs,
+    shifts: Shifts,
     moments: int,
     workspace: tuple[int, int],
     threads: int,
@@ -94,7 +101,9 @@ class _Cuda:
     def built_with(self) -> str | None: ...
     def unavailable(self) -> str: ...
     def devices(self) -> list[tuple[str, int, int, int]]: ...
-    def paired_update_workspace(self, a: Matrix, b: Matrix, draws: int, device: int) -> int: ...
+    def paired_update_workspace(
+        self, a: Matrix, b: Matrix, draws: int, shifts: Shifts, device: int
+    ) -> int: ...
     def paired_update(
         self,
         *,
@@ -103,6 +112,7 @@ class _Cuda:
         keep: int,
         first_token: int,
         signs: Signs,
+        shifts: Shifts,
         before: tuple[int, int],
         after: tuple[int, int],
         workspace: tuple[int, int],

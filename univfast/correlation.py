@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from univfast.assemble import ControlMatches, Question, make_result
+from univfast.assemble import Question, make_result
+from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.activations import open_activations
@@ -308,6 +309,7 @@ class _Task:
         keep, lineup = self._keep, self._lineup
         mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
         names = ["top_k", "exclude_self", "reverse"] if self._all_pairs else []
+        names += ["shifts"]
         options: Mapping[str, Any] = self._options
         named = list(zip(lineup.named, lineup.layers, strict=True))
         return {

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from univfast.assemble import ControlMatches, Question, make_result
+from univfast.assemble import Question, make_result
+from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.feeding import BatchProgress, Feed, evaluating, run_batch

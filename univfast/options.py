@@ -92,16 +92,17 @@ class RotationOptions(TypedDict, total=False):
         Option(
             5,
             doc="rotations of each layer of B for the baseline; chance counts, p and q need at"
-            " least two.",
-            help="Rotations to average the baseline over. The chance count needs at least 2.",
+            " least two (by index: shifts).",
+            help="Rotations to average the baseline over. The chance count needs at least 2 (by"
+            " index, shifts).",
         ),
     ]
     seed: Annotated[
         int,
         Option(
             0,
-            doc="of the rotations; the same seed gives the same rotations everywhere.",
-            help="Seed of the rotations.",
+            doc="of rotations and shifts; the same seed gives the same ones everywhere.",
+            help="Seed of rotations and shifts.",
         ),
     ]
 
@@ -131,7 +132,25 @@ class DeviceOptions(TypedDict, total=False):
     ]
 
 
-class PairedOptions(RotationOptions, DeviceOptions, total=False):
+class ShiftOptions(TypedDict, total=False):
+    """Wrong partners by index."""
+
+    shifts: Annotated[
+        int,
+        Option(
+            20,
+            doc="by index, wrong partners of each neuron: chance counts, p and q are those of"
+            " neuron i with neuron ``(i + s) % neurons`` of B, for so many random s (all that there"
+            " are in narrower layers), and need at least two; 0 for none.",
+            help="Wrong partners of each neuron for the chance count, which needs at least 2; with"
+            " --match index.",
+            check=as_integer,
+            low=0,
+        ),
+    ]
+
+
+class PairedOptions(RotationOptions, ShiftOptions, DeviceOptions, total=False):
     """Of `PairedCorrelation`."""
 
 
@@ -241,7 +260,7 @@ class ControlOptions(TypedDict, total=False):
     ]
 
 
-class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, total=False):
+class ModelOptions(MatchOptions, AllPairsOptions, ShiftOptions, ControlOptions, total=False):
     """Of `correlate_models`."""
 
 

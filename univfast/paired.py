@@ -22,6 +22,7 @@ from univfast.machine.processes import Processes, Reducible
 from univfast.native import PairedState, place
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import HadamardRotations, make_rotations
+from univfast.nulls.shifts import make_shifts
 from univfast.options import PairedOptions, complete
 from univfast.result import CorrelationResult
 from univfast.search.partners import LayerCorrelation, matches_by_index
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PairedCorrelation"]
 
-_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=2)
+_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=3)
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096
@@ -43,15 +44,15 @@ _DENSE_TOKENS = 4096
 
 @documented(PairedOptions)
 class PairedCorrelation(Reducible):
-    """Correlates neuron i of A with neuron i of B, and with neuron i of random rotations of B.
+    """Correlates neuron i of A with neuron i of B, of random rotations of B, and with wrong ones.
 
-    Holds ``8 * (5 + 2 * draws) * neurons`` bytes however many tokens come.
+    Holds ``8 * (5 + 2 * draws + shifts) * neurons`` bytes however many tokens come.
 
     The result does not depend on the number of threads.
 
     Args:
         neurons: the width of both layers.
-        layer: the layer's name, which the rotations depend on too.
+        layer: the layer's name, which rotations and shifts depend on too.
         {options}
 
     On a CUDA device `update` queues its work on the current stream and, with structured rotations
@@ -74,10 +75,13 @@ class PairedCorrelation(Reducible):
         self._device = devices.as_device(given["device"])
         self.baseline = Baseline.of(given)
         self._rotations = make_rotations(self.baseline, neurons, layer)
+        self._shifts = make_shifts(neurons, given["shifts"], self.baseline.seed, layer)
+        self._each_shift = self._shifts.each(neurons)
         self._options = {
             "neurons": neurons,
             "draws": self.baseline.draws,
             "rotation": self.baseline.kind,
+            "shifts": given["shifts"],
             "seed": self.baseline.seed,
             "layer": plain_text(layer),
         }
@@ -100,7 +104,7 @@ class PairedCorrelation(Reducible):
     def reset(self) -> None:
         """Forgets every token."""
         self._tokens = 0
-        self._moments = m.zero(self.neurons, self._rotations.draws)
+        self._moments = m.zero(self.neurons, self._rotations.draws, self._shifts.total)
         self._state: PairedState | None = None
         if self._device is not None:
             self._place(self._device)
@@ -152,8 +156,9 @@ class PairedCorrelation(Reducible):
         if tokens == 0:
             return
         if isinstance(self._rotations, HadamardRotations):
-            batch = self._native_moments(a, b, rows, self._rotations.signs, origin)
-            self._moments = m.merge(self._moments, self._tokens, batch, tokens, self._rotations)
+            signs = self._rotations.signs
+            batch = self._native_moments(a, b, rows, signs, origin, self._shifts)
+            self._moments = self._merged(self._moments, self._tokens, batch, tokens)
             self._tokens += tokens
             return
         if rows is not None:
@@ -162,7 +167,7 @@ class PairedCorrelation(Reducible):
         for first in range(0, tokens, _DENSE_TOKENS):
             part = slice(first, first + _DENSE_TOKENS)
             batch = self._dense_moments(a[part], b[part], rows, first, origin)
-            state = m.merge(state, count, batch, len(a[part]), self._rotations)
+            state = self._merged(state, count, batch, len(a[part]))
             count += len(a[part])
         self._moments, self._tokens = state, count
 
@@ -170,12 +175,14 @@ class PairedCorrelation(Reducible):
         """Settles where the state is, which holds no tokens yet."""
         self._device = device
         self._rotations = self._rotations.to(device)
+        self._shifts, self._each_shift = self._shifts.to(device), self._each_shift.to(device)
         self._moments = self._moments.to(device)
         if not place.on_cuda(device):
             return
         self._uploads = Uploads(device)
         if isinstance(self._rotations, HadamardRotations):
-            self._state = PairedState(self.neurons, self._rotations.draws, device)
+            draws, shifts = self._rotations.draws, self._shifts.total
+            self._state = PairedState(self.neurons, draws, device, shifts)
 
     def _queue(
         self, state: PairedState, a: Tensor, b: Tensor, mask: Tensor | None, first_token: int
@@ -192,9 +199,8 @@ class PairedCorrelation(Reducible):
             given = [x[part] for x in (a, b, *([] if mask is None else [mask]))]
             x, y, *keep = self._uploads.bring(given)
             x, y = (readable(x.to(dtype=dtype), self._device) for x in (x, y))
-            state.update(
-                x, y, keep[0] if keep else None, self._rotations.signs, first_token + first
-            )
+            here, number = keep[0] if keep else None, first_token + first
+            state.update(x, y, here, self._rotations.signs, number, self._shifts)
 
     def _read(self) -> tuple[Tensor, int]:
         """The moments and the number of tokens.
@@ -230,9 +236,10 @@ class PairedCorrelation(Reducible):
             self._place(more.device)
         moments, tokens = self._read()
         more = more.to(moments.device)
-        self._write(
-            m.merge(moments, tokens, more, more_tokens, self._rotations), tokens + more_tokens
-        )
+        self._write(self._merged(moments, tokens, more, more_tokens), tokens + more_tokens)
+
+    def _merged(self, first: Tensor, tokens: int, second: Tensor, more: int) -> Tensor:
+        return m.merge(first, tokens, second, more, self._rotations, self._each_shift)
 
     def _reduce(self, processes: Processes, dst: int | None) -> None:
         moments, tokens, error = self._moments, 0, None
@@ -247,7 +254,7 @@ class PairedCorrelation(Reducible):
             return
         means = tokens * moments[: m.M2_A]
         processes.add(means)
-        moved = m.about(moments, tokens, means / total, self._rotations)
+        moved = m.about(moments, tokens, means / total, self._rotations, self._each_shift)
         processes.add(moved[m.M2_A :], dst)
         if dst is None or processes.rank == dst:
             self._write(moved, total)
@@ -276,7 +283,7 @@ class PairedCorrelation(Reducible):
         self._write(moments.to(device=self._device, dtype=torch.float64, copy=True), tokens)
 
     def correlations(self) -> LayerCorrelation:
-        """r and the rotated r of this layer.
+        """r, the rotated r, and r with wrong partners of this layer.
 
         Raises:
             InputError: no tokens were given, or a CUDA device found a NaN or infinity.
@@ -284,8 +291,8 @@ class PairedCorrelation(Reducible):
         moments, tokens = self._read()
         if tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
-        r, rotated = m.finish(moments)
-        return LayerCorrelation(self._layer, self._layer, tokens, r.cpu(), rotated.cpu())
+        found = m.finish(moments, self._rotations.draws, self._each_shift)
+        return LayerCorrelation(self._layer, self._layer, tokens, *(x.cpu() for x in found))
 
     def compute(self, threshold: float = 0.5) -> CorrelationResult:
         """The result so far; more batches may follow.
@@ -300,9 +307,15 @@ class PairedCorrelation(Reducible):
         return make_result(question, ("a", "b"), layers, found.tokens, [matches_by_index([found])])
 
     def _native_moments(
-        self, a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, origin: Origin
+        self,
+        a: Tensor,
+        b: Tensor,
+        rows: Tensor | None,
+        signs: Tensor,
+        origin: Origin,
+        shifts: native.Shifts | None = None,
     ) -> Tensor:
-        moments = native.paired_moments(a, b, rows, signs, self._threads)
+        moments = native.paired_moments(a, b, rows, signs, self._threads, shifts)
         if isinstance(moments, native.BadValue):
             raise self._refused(moments, origin, moments.token)
         return moments
@@ -317,7 +330,7 @@ class PairedCorrelation(Reducible):
     ) -> Tensor:
         """The moments of up to `_DENSE_TOKENS` tokens, rotated by matrix products."""
         none = native.rotation_signs(self.neurons, 0, 0).to(a.device)
-        paired = native.paired_moments(a, b, None, none, self._threads)
+        paired = native.paired_moments(a, b, None, none, self._threads, self._shifts)
         if isinstance(paired, native.BadValue):
             token = first + paired.token if rows is None else int(rows[first + paired.token])
             raise self._refused(paired, origin, token)
@@ -328,4 +341,5 @@ class PairedCorrelation(Reducible):
         for rotated in self._rotations.apply(deviations):
             draw = self._native_moments(a, rotated, None, none, origin)
             rows_rotated += [draw[m.M2_B], draw[m.CO_AB]]
-        return torch.cat([paired, torch.stack(rows_rotated)])
+        rotated_rows = torch.stack(rows_rotated)
+        return torch.cat([paired[: m.ROTATED], rotated_rows, paired[m.ROTATED :]])

@@ -35,17 +35,19 @@ class CorrelationResult:
             With several models, of the match with the highest correlation.
         match_neuron: the number of its match there, int64 ``[neurons]``; -1 where it has none.
         correlation: Pearson's r with the match, float64 ``[neurons]``; NaN where it has none.
-        baseline: the mean of r with rotations of B, float64 ``[neurons]``; NaN without rotation.
-            That of its layer's neurons, where a neuron with a match has none in any rotation.
+        baseline: the mean of r with rotations of B, float64 ``[neurons]``; without rotation NaN, or
+            by index, where wrong partners tell what chance is, 0. That of its layer's neurons,
+            where a neuron with a match has none in any rotation.
         baseline_std: the standard deviation of r over draws; NaN with fewer than two of them.
         excess: correlation - baseline.
         p_value: share of null excesses of the layer at or above the neuron's own; NaN with fewer
-            than two draws.
+            than two draws (by index: shifts).
         q_value: Benjamini-Hochberg over all live neurons.
         universal: excess > threshold, bool ``[neurons]``.
         dead: zero variance in A (by index: in A or B), bool ``[neurons]``.
-        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; NaN
-            where a neuron has no match in the draw; None with fewer than two draws.
+        null_excess: excess of each draw over the mean of the others, ``[draws, neurons]``; by index
+            that of each wrong partner over the neuron's baseline, ``[shifts, neurons]``. NaN where
+            a neuron has no match in the draw; None with fewer than two draws.
         summary: what ``summary.json`` holds.
         correlation_min, correlation_max: over the models; None with one other model.
         mutual: the match is the neuron's best and the neuron is the best of its match, bool; None

@@ -86,25 +86,28 @@ Rows<T> fetch_rows(const Job& job, int64_t first, int tokens, Scratch& s) {
 }
 
 template <class T>
-void add_pairs(const Job& job, const void* const* a, const void* const* b, DType dtype, int tokens, Scratch& s) {
-    Run<T> run;
+void add_pairs(const Job& job, const void* const* a, const void* const* b, DType dtype, int tokens, Scratch& s,
+               ShiftedPartners<T>& shifted) {
+    Run<T> run = {};
     std::copy_n(a, tokens, run.a);
     std::copy_n(b, tokens, run.b);
     run.dtype = dtype;
     run.tokens = tokens;
     run.pivot_a = as<T>(s.pivot[0]);
     run.pivot_b = as<T>(s.pivot[1]);
+    shifted.keep(run);
     kernels<T>(job.level).paired_run(run, job.neurons, s.sums, job.neurons);
+    shifted.add(tokens);
 }
 
 // The same of 16-bit inputs as they are.
-void add_narrow_pairs(const Job& job, int64_t first, int tokens, Scratch& s) {
+void add_narrow_pairs(const Job& job, int64_t first, int tokens, Scratch& s, ShiftedPartners<float>& shifted) {
     const void *a[kRunTokens], *b[kRunTokens];
     for (int t = 0; t < tokens; ++t) {
         a[t] = row_at(job.params.a, job.row(first + t), 0);
         b[t] = row_at(job.params.b, job.row(first + t), 0);
     }
-    add_pairs<float>(job, a, b, job.params.a.dtype, tokens, s);
+    add_pairs<float>(job, a, b, job.params.a.dtype, tokens, s, shifted);
 }
 
 // Adds the rotations of a run's tokens. float32 rounds a rotated token in proportion to the whole token's size. Where
@@ -143,9 +146,9 @@ class RunRotations {
         large_[t] = std::is_same_v<T, float> && !(square <= kLargeToken * s_.usual_square);
         if (!large_[t]) return;
         for (int64_t i = 0; i < job_.neurons; ++i) {
-            s_.delta[i] = static_cast<double>(row(rows_.b, t)[i]) - static_cast<double>(pivot[i]);
+            s_.delta[0][i] = static_cast<double>(row(rows_.b, t)[i]) - static_cast<double>(pivot[i]);
         }
-        kernels<double>(job_.level).rotate_first(job_.plan, s_.delta, nullptr, signs, mid<double>(t));
+        kernels<double>(job_.level).rotate_first(job_.plan, s_.delta[0], nullptr, signs, mid<double>(t));
     }
 
     // A part of a token's second round.
@@ -153,8 +156,8 @@ class RunRotations {
         const int64_t part = job_.plan.part;
         T* z = as<T>(s_.rotated) + t * part;
         if (large_[t]) {
-            kernels<double>(job_.level).rotate_second(job_.plan, mid<double>(t), signs, first, s_.delta);
-            std::transform(s_.delta, s_.delta + part, z, [](double value) { return static_cast<T>(value); });
+            kernels<double>(job_.level).rotate_second(job_.plan, mid<double>(t), signs, first, s_.delta[0]);
+            std::transform(s_.delta[0], s_.delta[0] + part, z, [](double value) { return static_cast<T>(value); });
         } else {
             kernels_.rotate_second(job_.plan, mid<T>(t), signs, first, z);
         }
@@ -180,25 +183,30 @@ bool is_narrow(DType dtype) { return dtype == DType::float16 || dtype == DType::
 template <class T>
 bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
     const PairedParams& p = job.params;
-    std::fill_n(s.sums, moment_rows(job.draws) * job.neurons, 0.0);
+    std::fill_n(s.sums, job.rows() * job.neurons, 0.0);
     bool fits = take_pivot(job, p.a, first, count, as<T>(s.pivot[0]), s);
     fits &= take_pivot(job, p.b, first, count, as<T>(s.pivot[1]), s);
     if constexpr (std::is_same_v<T, float>) {
         if (job.draws > 0) take_usual_square(job, first, count, s);
     }
+    ShiftedPartners<T> shifted(kernels<T>(job.level), p.shifts, job.neurons, s.shifted,
+                               s.sums + shifted_row(job.draws) * job.neurons);
     const bool direct = std::is_same_v<T, float> && job.draws == 0 && p.a.dtype == p.b.dtype && is_narrow(p.a.dtype);
     for (int64_t token = first; token < first + count; token += kRunTokens) {
         const int tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
-        if (direct) {
-            add_narrow_pairs(job, token, tokens, s);
-            continue;
+        if constexpr (std::is_same_v<T, float>) {
+            if (direct) {
+                add_narrow_pairs(job, token, tokens, s, shifted);
+                continue;
+            }
         }
         const Rows<T> rows = fetch_rows<T>(job, token, tokens, s);
-        add_pairs<T>(job, rows.a, rows.b, kDType<T>, tokens, s);
+        add_pairs<T>(job, rows.a, rows.b, kDType<T>, tokens, s, shifted);
         if (job.draws == 0) continue;
         RunRotations<T> rotations(job, rows, s);
         for (int64_t draw = 0; draw < job.draws; ++draw) rotations.add(draw);
     }
+    shifted.finish();
     return fits;
 }
 
@@ -213,9 +221,10 @@ template <class T>
 bool lift_chunk(const Job& job, double tokens, Scratch& s) {
     const int64_t n = job.neurons;
     double* rows = s.sums;
-    double* sum_y = s.delta;
+    double* sum_y = s.delta[0];
     bool well = true;
     std::copy_n(rows + kSumY * n, n, sum_y);
+    lift_shifted(job.params.shifts, n, rows + kSumX * n, sum_y, tokens, rows + shifted_row(job.draws) * n);
     // The sum of rotated deviations is the rotation of their sum.
     rotate_row(kernels<double>(job.level), job.plan, job.params.signs, sum_y, s.row, [&](int64_t draw) {
         double* zz = rows + (kRotated + 2 * draw) * n;
@@ -269,22 +278,23 @@ std::optional<BadValue> chunk_moments(const Job& job, int64_t first, int64_t cou
     const bool wide = job.params.a.dtype == DType::float64 || job.params.b.dtype == DType::float64;
     if (!wide && sum_chunk<float>(job, first, count, s) && lift_chunk<float>(job, tokens, s)) return std::nullopt;
     sum_chunk<double>(job, first, count, s);
-    if (!all_finite(s.sums, moment_rows(job.draws) * job.neurons)) return find_bad(job, first, count, s);
+    if (!all_finite(s.sums, job.rows() * job.neurons)) return find_bad(job, first, count, s);
     lift_chunk<double>(job, tokens, s);
     return std::nullopt;
 }
 
-int64_t scratch_size(int64_t neurons, int64_t draws) {
+int64_t scratch_size(int64_t neurons, int64_t draws, const Shifts& shifts) {
     const int64_t rotated = draws > 0 ? kRunTokens * (mid_bytes(neurons) + piece<double>(neurons)) : 0;
-    return piece<double>(moment_rows(draws) * neurons) + 3 * piece<double>(neurons) +
-           RowScratch<double>::size(neurons) + piece<double>(2 * kRunTokens * neurons) + rotated;
+    return piece<double>(moment_rows(draws, shifts) * neurons) + 4 * piece<double>(neurons) +
+           RowScratch<double>::size(neurons) + piece<double>(2 * kRunTokens * neurons) + rotated +
+           shifted_size(shifts, neurons);
 }
 
-Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws) {
+Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws, const Shifts& shifts) {
     const auto take = [&](int64_t count) { return reinterpret_cast<std::byte*>(workspace.take<double>(count)); };
     Scratch s = {};
-    s.sums = workspace.take<double>(moment_rows(draws) * neurons);
-    s.delta = workspace.take<double>(neurons);
+    s.sums = workspace.take<double>(moment_rows(draws, shifts) * neurons);
+    for (auto& delta : s.delta) delta = workspace.take<double>(neurons);
     s.row = RowScratch<double>::take(workspace, neurons);
     for (auto& pivot : s.pivot) pivot = take(neurons);
     s.converted = take(2 * kRunTokens * neurons);
@@ -292,19 +302,25 @@ Scratch take_scratch(Workspace& workspace, int64_t neurons, int64_t draws) {
         s.mid = workspace.take<std::byte>(kRunTokens * mid_bytes(neurons));
         s.rotated = take(kRunTokens * neurons);
     }
+    s.shifted = take_shifted(workspace, shifts, neurons);
     return s;
 }
 
 void merge_moments(const Job& job, double* into, double n_into, const double* from, double n_from, Scratch& s) {
     const int64_t n = job.neurons;
-    for (int64_t i = 0; i < n; ++i) s.delta[i] = from[kMeanB * n + i] - into[kMeanB * n + i];
-    rotate_row(kernels<double>(job.level), job.plan, job.params.signs, s.delta, s.row, [&](int64_t draw) {
+    double *const delta_a = s.delta[0], *const delta_b = s.delta[1];
+    for (int64_t i = 0; i < n; ++i) {
+        delta_a[i] = from[kMeanA * n + i] - into[kMeanA * n + i];
+        delta_b[i] = from[kMeanB * n + i] - into[kMeanB * n + i];
+    }
+    const int64_t shifted = shifted_row(job.draws) * n;
+    merge_shifted(job.params.shifts, n, delta_a, delta_b, into + shifted, n_into, from + shifted, n_from);
+    rotate_row(kernels<double>(job.level), job.plan, job.params.signs, delta_b, s.row, [&](int64_t draw) {
         const int64_t at = (kRotated + 2 * draw) * n;
         for (int64_t i = 0; i < n; ++i) {
             const double delta_z = s.row.rotated[i];
-            const double delta_a = from[kMeanA * n + i] - into[kMeanA * n + i];
             into[at + i] += from[at + i] + between(delta_z, delta_z, n_into, n_from);
-            into[at + n + i] += from[at + n + i] + between(delta_a, delta_z, n_into, n_from);
+            into[at + n + i] += from[at + n + i] + between(delta_a[i], delta_z, n_into, n_from);
         }
     });
     for (int64_t i = 0; i < n; ++i) {

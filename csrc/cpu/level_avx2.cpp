@@ -8,7 +8,8 @@
 namespace univfast::cpu {
 namespace {
 constexpr int kVectorBytes = 32;
-constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for temporaries
+constexpr int kRadix = 8;      // vectors a pass: as many as leave registers for temporaries
+constexpr int kCellLeads = 2;  // of shifts: 10 sums, 2 values and 1 fit the 16 registers
 constexpr bool kHardwareHalf = true;
 inline __m256 load_half(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
 #include "kernels.inc"

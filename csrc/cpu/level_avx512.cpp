@@ -8,7 +8,8 @@
 namespace univfast::cpu {
 namespace {
 constexpr int kVectorBytes = 64;
-constexpr int kRadix = 8;  // vectors a pass: 16 would fit the 32 registers, and take twice as long on Zen 4
+constexpr int kRadix = 8;      // vectors a pass: 16 would fit the 32 registers, and take twice as long on Zen 4
+constexpr int kCellLeads = 4;  // of shifts: 20 sums, 4 values and 1 fit the 32 registers
 constexpr bool kHardwareHalf = true;
 // Masked, as GCC 12 warns of its own definition of the plain one.
 inline __m512 load_half(const void* p) {

@@ -6,7 +6,8 @@
 namespace univfast::cpu {
 namespace {
 constexpr int kVectorBytes = 16;
-constexpr int kRadix = 8;  // vectors a pass: as many as leave registers for temporaries
+constexpr int kRadix = 8;      // vectors a pass: as many as leave registers for temporaries
+constexpr int kCellLeads = 2;  // of shifts: 10 sums, 2 values and 1 fit 16 registers
 constexpr bool kHardwareHalf = false;
 #include "kernels.inc"
 }  // namespace

@@ -30,8 +30,8 @@ int64_t chunk_tokens(int64_t tokens) {
 
 int64_t chunk_count(int64_t tokens) { return (tokens + chunk_tokens(tokens) - 1) / chunk_tokens(tokens); }
 
-int64_t part_count(int64_t tokens, int64_t neurons, int64_t draws) {
-    const int64_t part_bytes = piece<double>(moment_rows(draws) * neurons);
+int64_t part_count(int64_t tokens, int64_t neurons, int64_t draws, const Shifts& shifts) {
+    const int64_t part_bytes = piece<double>(moment_rows(draws, shifts) * neurons);
     const int64_t affordable = std::clamp(kPartBytes / part_bytes, kMinParts, kMaxParts);
     return std::min(chunk_count(tokens), affordable);
 }
@@ -41,8 +41,8 @@ int64_t part_begin(int64_t part, int64_t parts, int64_t tokens) {
     return std::min(part * chunk_count(tokens) / parts * chunk_tokens(tokens), tokens);
 }
 
-int thread_count(int threads, int64_t tokens, int64_t neurons, int64_t draws) {
-    return useful_threads(threads, part_count(tokens, neurons, draws), tokens * neurons * (1 + draws));
+int thread_count(int threads, int64_t tokens, int64_t neurons, int64_t draws, const Shifts& shifts) {
+    return useful_threads(threads, part_count(tokens, neurons, draws, shifts), tokens * neurons * (1 + draws));
 }
 
 // moments = those of tokens begin .. end; or the first bad value among them.
@@ -52,7 +52,7 @@ std::optional<BadValue> part_moments(const Job& job, int64_t begin, int64_t end,
         const int64_t count = std::min(chunk, end - token);
         if (const auto bad = chunk_moments(job, token, count, scratch)) return bad;
         if (token == begin) {
-            std::copy_n(scratch.sums, moment_rows(job.draws) * job.neurons, moments);
+            std::copy_n(scratch.sums, job.rows() * job.neurons, moments);
         } else {
             merge_moments(job, moments, static_cast<double>(token - begin), scratch.sums, static_cast<double>(count),
                           scratch);
@@ -67,8 +67,24 @@ void check_sizes(int64_t tokens, int64_t neurons, int64_t draws, int threads) {
     }
 }
 
+void check_counts(const Shifts& shifts) {
+    if (shifts.count < 0 || shifts.lag_count < 1 || shifts.lag_count > kMostLags) {
+        throw std::invalid_argument("shifts: must have 1 to 5 lags");
+    }
+}
+
+void check_shifts(const Shifts& shifts, int64_t neurons) {
+    check_counts(shifts);
+    const auto inside = [&](int64_t shift) { return shift >= 0 && shift < neurons; };
+    if (shifts.count > 0 && !(std::all_of(shifts.leads, shifts.leads + lead_count(shifts), inside) &&
+                              std::all_of(shifts.lags, shifts.lags + shifts.lag_count, inside))) {
+        throw std::invalid_argument("shifts: leads and lags must be below the number of neurons");
+    }
+}
+
 void check(const PairedParams& p) {
     check_sizes(p.tokens_used, p.a.columns, p.signs.draws, p.threads);
+    check_shifts(p.shifts, p.a.columns);
     if (p.a.columns != p.b.columns) throw std::invalid_argument("a, b: widths must be equal");
     const int64_t rows = std::min(p.a.rows, p.b.rows);
     if (!p.rows && p.tokens_used > rows) throw std::invalid_argument("tokens_used: more than a or b has rows");
@@ -80,24 +96,26 @@ void check(const PairedParams& p) {
 }  // namespace
 }  // namespace cpu
 
-int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, int threads) {
-    cpu::check_sizes(tokens_used, neurons, draws, threads);
-    return cpu::thread_count(threads, tokens_used, neurons, draws) * cpu::scratch_size(neurons, draws) +
-           cpu::part_count(tokens_used, neurons, draws) * piece<double>(cpu::moment_rows(draws) * neurons);
+int64_t paired_workspace(int64_t tokens_used, int64_t neurons, int64_t draws, const Shifts& shifts, int threads) {
+    using namespace cpu;
+    check_sizes(tokens_used, neurons, draws, threads);
+    check_counts(shifts);
+    return thread_count(threads, tokens_used, neurons, draws, shifts) * scratch_size(neurons, draws, shifts) +
+           part_count(tokens_used, neurons, draws, shifts) * piece<double>(moment_rows(draws, shifts) * neurons);
 }
 
 std::optional<BadValue> paired_moments(const PairedParams& params) {
     using namespace cpu;
     check(params);
     const Job job(params);
-    const int64_t tokens = params.tokens_used, size = moment_rows(job.draws) * job.neurons;
-    const int64_t parts = part_count(tokens, job.neurons, job.draws);
-    const int threads = thread_count(params.threads, tokens, job.neurons, job.draws);
+    const int64_t tokens = params.tokens_used, size = job.rows() * job.neurons;
+    const int64_t parts = part_count(tokens, job.neurons, job.draws, params.shifts);
+    const int threads = thread_count(params.threads, tokens, job.neurons, job.draws, params.shifts);
 
     Workspace workspace(params.workspace, params.workspace_size);
     std::vector<Scratch> scratch;
     for (int thread = 0; thread < threads; ++thread) {
-        scratch.push_back(take_scratch(workspace, job.neurons, job.draws));
+        scratch.push_back(take_scratch(workspace, job.neurons, job.draws, params.shifts));
     }
     std::vector<double*> moments;
     for (int64_t part = 0; part < parts; ++part) moments.push_back(workspace.take<double>(size));

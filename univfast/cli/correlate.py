@@ -40,6 +40,7 @@ Examples:
 @option("match")
 @option("rotation")
 @option("draws")
+@option("shifts")
 @option("seed")
 @option("threshold")
 @option("layers")

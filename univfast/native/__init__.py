@@ -24,15 +24,25 @@ from torch import Tensor
 from univfast.native import cpu, cuda, place
 from univfast.native.cuda import PairedState
 from univfast.native.extension import _native
-from univfast.native.views import COMMON_ROUNDS, SIGN_STAGES, BadValue, Best, rotation_signs
+from univfast.native.views import (
+    COMMON_ROUNDS,
+    MOST_LAGS,
+    SIGN_STAGES,
+    BadValue,
+    Best,
+    Shifts,
+    rotation_signs,
+)
 
 __all__ = [
     "COMMON_ROUNDS",
+    "MOST_LAGS",
     "SIGN_STAGES",
     "BadValue",
     "Best",
     "CudaDevice",
     "PairedState",
+    "Shifts",
     "add_product",
     "best_pairs",
     "compiler",

@@ -10,9 +10,11 @@ from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
     Best,
+    Shifts,
     co_moments,
     dtype_code,
     matrix,
+    shifts_view,
     signs_view,
     tile_view,
     workspace,
@@ -51,9 +53,14 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
 
 
 def paired_moments(
-    a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, threads: int
+    a: Tensor,
+    b: Tensor,
+    rows: Tensor | None,
+    signs: Tensor,
+    threads: int,
+    shifts: Shifts | None = None,
 ) -> Tensor | BadValue:
-    """Moments of neuron i of ``a`` with neuron i of ``b`` and of each rotation of ``b``.
+    """Moments of neuron i of ``a`` with that of ``b``, of its rotations, and with wrong partners.
 
     Args:
         a: ``[tokens, neurons]``, float64, float32, float16 or bfloat16, neuron stride 1.
@@ -61,20 +68,24 @@ def paired_moments(
         rows: int64 ``[tokens used]``, or None for all tokens.
         signs: as `rotation_signs` returns them.
         threads: at most this many; the result does not depend on it.
+        shifts: which partners are wrong; None for none of them.
 
     Returns:
-        float64 ``[5 + 2 * draws, neurons]`` (`univfast.sums.moments` names the rows), or the value
-        that prevents it.
+        float64 ``[5 + 2 * draws + shifts, neurons]`` (`univfast.sums.moments` names the rows), or
+        the value that prevents it.
     """
     tokens = a.shape[0] if rows is None else rows.shape[0]
     neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS
-    moments = torch.empty(5 + 2 * draws, neurons, dtype=torch.float64)
-    owner, room = workspace(_native.paired_workspace(tokens, neurons, draws, threads))
+    shifts = shifts or Shifts.none()
+    moments = torch.empty(5 + 2 * draws + shifts.total, neurons, dtype=torch.float64)
+    shifted = shifts_view(shifts)
+    owner, room = workspace(_native.paired_workspace(tokens, neurons, draws, shifted, threads))
     bad = _native.paired_moments(
         a=matrix(a),
         b=matrix(b),
         rows=(0 if rows is None else rows.data_ptr(), tokens),
         signs=signs_view(signs),
+        shifts=shifted,
         moments=moments.data_ptr(),
         workspace=room,
         threads=threads,

@@ -16,8 +16,10 @@ from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
     Best,
+    Shifts,
     co_moments,
     matrix,
+    shifts_view,
     signs_view,
     tile_view,
     workspace,
@@ -46,11 +48,13 @@ class PairedState:
         neurons: the width of both layers.
         draws: rotations of B.
         device: a CUDA device.
+        shifts: how many wrong partners.
     """
 
-    def __init__(self, neurons: int, draws: int, device: torch.device) -> None:
+    def __init__(self, neurons: int, draws: int, device: torch.device, shifts: int = 0) -> None:
         # An update reads one and writes the other.
-        self._moments = torch.zeros(2, 5 + 2 * draws, neurons, dtype=torch.float64, device=device)
+        rows = 5 + 2 * draws + shifts
+        self._moments = torch.zeros(2, rows, neurons, dtype=torch.float64, device=device)
         self._counters = torch.zeros(2, 5, dtype=torch.int64, device=device)
         self._counters[:, 1] = -1
         self._now = 0
@@ -63,6 +67,7 @@ class PairedState:
         keep: Tensor | None,
         signs: Tensor,
         first_token: int = 0,
+        shifts: Shifts | None = None,
     ) -> None:
         """Takes in a batch, or leaves it out as a whole if it holds a bad value.
 
@@ -72,11 +77,13 @@ class PairedState:
             keep: bool ``[tokens]``, contiguous; None for all.
             signs: as `rotation_signs` returns them, on the device.
             first_token: number of the first token, in reports.
+            shifts: of wrong partners, on the device; None for none of them.
         """
         draws = len(signs) - COMMON_ROUNDS
         stream = place.stream(self._device)
         views = matrix(a), matrix(b)
-        size = _native.cuda.paired_update_workspace(*views, draws, stream[0])
+        shifted = shifts_view(shifts or Shifts.none())
+        size = _native.cuda.paired_update_workspace(*views, draws, shifted, stream[0])
         owner, room = workspace(size, self._device)
         now, after = self._now, 1 - self._now
         _native.cuda.paired_update(
@@ -85,6 +92,7 @@ class PairedState:
             keep=0 if keep is None else keep.data_ptr(),
             first_token=first_token,
             signs=signs_view(signs),
+            shifts=shifted,
             before=(self._moments[now].data_ptr(), self._counters[now].data_ptr()),
             after=(self._moments[after].data_ptr(), self._counters[after].data_ptr()),
             workspace=room,
@@ -95,7 +103,7 @@ class PairedState:
 
     @property
     def moments(self) -> Tensor:
-        """Float64 ``[5 + 2 * draws, neurons]``, not copied; valid until the next update."""
+        """Float64 ``[5 + 2 * draws + shifts, neurons]``, not copied, until the next update."""
         return self._moments[self._now]
 
     def read(self) -> tuple[int, BadValue | None]:
@@ -129,15 +137,21 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
 
 
 def paired_moments(
-    a: Tensor, b: Tensor, rows: Tensor | None, signs: Tensor, threads: int
+    a: Tensor,
+    b: Tensor,
+    rows: Tensor | None,
+    signs: Tensor,
+    threads: int,
+    shifts: Shifts | None = None,
 ) -> Tensor | BadValue:
     """As on the CPU; waits for the device."""
     del threads
     if rows is not None:
         a, b = a[rows], b[rows]
     dtype = torch.promote_types(a.dtype, b.dtype)
-    state = PairedState(a.shape[1], len(signs) - COMMON_ROUNDS, a.device)
-    state.update(a.to(dtype), b.to(dtype), None, signs)
+    wrong = 0 if shifts is None else shifts.total
+    state = PairedState(a.shape[1], len(signs) - COMMON_ROUNDS, a.device, wrong)
+    state.update(a.to(dtype), b.to(dtype), None, signs, shifts=shifts)
     _, bad = state.read()
     return state.moments if bad is None else bad
 

@@ -11,13 +11,16 @@ from univfast.native.extension import _native
 
 __all__ = [
     "COMMON_ROUNDS",
+    "MOST_LAGS",
     "SIGN_STAGES",
     "BadValue",
     "Best",
+    "Shifts",
     "co_moments",
     "dtype_code",
     "matrix",
     "rotation_signs",
+    "shifts_view",
     "signs_view",
     "tile_view",
     "workspace",
@@ -27,6 +30,7 @@ _ALIGNMENT = 64  # bytes, as workspace.h asks
 
 SIGN_STAGES = _native.SIGN_STAGES
 COMMON_ROUNDS = _native.COMMON_ROUNDS
+MOST_LAGS = _native.MOST_LAGS
 
 
 class BadValue(NamedTuple):
@@ -56,6 +60,25 @@ class Best(NamedTuple):
 
     def pointers(self) -> tuple[int, int]:
         return self.correlation.data_ptr(), self.place.data_ptr()
+
+
+class Shifts(NamedTuple):
+    """Shift d is ``(leads[d // lags] + lags[d % lags]) % neurons``: `partners` says of what."""
+
+    leads: Tensor  # int64, each below the number of neurons
+    lags: Tensor  # int64 likewise, at most MOST_LAGS
+    total: int  # of shifts, which the last lead may have fewer of than there are lags
+
+    @staticmethod
+    def none() -> Shifts:
+        return Shifts(torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 0)
+
+    def each(self, neurons: int) -> Tensor:
+        """The shifts, int64 ``[total]``."""
+        return ((self.leads[:, None] + self.lags) % neurons).flatten()[: self.total]
+
+    def to(self, device: torch.device) -> Shifts:
+        return Shifts(self.leads.to(device), self.lags.to(device), self.total)
 
 
 def dtype_code(dtype: torch.dtype) -> _native.DType:
@@ -91,6 +114,15 @@ def co_moments(c: Tensor) -> _native.CoMoments:
 def signs_view(signs: Tensor) -> _native.Signs:
     """Describes what `rotation_signs` returns."""
     return _native.Signs(data=signs.data_ptr(), draws=len(signs) - COMMON_ROUNDS)
+
+
+def shifts_view(shifts: Shifts) -> _native.Shifts:
+    return _native.Shifts(
+        leads=shifts.leads.data_ptr(),
+        lags=shifts.lags.data_ptr(),
+        count=shifts.total,
+        lag_count=len(shifts.lags),
+    )
 
 
 def workspace(size: int, device: torch.device | None = None) -> tuple[Tensor, tuple[int, int]]:

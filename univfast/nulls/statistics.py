@@ -18,10 +18,11 @@ __all__ = ["Statistics", "statistics"]
 class Statistics:
     """What follows, over all layers; float64 ``[neurons]`` unless said otherwise.
 
-    ``null_excess`` ``[draws, neurons]`` is the excess of each draw over the mean of the other
-    draws, for every neuron that has a match in that draw, and ``chance_counts`` ``[draws]`` how
-    many pass the threshold in each. With fewer than two draws there is no null: these two are None,
-    the standard deviation, p and q are NaN.
+    ``null_excess`` ``[draws, neurons]`` is the excess of each draw, for every neuron that has a
+    match in that draw: of a rotation over the mean of the others or, by index, of a wrong partner
+    over the neuron's own baseline. ``chance_counts`` ``[draws]`` are how many pass the threshold in
+    each. With fewer than two draws there is no null: these two are None, p and q are NaN. The
+    standard deviation is that over rotations.
     """
 
     baseline: Tensor
@@ -35,9 +36,18 @@ class Statistics:
 
 
 def statistics(
-    correlation: Tensor, rotated: Tensor, widths: Sequence[int], threshold: float
+    correlation: Tensor,
+    rotated: Tensor,
+    widths: Sequence[int],
+    threshold: float,
+    shifted: Tensor | None = None,
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
+
+    By index chance is what wrong partners give: their excess over the baseline of the neuron, which
+    is 0 without rotations. If numbers of neurons mean nothing, the right partner is one like these,
+    whatever the baseline. Layers may have different numbers of wrong partners, and one of fewer
+    than two has no null. It stands in the counts of draws that it does not have with its mean.
 
     With several models, baseline, excess and null excess are those of each model, averaged over the
     models that a neuron has a match in (for the null: in that draw).
@@ -54,39 +64,57 @@ def statistics(
             none. Dead neurons have none.
         widths: neurons of each layer; null excesses are pooled within a layer.
         threshold: of the excess, above which a neuron is universal.
+        shifted: r with wrong partners, float64 ``[models, shifts, neurons]``; NaN where there is
+            none. None for matches that are not by index.
     """
     there = ~rotated.isnan()
     values = rotated.nan_to_num(nan=0.0)
     total, count = values.sum(dim=1, keepdim=True), there.sum(dim=1, keepdim=True)
     baselines = _mean_of_draws(total, count, widths)[:, 0]
+    if shifted is not None and rotated.shape[1] == 0:
+        baselines = torch.zeros_like(correlation)
     excess = (correlation - baselines).nanmean(dim=0)
     baseline = torch.where(correlation.isnan(), torch.nan, baselines).nanmean(dim=0)
     absent = torch.full_like(excess, torch.nan)
-    universal = excess > threshold
-    if rotated.shape[1] < 2:
-        return Statistics(baseline, absent, excess, absent, absent, universal, None, None)
-
-    others = _mean_of_draws(total - values, count - there.long(), widths)
-    null_excess = (rotated - others).nanmean(dim=0)
     deviation = (rotated - total / count).nanmean(dim=0)
     draws = (~deviation.isnan()).sum(dim=0)
     std = (deviation.square().nansum(dim=0) / (draws - 1)).sqrt()
-    parts = zip(
-        torch.split(excess, list(widths)),
-        torch.split(null_excess, list(widths), dim=1),
-        strict=True,
-    )
-    p_value = torch.cat([_p_values(own, null) for own, null in parts])
+    std = torch.where((draws > 1) & ~excess.isnan(), std, torch.nan)
+    universal = excess > threshold
+    drawn = rotated if shifted is None else shifted
+    if drawn.shape[1] < 2:
+        return Statistics(baseline, std, excess, absent, absent, universal, None, None)
+    if shifted is None:
+        others = _mean_of_draws(total - values, count - there.long(), widths)
+        has = [len(drawn[0])] * len(widths)
+    else:
+        others = baselines[:, None]
+        has = [min(len(drawn[0]), width - 1) for width in widths]
+    nulls = list(torch.split((drawn - others).nanmean(dim=0), list(widths), dim=1))
+    p_values, counts = [], []
+    for i, own in enumerate(torch.split(excess, list(widths))):
+        if has[i] < 2:
+            nulls[i] = torch.full_like(nulls[i], torch.nan)
+        p_values.append(_p_values(own, nulls[i]) if has[i] > 1 else torch.full_like(own, torch.nan))
+        counts.append(_chance_counts(nulls[i], has[i], threshold))
+    p_value = torch.cat(p_values)
     return Statistics(
         baseline,
-        torch.where((draws > 1) & ~excess.isnan(), std, torch.nan),
+        std,
         excess,
         p_value,
         _q_values(p_value),
         universal,
-        null_excess,
-        (null_excess > threshold).sum(dim=1),  # NaN never passes
+        torch.cat(nulls, dim=1),
+        torch.stack(counts).sum(dim=0),
     )
+
+
+def _chance_counts(null_excess: Tensor, draws: int, threshold: float) -> Tensor:
+    """How many pass in each draw, float64 ``[all draws]``: the mean where a layer has fewer."""
+    counts = (null_excess > threshold).sum(dim=1).double()  # NaN never passes
+    counts[draws:] = counts[:draws].mean() if draws > 1 else 0.0
+    return counts
 
 
 def _mean_of_draws(total: Tensor, count: Tensor, widths: Sequence[int]) -> Tensor:

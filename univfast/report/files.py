@@ -298,7 +298,8 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
         }
         _complete(summary)
         null = torch.from_numpy(np.load(folder / "null_excess.npy"))
-        shape = (summary["rotation"]["draws"], len(rows))
+        # By index, chance is what wrong partners give; in results of before, what rotations give.
+        shape = (summary.get("shifts") or summary["rotation"]["draws"], len(rows))
         if null.numel() > 0 and tuple(null.shape) != shape:
             raise ValueError(f"null_excess.npy has shape {list(null.shape)}, not {list(shape)}")
         null_excess = null if null.numel() > 0 else None

@@ -36,6 +36,7 @@ class LayerCorrelation:
         tokens: that it was measured on.
         correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
         rotated: r with each rotation of B, float64 ``[draws, neurons]``.
+        shifted: r with each wrong partner, float64 ``[shifts, neurons]``; NaN where either is dead.
     """
 
     layer: str
@@ -43,6 +44,7 @@ class LayerCorrelation:
     tokens: int
     correlation: Tensor
     rotated: Tensor
+    shifted: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Matches:
         place: number of the match among all neurons searched, int64; -1 where there is none.
         back: of each neuron searched, r with the neuron matched that it fits best (one-to-one, with
             its partner; by index, with that of the same number), float64; NaN where there is none.
+        shifted: r with wrong partners, float64 ``[shifts, neurons]``; NaN for the dead, where the
+            partner is dead, and where a layer has fewer shifts; None but by index, and where none
+            were asked for.
     """
 
     layers: tuple[str, ...]
@@ -79,6 +84,7 @@ class Matches:
     top_neuron: Tensor | None = None
     place: Tensor | None = None
     back: Tensor | None = None
+    shifted: Tensor | None = None
 
 
 def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
@@ -87,17 +93,29 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
     correlation = torch.cat([layer.correlation for layer in layers])
     dead = correlation.isnan()
     rotated = torch.cat([layer.rotated for layer in layers], dim=1)
+    shifted = _side_by_side(layers)
     return Matches(
         layers=tuple(layer.match_layer for layer in layers),
         correlation=correlation,
         match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
         match_neuron=torch.cat([torch.arange(width) for width in widths]),
-        # A neuron that is constant in B alone has an r with rotations of B.
+        # A neuron that is constant in B alone has an r with rotations of B, and with others of B.
         rotated=torch.where(dead, torch.nan, rotated),
         dead=dead,
         place=torch.where(dead, -1, torch.arange(len(dead))),
         back=correlation,
+        shifted=torch.where(dead, torch.nan, shifted) if len(shifted) else None,
     )
+
+
+def _side_by_side(layers: Sequence[LayerCorrelation]) -> Tensor:
+    """r with wrong partners, ``[most shifts, neurons of all layers]``; NaN where there are fewer."""
+    most = max(len(layer.shifted) for layer in layers)
+    parts = [
+        torch.nn.functional.pad(x.shifted, (0, 0, 0, most - len(x.shifted)), value=torch.nan)
+        for x in layers
+    ]
+    return torch.cat(parts, dim=1)
 
 
 class Search:
