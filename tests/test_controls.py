@@ -9,8 +9,6 @@ import pytest
 import torch
 
 import univfast as uf
-from support.dtypes import F32
-from support.pairs import Layers
 from support.controlled import (
     COLUMNS,
     TOKENS,
@@ -24,6 +22,8 @@ from support.controlled import (
     two,
     untrained,
 )
+from support.dtypes import F32
+from support.pairs import Layers
 from univfast.sums import co_moments
 
 MATCHES = ("index", "best", "one-to-one")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import univfast as uf
-from support.pairs import Layers
 from support.controlled import TOKENS, WIDTHS, controls_of, cut, sides, two, untrained
+from support.pairs import Layers
 from univfast.errors import InputError
 
 each_match = pytest.mark.parametrize("match", ["index", "best"])

@@ -12,12 +12,12 @@ from torch import Tensor
 from univfast import __version__
 from univfast.checks import as_number
 from univfast.control_matches import ControlMatches, control_counts, shifted_of, with_controls
-from univfast.counts import counts, layer_rows, match_counts
+from univfast.counts import beside_counts, counts, layer_rows, match_counts
 from univfast.inputs.layout import Layout
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import statistics
 from univfast.result import CorrelationResult, smallest_and_largest
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 from univfast.search.searches import Searches
 
 __all__ = ["Question", "make_result", "result_of"]
@@ -66,10 +66,12 @@ def result_of(
 ) -> CorrelationResult:
     """The result of two models whose neurons were all searched, and its reverse if there is one."""
     question = Question(searches.matching.name, searches.baseline, threshold, str(searches.device))
+    same_numbers = searches.by_index()
+    beside: list[list[Matches]] = [[] if same_numbers is None else [same_numbers], []]
     results = [
-        make_result(question, names, layout, searches.tokens, [found], seconds)
-        for found, layout, names in zip(
-            searches.matches(), searches.layouts, (models, models[::-1]), strict=False
+        make_result(question, names, layout, searches.tokens, [found], seconds, by_index=same)
+        for found, layout, names, same in zip(
+            searches.matches(), searches.layouts, (models, models[::-1]), beside, strict=False
         )
     ]
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
@@ -83,6 +85,7 @@ def make_result(
     matches: Sequence[Matches],
     seconds: float | None = None,
     controls: ControlMatches | None = None,
+    by_index: Sequence[Matches] = (),
 ) -> CorrelationResult:
     """Puts matches together and adds the statistics.
 
@@ -94,6 +97,8 @@ def make_result(
         matches: of A's neurons in each other model, at least one.
         seconds: that the computation took, for the summary.
         controls: what networks that learned nothing say; None without.
+        by_index: beside a search, the matches by number in each other model; nothing where layers
+            differ.
     """
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
@@ -140,6 +145,11 @@ def make_result(
     result.summary.update(counts(result, stats, model))
     result.summary.update(control_counts(controls, None if trials is None else found))
     result.summary.update(match_counts(result, layers, matches))
+    if by_index:
+        asked = replace(question, match="index")
+        beside = make_result(asked, models, layers, tokens, by_index)
+        result = replace(result, by_index=beside)
+    result.summary["by_index"] = beside_counts(result.by_index)
     result.summary.update(
         device=question.device, seconds=seconds, layers=layer_rows(result, layers, trials)
     )

@@ -13,7 +13,7 @@ from univfast.columns import COLUMNS
 from univfast.nulls.controls import ControlStatistics, Trial, Trials, control_statistics
 from univfast.nulls.statistics import statistics
 from univfast.result import CorrelationResult
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 
 __all__ = ["ControlMatches", "control_counts", "shifted_of", "with_controls"]
 

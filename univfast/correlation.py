@@ -36,8 +36,8 @@ from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
+from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Matches
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -211,6 +211,7 @@ class _Task:
             matches,
             seconds,
             self._controls(direction),
+            [] if direction else self._by_index(),
         )
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
@@ -221,6 +222,12 @@ class _Task:
         """Those of the real models."""
         count = len(self._lineup.rounds[0].real)
         return [self._way.matches(number)[direction] for number in range(count)]
+
+    def _by_index(self) -> list[Matches]:
+        """Beside a search, those of neurons with others of the same number; if all models agree."""
+        count = len(self._lineup.rounds[0].real)
+        found = [self._way.by_index(number) for number in range(count)]
+        return [] if any(matches is None for matches in found) else found
 
     def _controls(self, direction: int) -> ControlMatches | None:
         """Those of controls."""

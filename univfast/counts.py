@@ -12,9 +12,9 @@ from univfast.inputs.layout import Layout
 from univfast.nulls.controls import Trials
 from univfast.nulls.statistics import Statistics
 from univfast.result import CorrelationResult
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 
-__all__ = ["counts", "layer_rows", "match_counts"]
+__all__ = ["beside_counts", "counts", "layer_rows", "match_counts"]
 
 
 def counts(result: CorrelationResult, stats: Statistics, model: Tensor) -> dict[str, Any]:
@@ -95,6 +95,12 @@ def _match_layers(layers: Layout, matches: Matches) -> dict[str, Any] | None:
         for own in torch.split(matches.match_layer, list(layers.widths))
     ]
     return {"rows": list(layers.names), "columns": list(matches.layers), "counts": counts}
+
+
+def beside_counts(result: CorrelationResult | None) -> dict[str, Any] | None:
+    """Of a result beside another one, by index, what the summary of the other says."""
+    names = ("universal", "universal_by_chance", "chance_counts", "fdr", "mean_correlation")
+    return None if result is None else {name: result.summary[name] for name in names}
 
 
 def layer_rows(

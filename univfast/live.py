@@ -24,7 +24,7 @@ from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
 from univfast.runs.pilot import Activity, Meter
 from univfast.runs.streams import Stream, StreamSettings
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -105,13 +105,16 @@ def correlate_models(
     question = Question(given["match"], Baseline.of(given), given["threshold"], str(stream.device))
     pair = (real[0].name, real[1].name)
     seconds = time.perf_counter() - start
+    same = stream.by_index()
+    beside: list[list[Matches]] = [[] if same is None else [same], []]
     results = [
-        make_result(question, named, layout, stream.tokens, [found], seconds, control)
-        for found, layout, named, control in zip(
+        make_result(question, named, layout, stream.tokens, [found], seconds, control, by_index)
+        for found, layout, named, control, by_index in zip(
             matches,
             stream.layouts,
             (pair, pair[::-1]),
             controlled or (None, None),
+            beside,
             strict=False,
         )
     ]

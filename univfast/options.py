@@ -142,8 +142,8 @@ class ShiftOptions(TypedDict, total=False):
             doc="by index, wrong partners of each neuron: chance counts, p and q are those of"
             " neuron i with neuron ``(i + s) % neurons`` of B, for so many random s (all that there"
             " are in narrower layers), and need at least two; 0 for none.",
-            help="Wrong partners of each neuron for the chance count, which needs at least 2; with"
-            " --match index.",
+            help="By index, wrong partners of each neuron for the chance count, which needs 2 or"
+            " more.",
             check=as_integer,
             low=0,
         ),
@@ -182,7 +182,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
     ]
 
 
-class AllPairsOptions(SumsOptions, total=False):
+class AllPairsOptions(SumsOptions, ShiftOptions, total=False):
     """Of `AllPairsCorrelation`."""
 
     top_k: Annotated[
@@ -260,7 +260,7 @@ class ControlOptions(TypedDict, total=False):
     ]
 
 
-class ModelOptions(MatchOptions, AllPairsOptions, ShiftOptions, ControlOptions, total=False):
+class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, total=False):
     """Of `correlate_models`."""
 
 

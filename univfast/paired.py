@@ -25,7 +25,7 @@ from univfast.nulls.rotations import HadamardRotations, make_rotations
 from univfast.nulls.shifts import make_shifts
 from univfast.options import PairedOptions, complete
 from univfast.result import CorrelationResult
-from univfast.search.partners import LayerCorrelation, matches_by_index
+from univfast.search.matches import LayerCorrelation, matches_by_index
 from univfast.sums import moments as m
 from univfast.sums.batches import Origin, bad_value, readable
 from univfast.sums.states import StateFormat, check_tensor

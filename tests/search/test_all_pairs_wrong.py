@@ -13,7 +13,7 @@ from support.dtypes import F16, F32
 from support.pairs import accumulated, assert_matches, exact, matches_of, models
 from support.parity import Array
 from univfast import reference
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 
 Data = tuple[Array, dict[str, Array]]  # A [tokens, neurons]; layers of B
 DRAWS = 3

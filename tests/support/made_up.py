@@ -12,7 +12,7 @@ from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
 from univfast.nulls.kinds import Baseline
 from univfast.result import CorrelationResult
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 
 NAMES = ("mlp.0", "mlp.1")
 TWO = (NAMES, ("x", "y", "z"))  # of two other models

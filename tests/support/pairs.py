@@ -12,7 +12,7 @@ import univfast as uf
 from support.dtypes import F64
 from support.parity import Array, assert_close
 from univfast import reference
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 from univfast.search.searches import Searches
 
 Layers = dict[str, Tensor]

@@ -16,7 +16,7 @@ from univfast.paired import PairedCorrelation
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
-from univfast.search.partners import LayerCorrelation, Matches, matches_by_index
+from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
 from univfast.sums.batches import PairOrigin
 from univfast.sums.transfer import Uploads
 
@@ -140,3 +140,6 @@ class ByIndex:
     def matches(self, comparison: int) -> list[Matches]:
         """Of a comparison."""
         return [matches_by_index(self._found[comparison])]
+
+    def by_index(self, comparison: int) -> None:
+        """Nothing beside what `matches` gives."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from univfast.inputs.layout import Layout
 from univfast.options import PairedOptions
 from univfast.paired import PairedCorrelation
-from univfast.search.partners import LayerCorrelation
+from univfast.search.matches import LayerCorrelation
 from univfast.sums.batches import Origin, PairOrigin
 
 __all__ = ["LayerPairs"]

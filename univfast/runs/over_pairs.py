@@ -17,7 +17,7 @@ from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
-from univfast.search.partners import Matches
+from univfast.search.matches import Matches
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
 from univfast.sums.co_moments import CoMoments, chunk_tokens
@@ -196,3 +196,7 @@ class OverPairs:
     def matches(self, comparison: int) -> list[Matches]:
         """Of the first model in the second and, where that was asked for, the other way."""
         return self._searches[comparison].matches()
+
+    def by_index(self, comparison: int) -> Matches | None:
+        """Of neurons with those of the same number; None where the models have other layers."""
+        return self._searches[comparison].by_index()

@@ -18,8 +18,8 @@ from univfast.machine.devices import as_device, of_inputs
 from univfast.option import select
 from univfast.options import AllPairsOptions, ModelOptions, PairedOptions
 from univfast.runs.layer_pairs import LayerPairs
+from univfast.search.matches import Matches, matches_by_index
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Matches, matches_by_index
 from univfast.search.searches import Searches
 from univfast.sums.batches import PairOrigin
 
@@ -67,6 +67,9 @@ class _ByIndex:
     def matches(self) -> list[Matches]:
         return [matches_by_index(self._sums.correlations())]
 
+    def by_index(self) -> None:
+        """Nothing beside what `matches` gives."""
+
 
 class _AllPairs:
     """Co-moments of all layers of one model with all of the other."""
@@ -100,6 +103,9 @@ class _AllPairs:
     def matches(self) -> list[Matches]:
         self._searches.add(self._sums.co_moments())
         return self._searches.matches()
+
+    def by_index(self) -> Matches | None:
+        return self._searches.by_index()
 
 
 class Stream:
@@ -181,6 +187,10 @@ class Stream:
         if self._sums.tokens == 0:
             raise InputError("mask: leaves no token; true marks the tokens to use")
         return self._sums.matches()
+
+    def by_index(self) -> Matches | None:
+        """Beside a search, of neurons with those of the same number; after `matches`."""
+        return None if self._sums is None else self._sums.by_index()
 
     def _measure(
         self, captured_a: Mapping[str, Tensor], captured_b: Mapping[str, Tensor]

@@ -1,9 +1,11 @@
 """From co-moments to matches: each neuron's partners in another model and in its rotations.
 
-==============  =======================================================================
+===============  =======================================================================
 ``matchings``   ``MATCHINGS``: which neuron of B a neuron of A is compared with
+``matches``     what a search finds
 ``partners``    the search of one model for partners of another's neurons, tile by tile
+``same_number``  beside it, neuron i with neuron i
 ``assignment``  the solver of one-to-one matching
 ``searches``    both directions of two models, what they take, and their matches
-==============  =======================================================================
+===============  =======================================================================
 """

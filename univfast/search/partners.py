@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,108 +14,15 @@ from univfast.machine import devices
 from univfast.native import Best
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draws_together, make_rotations
+from univfast.search.matches import Matches, matches_by_index
 from univfast.search.matchings import Matching
+from univfast.search.same_number import SameNumbers
 from univfast.sums.co_moments import Side, tile_bytes
 
 __all__ = [
-    "LayerCorrelation",
-    "Matches",
     "Search",
     "assignment_bytes",
-    "matches_by_index",
 ]
-
-
-@dataclass(frozen=True)
-class LayerCorrelation:
-    """r of neuron i of one layer with neuron i of another.
-
-    Attributes:
-        layer: its name in A.
-        match_layer: its name in B.
-        tokens: that it was measured on.
-        correlation: Pearson's r, float64 ``[neurons]``; NaN for a dead neuron.
-        rotated: r with each rotation of B, float64 ``[draws, neurons]``.
-        shifted: r with each wrong partner, float64 ``[shifts, neurons]``; NaN where either is dead.
-    """
-
-    layer: str
-    match_layer: str
-    tokens: int
-    correlation: Tensor
-    rotated: Tensor
-    shifted: Tensor
-
-
-@dataclass(frozen=True)
-class Matches:
-    """What one model's neurons are matched with in another; ``[neurons]``, layer after layer.
-
-    Attributes:
-        layers: names of the layers searched.
-        correlation: r with the match, float64; NaN where there is none.
-        match_layer: number of the match's layer in ``layers``, int64; -1 where there is none.
-        match_neuron: number of the match in its layer, int64; -1 where there is none.
-        rotated: r with the match in each rotation, float64 ``[draws, neurons]``; NaN where there is
-            none in it, and for the dead.
-        dead: without variance (by index: in either model), bool.
-        mutual: the match is this neuron's best, and this neuron is the best of its match, bool;
-            None by index.
-        top_correlation: the highest r, float64 ``[neurons, top_k]``, NaN where there are fewer;
-            None by index.
-        top_layer, top_neuron: where, as above, int64 ``[neurons, top_k]``; None by index.
-        place: number of the match among all neurons searched, int64; -1 where there is none.
-        back: of each neuron searched, r with the neuron matched that it fits best (one-to-one, with
-            its partner; by index, with that of the same number), float64; NaN where there is none.
-        shifted: r with wrong partners, float64 ``[shifts, neurons]``; NaN for the dead, where the
-            partner is dead, and where a layer has fewer shifts; None but by index, and where none
-            were asked for.
-    """
-
-    layers: tuple[str, ...]
-    correlation: Tensor
-    match_layer: Tensor
-    match_neuron: Tensor
-    rotated: Tensor
-    dead: Tensor
-    mutual: Tensor | None = None
-    top_correlation: Tensor | None = None
-    top_layer: Tensor | None = None
-    top_neuron: Tensor | None = None
-    place: Tensor | None = None
-    back: Tensor | None = None
-    shifted: Tensor | None = None
-
-
-def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
-    """The matches of neurons with those of the same number, layer after layer."""
-    widths = [len(layer.correlation) for layer in layers]
-    correlation = torch.cat([layer.correlation for layer in layers])
-    dead = correlation.isnan()
-    rotated = torch.cat([layer.rotated for layer in layers], dim=1)
-    shifted = _side_by_side(layers)
-    return Matches(
-        layers=tuple(layer.match_layer for layer in layers),
-        correlation=correlation,
-        match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
-        match_neuron=torch.cat([torch.arange(width) for width in widths]),
-        # A neuron that is constant in B alone has an r with rotations of B, and with others of B.
-        rotated=torch.where(dead, torch.nan, rotated),
-        dead=dead,
-        place=torch.where(dead, -1, torch.arange(len(dead))),
-        back=correlation,
-        shifted=torch.where(dead, torch.nan, shifted) if len(shifted) else None,
-    )
-
-
-def _side_by_side(layers: Sequence[LayerCorrelation]) -> Tensor:
-    """r with wrong partners, ``[most shifts, neurons of all layers]``; NaN where there are fewer."""
-    most = max(len(layer.shifted) for layer in layers)
-    parts = [
-        torch.nn.functional.pad(x.shifted, (0, 0, 0, most - len(x.shifted)), value=torch.nan)
-        for x in layers
-    ]
-    return torch.cat(parts, dim=1)
 
 
 class Search:
@@ -125,6 +32,7 @@ class Search:
         matched: the layers whose neurons are matched.
         searched: the layers that are searched, and rotated for the baseline.
         rotation: of the layers searched.
+        same: takes in neurons with those of the same number beside the search; None for none.
         top_k: partners to keep; no more than there are neurons to search.
         exclude_self: leave out the neuron of the same number in the layer of the same name.
         threads: at most this many.
@@ -136,6 +44,7 @@ class Search:
         matched: Layout,
         searched: Layout,
         rotation: Baseline,
+        same: SameNumbers | None,
         top_k: int,
         exclude_self: bool,
         threads: int,
@@ -151,6 +60,7 @@ class Search:
         self._rotated = torch.full(
             (rotation.draws, matched.neurons), -torch.inf, dtype=torch.float64, device=device
         )
+        self._same = same
         self._alive = torch.zeros(matched.neurons, dtype=torch.bool, device=device)
         self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
 
@@ -169,6 +79,8 @@ class Search:
         )
         rows, columns = block.place
         self._alive[rows] = ~block.inverse[0].isnan()
+        if self._same is not None:
+            self._same.add(cross, matched, searched)
         back = Best(self._back.correlation[columns], self._back.place[columns])
         for part, own, tile in block.tiles(slice(0, cross.shape[1])):
             native.best_pairs(
@@ -183,10 +95,16 @@ class Search:
         if self._rotation.draws:
             for i, part in enumerate(searched.layout.slices):
                 for draws in draws_together(self._rotation):
-                    self._add_draws(block, searched, i, part, draws)
+                    self._add_draws(block, matched, searched, i, part, draws)
 
     def _add_draws(
-        self, block: _Block, searched: Side, number: int, columns: slice, draws: range
+        self,
+        block: _Block,
+        matched: Side,
+        searched: Side,
+        number: int,
+        columns: slice,
+        draws: range,
     ) -> None:
         layer, width = searched.layout.names[number], columns.stop - columns.start
         rotations = make_rotations(self._rotation, width, layer, draws).to(self._device)
@@ -194,6 +112,8 @@ class Search:
         if key not in self._inverses:
             moments = searched.second_moments(number, rotations, draws, self._threads)
             self._inverses[key] = _inverse_root(moments)
+        if self._same is not None:
+            self._same.add_draws(block.cross, matched, layer, rotations, self._inverses[key], draws)
         for part, own, tile in block.tiles(columns):
             rotations.raise_best(
                 tile,
@@ -212,7 +132,12 @@ class Search:
             "back_place": self._back.place,
             "rotated": self._rotated,
             "alive": self._alive,
+            **({} if self._same is None else self._same.tensors()),
         }
+
+    def by_index(self, tokens: int) -> Matches | None:
+        """Neurons with those of the same number; None where the models have other layers."""
+        return None if self._same is None else matches_by_index(self._same.correlations(tokens))
 
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
@@ -264,7 +189,7 @@ class Search:
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
-                self._rotate(r[:, part], block, searched, i, rotation, draw)
+                self._rotate(r[:, part], block, (matched, searched), i, rotation, draw)
             r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(matching, r))
         return replace(self._matches(self._top.cpu(), match, correlation, rotated), back=back)
@@ -273,19 +198,23 @@ class Search:
         self,
         r: Tensor,
         block: _Block,
-        searched: Side,
+        sides: tuple[Side, Side],
         number: int,
         rotation: Baseline,
         draw: int,
     ) -> None:
         """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
+        matched, searched = sides
         draws, columns = range(draw, draw + 1), searched.layout.slices[number]
         name, width = searched.layout.names[number], searched.layout.widths[number]
         rotations = make_rotations(rotation, width, name, draws).to(self._device)
-        moments = searched.second_moments(number, rotations, draws, self._threads)[0]
+        moments = searched.second_moments(number, rotations, draws, self._threads)
+        inverse = _inverse_root(moments)
+        if self._same is not None:
+            self._same.add_draws(block.cross, matched, name, rotations, inverse, draws)
         for part, _, tile in block.tiles(columns):
             turned = rotations.apply(tile)[0]
-            r[part] = (turned * block.inverse[0][part, None] * _inverse_root(moments)).cpu()
+            r[part] = (turned * block.inverse[0][part, None] * inverse[0]).cpu()
 
     def _assign(self, matching: Matching, r: Tensor) -> Tensor:
         """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
@@ -320,7 +249,7 @@ class _Block:
     def __init__(
         self, cross: Tensor, inverse: tuple[Tensor, Tensor], start: tuple[int, int]
     ) -> None:
-        self._cross = cross
+        self.cross = cross
         self.inverse = inverse
         rows, columns = cross.shape
         # Among all neurons of both models.
@@ -328,11 +257,11 @@ class _Block:
 
     def tiles(self, columns: slice) -> Iterator[tuple[slice, slice, Tensor]]:
         """All rows with some of the columns, tile by tile: rows here, among all, co-moments."""
-        rows = len(self._cross)
-        step = max(1, tile_bytes(self._cross.device) // (8 * (columns.stop - columns.start)))
+        rows = len(self.cross)
+        step = max(1, tile_bytes(self.cross.device) // (8 * (columns.stop - columns.start)))
         for first in range(0, rows, step):
             part = slice(first, min(first + step, rows))
-            tile = self._cross[part, columns]
+            tile = self.cross[part, columns]
             # Rows of a transpose are no rows in memory: they are copied, a tile at a time.
             tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
             start = self.place[0].start

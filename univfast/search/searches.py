@@ -13,8 +13,10 @@ from univfast.machine.devices import thread_count
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
+from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
-from univfast.search.partners import Matches, Search
+from univfast.search.partners import Search
+from univfast.search.same_number import SameNumbers
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
 from univfast.sums.states import check_tensor
 
@@ -57,9 +59,12 @@ class Searches:
         searched = self.baseline.without_draws() if assigns else self.baseline
         top_k, exclude_self = options["top_k"], options["exclude_self"]
         threads = thread_count(options["threads"])
+        # Of one model with itself, a neuron of the same number is the neuron itself.
+        alike = a == b and not exclude_self
+        same = SameNumbers(a, self.baseline, options["shifts"], device) if alike else None
         self._searches = [
-            Search(one, other, searched, top_k, exclude_self, threads, device)
-            for one, other in directions
+            Search(one, other, searched, beside, top_k, exclude_self, threads, device)
+            for (one, other), beside in zip(directions, (same, None), strict=False)
         ]
         self._assigned: list[Matches] = []
 
@@ -106,6 +111,10 @@ class Searches:
     def layouts(self) -> list[Layout]:
         """The layers whose neurons are matched: of A and, where that was asked for, of B."""
         return [search.matched for search in self._searches]
+
+    def by_index(self) -> Matches | None:
+        """Of A in B, neurons with those of the same number; None where they have other layers."""
+        return self._searches[0].by_index(self._tokens)
 
     def matches(self) -> list[Matches]:
         """Of A in B and, where that was asked for, of B in A."""
