@@ -19,6 +19,7 @@ using Rows = std::pair<Address, int64_t>;                        // numbers of r
 using Strided = std::pair<Address, int64_t>;                     // and the stride of what it holds
 using Sides = std::pair<Address, Address>;                       // of the rows, and of the columns
 using Found = std::pair<Address, Address>;                       // correlations, and where they are
+using ContextsAt = std::tuple<Address, Address, Address>;        // values, tokens, and the partner's values
 using Numbers = std::pair<int64_t, int64_t>;                     // of the first row, and of the first column
 using StateAt = std::pair<Address, Address>;                     // moments, and counters
 using StreamOf = std::pair<int, Address>;                        // device, and its cudaStream_t
@@ -119,6 +120,37 @@ void rotated_variance(const CoMoments& c, const Signs& signs, Address variance, 
         {c, signs, at<double>(variance), threads, at<std::byte>(workspace.first), workspace.second});
 }
 
+Contexts contexts_at(const ContextsAt& top) {
+    return {at<double>(std::get<0>(top)), at<int64_t>(std::get<1>(top)), at<double>(std::get<2>(top))};
+}
+
+void pair_details(const Sides& frame, DType dtype, const std::vector<Matrix>& a, const std::vector<Matrix>& b,
+                  Address match, const Rows& rows, int64_t first_token, const Rows& ends, const Sides& sums,
+                  const std::pair<ContextsAt, ContextsAt>& top, int64_t count, int threads) {
+    univfast::pair_details({a,
+                            b,
+                            at<const int64_t>(match),
+                            at<const int64_t>(rows.first),
+                            rows.second,
+                            first_token,
+                            at<const int64_t>(ends.first),
+                            ends.second,
+                            dtype,
+                            at<const void>(frame.first),
+                            at<const void>(frame.second),
+                            at<double>(sums.first),
+                            at<double>(sums.second),
+                            {contexts_at(top.first), contexts_at(top.second)},
+                            count,
+                            threads});
+}
+
+void group_sums(const Matrix& x, const Rows& rows, Address groups, Address pivot, const Strided& sums, int64_t count,
+                int threads) {
+    univfast::group_sums({x, at<const int64_t>(rows.first), at<const int64_t>(groups), rows.second,
+                          at<const double>(pivot), at<double>(sums.first), sums.second, count, threads});
+}
+
 void rotation_signs(Address signs, int64_t draws, int64_t neurons, uint64_t seed) {
     univfast::rotation_signs(at<float>(signs), draws, neurons, seed);
 }
@@ -155,6 +187,10 @@ void bind_cpu(py::module_& m) {
     m.def("rotated_variance_workspace", &rotated_variance_workspace, "c"_a, "draws"_a, "threads"_a);
     m.def("rotated_variance", &on_cpu::rotated_variance, Released(), named, "c"_a, "signs"_a, "variance"_a,
           "workspace"_a, "threads"_a);
+    m.def("pair_details", &on_cpu::pair_details, Released(), named, "frame"_a, "dtype"_a, "a"_a, "b"_a, "match"_a,
+          "rows"_a, "first_token"_a, "ends"_a, "sums"_a, "top"_a, "count"_a, "threads"_a);
+    m.def("group_sums", &on_cpu::group_sums, Released(), named, "x"_a, "rows"_a, "groups"_a, "pivot"_a, "sums"_a,
+          "count"_a, "threads"_a);
     m.def("rotation_signs", &on_cpu::rotation_signs, named, "signs"_a, "draws"_a, "neurons"_a, "seed"_a);
     m.def("rotate_workspace", &rotate_workspace, "x"_a, "threads"_a);
     m.def("rotate", &on_cpu::rotate, Released(), named, "x"_a, "signs"_a, "output"_a, "workspace"_a, "threads"_a);

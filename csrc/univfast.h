@@ -178,6 +178,58 @@ struct RotatedVarianceParams {
 int64_t rotated_variance_workspace(const CoMoments& c, int64_t draws, int threads);
 void rotated_variance(const RotatedVarianceParams& params);
 
+// ---- details of matched pairs ---------------------------------------------------------------------------
+// Neuron i of A with the one neuron of B that it is matched with, whatever layers the two are in.
+
+// The highest values of each neuron and where they are: [neurons, count], highest first, of equal ones the lower token
+// first; -infinity and -1 where there are fewer. `partner` has the other neuron's value at the same token.
+struct Contexts {
+    double* value;
+    int64_t* token;
+    double* partner;
+};
+
+// Adds to the sums of each pair, over the tokens of each block, of x = (a - pivot) * scale and y likewise; to those of
+// their higher powers, over all tokens (rows.h names the rows); and raises the lists of the highest a, and of the
+// highest b. dtype is what is summed in within a run of kRunTokens tokens, with float64 between runs: float32, or
+// float64, which it must be where a layer is. Tokens and neurons that hold NaN or infinity make their sums so, and
+// `top` is then unspecified. The bits do not depend on `threads`.
+struct PairDetailsParams {
+    std::vector<Matrix> a;  // the layers of A: [tokens, width] each, together `neurons` wide
+    std::vector<Matrix> b;  // the layers of B
+    const int64_t* match;   // [neurons] number of the partner among all neurons of B
+    const int64_t* rows;    // [tokens_used] the rows to use, increasing; null: all of them
+    int64_t tokens_used;
+    int64_t first_token;  // number of row 0
+    const int64_t* ends;  // [blocks] where each block ends among the tokens used, not decreasing
+    int64_t blocks;
+    DType dtype;
+    const void* pivot;  // [2, neurons] of dtype: of the neurons of A, and of their partners
+    const void* scale;  // [2, neurons] of dtype
+    double* pairs;      // [blocks, kPairRows, neurons]
+    double* powers;     // [kPowerRows, neurons]
+    Contexts top[2];    // of the neurons of A, and of their partners
+    int64_t count;      // of contexts, at least 1
+    int threads;
+};
+void pair_details(const PairDetailsParams& params);
+
+// sums[groups[t], i] += x[rows[t], i] - pivot[i], in float64. Tokens of one group that follow each other are summed
+// before they are added, so that few rows of `sums` are touched where they come sorted. The bits do not depend on
+// `threads`.
+struct GroupSumsParams {
+    Matrix x;               // [tokens, neurons]
+    const int64_t* rows;    // [tokens_used]
+    const int64_t* groups;  // [tokens_used]
+    int64_t tokens_used;
+    const double* pivot;  // [neurons]
+    double* sums;         // [count, neurons], rows `sums_stride` elements apart
+    int64_t sums_stride;
+    int64_t count;  // of groups
+    int threads;
+};
+void group_sums(const GroupSumsParams& params);
+
 // ---- structured rotation --------------------------------------------------------------------------------
 
 // Fills signs [kCommonRounds + draws, kStages, neurons] from a seed. The same on every machine.

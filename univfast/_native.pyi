@@ -81,6 +81,31 @@ def best_pairs(
     column_best: tuple[int, int],
     workspace: tuple[int, int],
 ) -> None: ...
+def pair_details(
+    *,
+    frame: tuple[int, int],
+    dtype: DType,
+    a: list[Matrix],
+    b: list[Matrix],
+    match: int,
+    rows: tuple[int, int],
+    first_token: int,
+    ends: tuple[int, int],
+    sums: tuple[int, int],
+    top: tuple[tuple[int, int, int], tuple[int, int, int]],
+    count: int,
+    threads: int,
+) -> None: ...
+def group_sums(
+    *,
+    x: Matrix,
+    rows: tuple[int, int],
+    groups: int,
+    pivot: int,
+    sums: tuple[int, int],
+    count: int,
+    threads: int,
+) -> None: ...
 def rotated_best_workspace(c: CoMoments, threads: int) -> int: ...
 def rotated_best(
     *,

@@ -45,6 +45,28 @@ struct RotatedRun {
     const T* pivot_a;  // [neurons]
 };
 
+// Tokens of matched pairs whose higher powers are summed in T: what follows from them need not be as exact as r.
+constexpr int kDetailsTokens = 4 * kRunTokens;
+
+// Neurons of A and their partners, side by side.
+template <class T>
+struct DetailsRun {
+    const T* a[kDetailsTokens];  // rows [neurons]
+    const T* b[kDetailsTokens];
+    int tokens;         // 1 .. kDetailsTokens
+    const T* pivot[2];  // [neurons], of a and of b
+    const T* scale[2];
+};
+
+// What a run adds to: rows `stride` apart, of PairRow and of PowerRow; and its highest values [neurons], written whole.
+template <class T>
+struct DetailsSums {
+    double* pairs;
+    double* powers;
+    int64_t stride;
+    T* highest[2];
+};
+
 template <class T>
 struct ShiftedRun {
     const T* x;  // [tokens, neurons + kShiftedBlock], rows `stride` elements apart: what is behind the neurons is what
@@ -102,6 +124,18 @@ struct Kernels {
 
     // to[i] = from[i], of the dtype given, as T.
     void (*convert)(const void* from, DType dtype, T* to, int64_t neurons);
+
+    // The sums of a run of matched pairs, and its highest values.
+    void (*details_run)(const DetailsRun<T>& run, int64_t neurons, const DetailsSums<T>& sums);
+
+    // to[places[k]] = from[columns[k]], of the dtype given, as T.
+    void (*gather)(const void* from, DType dtype, const int32_t* columns, const int32_t* places, int64_t count, T* to);
+
+    // found = the i where values[i] > floor[i], in order; returns how many.
+    int64_t (*above)(const T* values, const T* floor, int64_t count, int32_t* found);
+
+    // sums[i] += x[i] - pivot[i]
+    void (*add_deviations)(const T* x, const double* pivot, int64_t neurons, double* sums);
 };
 
 // Loops over a row of co-moments or correlations.

@@ -30,7 +30,10 @@ from univfast.native.views import (
     SIGN_STAGES,
     BadValue,
     Best,
+    Contexts,
+    PairSums,
     Shifts,
+    UsedTokens,
     rotation_signs,
 )
 
@@ -40,16 +43,21 @@ __all__ = [
     "SIGN_STAGES",
     "BadValue",
     "Best",
+    "Contexts",
     "CudaDevice",
+    "PairSums",
     "PairedState",
     "Shifts",
+    "UsedTokens",
     "add_product",
     "best_pairs",
     "compiler",
     "cuda_built_with",
     "cuda_devices",
     "cuda_unavailable",
+    "group_sums",
     "neuron_moments",
+    "pair_details",
     "paired_moments",
     "rotate",
     "rotated_best",
@@ -98,7 +106,9 @@ def _by_device(on_cpu: Callable[P, R], on_cuda: Callable[P, R]) -> Callable[P, R
 
 add_product = _by_device(cpu.add_product, cuda.add_product)
 best_pairs = _by_device(cpu.best_pairs, cuda.best_pairs)
+group_sums = _by_device(cpu.group_sums, cuda.group_sums)
 neuron_moments = _by_device(cpu.neuron_moments, cuda.neuron_moments)
+pair_details = _by_device(cpu.pair_details, cuda.pair_details)
 paired_moments = _by_device(cpu.paired_moments, cuda.paired_moments)
 rotate = _by_device(cpu.rotate, cuda.rotate)
 rotated_best = _by_device(cpu.rotated_best, cuda.rotated_best)

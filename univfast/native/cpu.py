@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,9 @@ from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
     Best,
+    PairSums,
     Shifts,
+    UsedTokens,
     co_moments,
     dtype_code,
     matrix,
@@ -23,7 +27,9 @@ from univfast.native.views import (
 __all__ = [
     "add_product",
     "best_pairs",
+    "group_sums",
     "neuron_moments",
+    "pair_details",
     "paired_moments",
     "rotate",
     "rotated_best",
@@ -92,6 +98,72 @@ def paired_moments(
     )
     del owner  # alive until here
     return moments if bad is None else BadValue(*bad)
+
+
+# ---- details of matched pairs --------------------------------------------------------------------
+
+
+def pair_details(
+    frame: Tensor,
+    layers: tuple[Sequence[Tensor], Sequence[Tensor]],
+    match: Tensor,
+    used: UsedTokens,
+    sums: PairSums,
+    threads: int,
+) -> None:
+    """Adds a batch to the sums of matched pairs, and raises the lists of their highest values.
+
+    Args:
+        frame: ``[2, 2, neurons]``, contiguous, of the dtype that is summed in within a run of
+            tokens, float32 or float64 (which it must be where a layer is): pivots of A's neurons
+            and of their partners, then scales. x = (value - pivot) * scale.
+        layers: those of A, and those of B: ``[tokens, width]`` each, any dtype, neuron stride 1.
+        match: int64 ``[neurons]``: number of the partner among all neurons of B.
+        used: tokens.
+        sums: contiguous; updated. NaN and infinity go into the sums, and leave the contexts
+            unspecified.
+        threads: at most this many; the result does not depend on it.
+    """
+    rows = 0 if used.rows is None else used.rows.data_ptr()
+    a, b = ([matrix(x) for x in side] for side in layers)
+    _native.pair_details(
+        frame=(frame[0].data_ptr(), frame[1].data_ptr()),
+        dtype=dtype_code(frame.dtype),
+        a=a,
+        b=b,
+        match=match.data_ptr(),
+        rows=(rows, used.count),
+        first_token=used.first_token,
+        ends=(used.ends.data_ptr(), len(used.ends)),
+        sums=(sums.pairs.data_ptr(), sums.powers.data_ptr()),
+        top=(sums.top.pointers(), sums.match_top.pointers()),
+        count=sums.top.value.shape[1],
+        threads=threads,
+    )
+
+
+def group_sums(
+    x: Tensor, rows: Tensor, groups: Tensor, pivot: Tensor, sums: Tensor, threads: int
+) -> None:
+    """``sums[groups[t]] += x[rows[t]] - pivot``, in float64.
+
+    Args:
+        x: ``[tokens, neurons]``, any dtype, neuron stride 1.
+        rows: int64 ``[tokens used]``: those of a group next to each other.
+        groups: int64 ``[tokens used]``.
+        pivot: float64 ``[neurons]``, contiguous.
+        sums: float64 ``[groups, neurons]``, neuron stride 1; updated.
+        threads: at most this many; the result does not depend on it.
+    """
+    _native.group_sums(
+        x=matrix(x),
+        rows=(rows.data_ptr(), len(rows)),
+        groups=groups.data_ptr(),
+        pivot=pivot.data_ptr(),
+        sums=(sums.data_ptr(), sums.stride(0)),
+        count=len(sums),
+        threads=threads,
+    )
 
 
 # ---- all pairs ----------------------------------------------------------------------------------

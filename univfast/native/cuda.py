@@ -7,6 +7,9 @@ count here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,10 @@ from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
     Best,
+    Contexts,
+    PairSums,
     Shifts,
+    UsedTokens,
     co_moments,
     matrix,
     shifts_view,
@@ -29,7 +35,9 @@ __all__ = [
     "PairedState",
     "add_product",
     "best_pairs",
+    "group_sums",
     "neuron_moments",
+    "pair_details",
     "paired_moments",
     "rotate",
     "rotated_best",
@@ -39,6 +47,8 @@ __all__ = [
 
 # Rows of co-moments that are rotated at a time, for all draws; bounds the memory for them.
 _VARIANCE_VALUES = 1 << 27
+# Values of matched pairs that are taken in float64 at a time; bounds the memory for them.
+_DETAILS_VALUES = 1 << 24
 
 
 class PairedState:
@@ -242,3 +252,65 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
         part = slice(first, first + step)
         variance += (rotate(unit[part], signs) * rotate(c[part], signs)).sum(dim=1)
     return variance.clamp_(min=0)
+
+
+# ---- details of matched pairs: torch's own operations --------------------------------------------
+
+
+def pair_details(
+    frame: Tensor,
+    layers: tuple[Sequence[Tensor], Sequence[Tensor]],
+    match: Tensor,
+    used: UsedTokens,
+    sums: PairSums,
+    threads: int,
+) -> None:
+    """As on the CPU, in float64 whatever the dtype of ``frame``."""
+    del threads
+    pivot, scale = frame.double()
+    step = max(1, _DETAILS_VALUES // len(match))
+    top, match_top = sums.top, sums.match_top
+    for block, begin, end in _parts(used, step):
+        rows = torch.arange(begin, end, device=match.device)
+        rows = rows if used.rows is None else used.rows[begin:end]
+        a, b = (torch.cat([x[rows] for x in side], dim=1).double() for side in layers)
+        b = b[:, match]
+        x, y = (a - pivot[0]) * scale[0], (b - pivot[1]) * scale[1]
+        xx, yy = x * x, y * y
+        sums.pairs[block] += torch.stack([each.sum(dim=0) for each in (x, y, xx, yy, x * y)])
+        powers = xx * y, x * yy, xx * yy, xx * x, xx * xx, yy * y, yy * yy, a > 0, b > 0
+        sums.powers.add_(torch.stack([each.sum(dim=0) for each in powers]))
+        tokens = rows + used.first_token
+        top, match_top = _raised(top, a, b, tokens), _raised(match_top, b, a, tokens)
+    for own, found in ((sums.top, top), (sums.match_top, match_top)):
+        for x, y in zip(own, found, strict=True):
+            x.copy_(y)
+
+
+def _parts(used: UsedTokens, step: int) -> Iterator[tuple[int, int, int]]:
+    """Of each block its number, first and last token + 1, at most ``step`` at a time."""
+    for block, (begin, end) in enumerate(pairwise([0, *used.ends.tolist()])):
+        for first in range(begin, end, step):
+            yield block, first, min(first + step, end)
+
+
+def _raised(top: Contexts, values: Tensor, partners: Tensor, tokens: Tensor) -> Contexts:
+    """``top`` with what is higher of ``values`` ``[tokens, neurons]``, at increasing ``tokens``."""
+    count = min(top.value.shape[1], len(tokens))
+    hot = (values.amax(dim=0) >= top.value[:, -1]).nonzero()[:, 0]
+    order = values[:, hot].sort(dim=0, descending=True, stable=True).indices[:count]
+    found = values[order, hot].T, tokens[order].T, partners[order, hot].T
+    raised = Contexts(*(x[hot] for x in top)).merged(Contexts(*found))
+    return Contexts(*(x.index_copy(0, hot, y) for x, y in zip(top, raised, strict=True)))
+
+
+def group_sums(
+    x: Tensor, rows: Tensor, groups: Tensor, pivot: Tensor, sums: Tensor, threads: int
+) -> None:
+    """As on the CPU; in an order that is always the same."""
+    del threads
+    step = max(1, _DETAILS_VALUES // x.shape[1])
+    for part in (slice(first, first + step) for first in range(0, len(rows), step)):
+        found, lengths = torch.unique_consecutive(groups[part], return_counts=True)
+        deviations = x[rows[part]].double() - pivot
+        sums[found] += torch.segment_reduce(deviations, "sum", lengths=lengths, axis=0)

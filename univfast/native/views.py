@@ -15,7 +15,10 @@ __all__ = [
     "SIGN_STAGES",
     "BadValue",
     "Best",
+    "Contexts",
+    "PairSums",
     "Shifts",
+    "UsedTokens",
     "co_moments",
     "dtype_code",
     "matrix",
@@ -79,6 +82,69 @@ class Shifts(NamedTuple):
 
     def to(self, device: torch.device) -> Shifts:
         return Shifts(self.leads.to(device), self.lags.to(device), self.total)
+
+
+class Contexts(NamedTuple):
+    """The highest values of each neuron and where they are, ``[neurons, count]``.
+
+    Highest first, of equal ones the lower token first; -infinity and -1 where there are fewer.
+    """
+
+    value: Tensor  # float64
+    token: Tensor  # int64
+    partner: Tensor  # float64: the other neuron's value at the same token
+
+    @staticmethod
+    def none(neurons: int, count: int, device: torch.device | None = None) -> Contexts:
+        best = Best.none(neurons, count, device=device)
+        return Contexts(*best, torch.full_like(best.correlation, torch.nan))
+
+    def merged(self, other: Contexts) -> Contexts:
+        """The highest of both, as many as this has."""
+        count = self.value.shape[1]
+        both = [torch.cat(pair, dim=1) for pair in zip(self, other, strict=True)]
+        for key, descending in ((1, False), (0, True)):
+            order = both[key].sort(dim=1, descending=descending, stable=True).indices
+            both = [x.gather(1, order) for x in both]
+        return Contexts(*(x[:, :count].contiguous() for x in both))
+
+    def pointers(self) -> tuple[int, int, int]:
+        return self.value.data_ptr(), self.token.data_ptr(), self.partner.data_ptr()
+
+
+class UsedTokens(NamedTuple):
+    """The tokens of a batch that are used, and the blocks that they are of.
+
+    Attributes:
+        rows: int64 ``[tokens used]``, increasing; None for all.
+        ends: int64 ``[blocks]`` on the CPU: where each block ends among them.
+        first_token: number of the batch's first token.
+    """
+
+    rows: Tensor | None
+    ends: Tensor
+    first_token: int
+
+    @property
+    def count(self) -> int:
+        return int(self.ends[-1])
+
+
+class PairSums(NamedTuple):
+    """What is summed of matched pairs. ``csrc/rows.h`` names the rows.
+
+    Attributes:
+        pairs: float64 ``[blocks, 5, neurons]``: x, y, xx, yy, xy.
+        powers: float64 ``[9, neurons]``: xxy, xyy, xxyy, xxx, xxxx, yyy, yyyy, and how many values
+            of A and of B are above 0.
+        top: contexts of A's neurons.
+        match_top: of their partners.
+    """
+
+    pairs: Tensor
+    powers: Tensor
+    top: Contexts
+    match_top: Contexts
 
 
 def dtype_code(dtype: torch.dtype) -> _native.DType:
