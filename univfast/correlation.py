@@ -31,12 +31,14 @@ from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
 from univfast.runs.comparisons import Comparison, line_up
+from univfast.runs.details import token_facts
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
 from univfast.search.matches import Matches
+from univfast.sums.pair_statistics import PairStatistics
 from univfast.search.matchings import MATCHINGS
 
 if TYPE_CHECKING:
@@ -171,8 +173,9 @@ class _Task:
         self._device = as_device(options["device"]) or _device_of(self._models)
         self._keep = self._open_mask()
         self._activity: Activity | None = None
+        self._facts = token_facts(lineup, options["token_ids"]) if options["details"] else None
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
-        self._way: Any = way(lineup, options, self._device)
+        self._way: Any = way(lineup, options, self._device, self._facts, processes)
 
     def do(self) -> None:
         """Takes all sums, which are searched in process 0 as they come."""
@@ -191,7 +194,7 @@ class _Task:
                 # All sums are in process 0, which may go on for long.
                 self._processes.close()
             if self.is_first:
-                self._way.take(work)
+                self._way.take(run.plan[number], work)
 
     def result(self, direction: int, seconds: float) -> CorrelationResult:
         """What was found: of A in the others (0), or of B in A (1)."""
@@ -212,6 +215,7 @@ class _Task:
             seconds,
             self._controls(direction),
             [] if direction else self._by_index(),
+            [] if direction else self._details(),
         )
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
@@ -222,6 +226,11 @@ class _Task:
         """Those of the real models."""
         count = len(self._lineup.rounds[0].real)
         return [self._way.matches(number)[direction] for number in range(count)]
+
+    def _details(self) -> list[PairStatistics]:
+        """Of each other model, of the matched pairs; nothing where they were not asked for."""
+        count = len(self._lineup.rounds[0].real) if self._facts is not None else 0
+        return [self._way.details(number) for number in range(count)]
 
     def _by_index(self) -> list[Matches]:
         """Beside a search, those of neurons with others of the same number; if all models agree."""
@@ -338,6 +347,7 @@ class _Task:
                 for name, model in named
             },
             "mask": mask,
+            "details": None if self._facts is None else self._facts.plain(),
         }
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "AllPairsOptions",
     "ControlOptions",
     "CorrelateOptions",
+    "DetailOptions",
     "DeviceOptions",
     "ModelOptions",
     "PairedOptions",
@@ -260,7 +261,23 @@ class ControlOptions(TypedDict, total=False):
     ]
 
 
-class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, total=False):
+class DetailOptions(TypedDict, total=False):
+    """What is looked at of matched pairs, beyond r."""
+
+    details: Annotated[
+        bool,
+        Option(
+            False,
+            doc="look at matched pairs once more: intervals of r, how many tokens it rests on, what"
+            " of it follows the token and its position, moments, and where they are highest.",
+            help="Look at matched pairs once more: intervals, effective tokens, what follows the"
+            " token and its position, moments, and where they are highest.",
+            check=switch,
+        ),
+    ]
+
+
+class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, DetailOptions, total=False):
     """Of `correlate_models`."""
 
 
@@ -273,6 +290,18 @@ class CorrelateOptions(ModelOptions, total=False):
             None,
             doc="``[...]`` true for the tokens to use, as a tensor, array or path; None for all.",
             help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
+            path=True,
+            metavar="FILE",
+        ),
+    ]
+    token_ids: Annotated[
+        object | None,
+        Option(
+            None,
+            doc="for details, which token stands where: integers ``[...]`` as a tensor, array or"
+            " path; None where live models tell, or nobody.",
+            help="For --details, which token stands where: a .npy or .pt file of integers."
+            "  [default: what live models read]",
             path=True,
             metavar="FILE",
         ),
@@ -351,6 +380,8 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         )
     if "controls_a" in values:
         _check_controls(values)
+    if values.get("token_ids") is not None and not values["details"]:
+        raise InputError("token_ids: is for details; ask for them with details=True (--details)")
     return cast("G", values)
 
 

@@ -48,6 +48,8 @@ Examples:
 @option("exclude_self")
 @option("reverse")
 @option("mask")
+@option("details")
+@option("token_ids")
 @option("controls_a", type=PATHS, multiple=True)
 @option("controls_b", type=PATHS, multiple=True)
 @click.option(

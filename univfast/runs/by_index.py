@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 
 from univfast.inputs.layout import Layout
+from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.option import select
 from univfast.options import CorrelateOptions, PairedOptions
 from univfast.paired import PairedCorrelation
 from univfast.runs.comparisons import Comparison, Lineup
+from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
 from univfast.sums.batches import PairOrigin
+from univfast.sums.details import PairDetails
+from univfast.sums.pair_statistics import PairStatistics
+from univfast.sums.token_facts import TokenFacts
 from univfast.sums.transfer import Uploads
 
 __all__ = ["ByIndex", "IndexPass"]
@@ -31,6 +36,7 @@ class IndexPass:
         lineup: of all models, whose layers stand in one order.
         options: how sums are taken.
         device: where.
+        facts: of the tokens, where details of the pairs are taken too; None: they are not.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class IndexPass:
         lineup: Lineup,
         options: CorrelateOptions,
         device: torch.device,
+        facts: TokenFacts | None = None,
     ) -> None:
         self._comparisons = comparisons
         self._used = sorted({i for one in comparisons for i in (one.first, one.second)})
@@ -49,6 +56,22 @@ class IndexPass:
         self._sums = [
             LayerPairs(lineup.layout(one.first), lineup.layout(one.second), paired)
             for one in comparisons
+        ]
+        # Of each comparison and layer.
+        self._details = [
+            [
+                PairDetails(
+                    {name: width},
+                    {name: width},
+                    torch.arange(width),
+                    facts,
+                    threads=options["threads"],
+                    device=device,
+                )
+                for name, width in lineup.layout(one.first).by_name().items()
+            ]
+            for one in (comparisons if facts is not None else ())
+            if facts is not None
         ]
         self._uploads = Uploads(device) if place.on_cuda(device) else None
         every = [layer for layers in self._layers.values() for layer in layers]
@@ -71,12 +94,19 @@ class IndexPass:
             for sums, one in zip(self._sums, self._comparisons, strict=True):
                 origin = PairOrigin(self._names[one.first], self._names[one.second], part[0])
                 sums.update_rows(i, tensors[one.first], tensors[one.second], here, origin)
+            for details, one in zip(self._details, self._comparisons, strict=False):
+                names = self._names[one.first], self._names[one.second]
+                a, b = tensors[one.first], tensors[one.second]
+                details[i].update_rows([a], [b], here, part[0], names)
             for layer in layers:
                 layer.release(*part)
 
     @property
-    def _accumulators(self) -> list[PairedCorrelation]:
-        return [sums for layers in self._sums for sums in layers.accumulators]
+    def _accumulators(self) -> list[PairedCorrelation | PairDetails]:
+        return [
+            *(sums for layers in self._sums for sums in layers.accumulators),
+            *(sums for layers in self._details for sums in layers),
+        ]
 
     def states(self) -> list[dict[str, Any]]:
         return [sums.state_dict() for sums in self._accumulators]
@@ -97,12 +127,33 @@ class IndexPass:
         """
         return [layers.correlations() for layers in self._sums]
 
+    def details(self) -> list[PairStatistics]:
+        """Of each comparison, of the pairs of all layers; nothing where they were not asked for."""
+        return [joined([sums.finish() for sums in layers]) for layers in self._details]
+
 
 class ByIndex:
-    """What the passes of a task by index are, and what they have found so far: a pass a round."""
+    """What the passes of a task by index are, and what they have found so far: a pass a round.
 
-    def __init__(self, lineup: Lineup, options: CorrelateOptions, device: torch.device) -> None:
+    Args:
+        lineup: of all models.
+        options: of the task.
+        device: where it is computed.
+        facts: of the tokens, for details, which the first pass takes too; None: not asked for.
+        processes: not needed.
+    """
+
+    def __init__(
+        self,
+        lineup: Lineup,
+        options: CorrelateOptions,
+        device: torch.device,
+        facts: TokenFacts | None,
+        processes: Processes | None,
+    ) -> None:
         self._lineup, self._options, self._device = lineup, options, device
+        self._facts = facts
+        self._details: list[PairStatistics] = []  # of each real comparison
         self._found: list[list[LayerCorrelation]] = []  # of each comparison
 
     def plan(self, limit: float) -> list[dict[str, Any]]:
@@ -114,20 +165,30 @@ class ByIndex:
 
     def work(self, entry: Mapping[str, Any]) -> IndexPass:
         """What a pass does."""
-        comparisons = self._lineup.rounds[entry["round"]].comparisons
-        return IndexPass(comparisons, self._lineup, self._options, self._device)
+        number = entry["round"]
+        facts = self._facts if number == 0 else None
+        comparisons = self._lineup.rounds[number].comparisons
+        return IndexPass(comparisons, self._lineup, self._options, self._device, facts)
 
-    def take(self, work: IndexPass) -> None:
+    def take(self, entry: Mapping[str, Any], work: IndexPass) -> None:
         """Takes what a pass has found, in process 0."""
         self._found += work.correlations()
+        self._details += work.details()
 
     def found(self) -> list[Any]:
         """What the passes have found, as plain values and tensors."""
-        return [[vars(layer) for layer in layers] for layers in self._found]
+        found = [[vars(layer) for layer in layers] for layers in self._found]
+        return [found, [plain_statistics(details) for details in self._details]]
 
     def load(self, found: Sequence[Any]) -> None:
         """Goes on from what `found` gave."""
-        self._found = [[LayerCorrelation(**layer) for layer in layers] for layers in found]
+        correlations, details = found
+        self._found = [[LayerCorrelation(**layer) for layer in layers] for layers in correlations]
+        self._details = [statistics_from(plain) for plain in details]
+
+    def details(self, comparison: int) -> PairStatistics | None:
+        """Of the pairs of a comparison; None where they were not asked for."""
+        return self._details[comparison] if self._details else None
 
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""

@@ -26,7 +26,6 @@ class LayerPairs:
     """
 
     def __init__(self, a: Layout, b: Layout, options: PairedOptions) -> None:
-        self._a = a
         self.pairs: Sequence[tuple[str, str]] = list(zip(a.names, b.names, strict=True))
         self.accumulators = [
             PairedCorrelation(width, layer=name, **options)

@@ -12,15 +12,19 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes
+from univfast.machine.processes import Processes
 from univfast.option import select
 from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
+from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
 from univfast.search.matches import Matches
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
 from univfast.sums.co_moments import CoMoments, chunk_tokens
+from univfast.sums.pair_statistics import PairStatistics
+from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["OverPairs", "PairsPass"]
 
@@ -107,11 +111,28 @@ def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any
 class OverPairs:
     """What the passes of a task over all pairs are, and what they have found so far.
 
-    Each round is done in as many passes as memory asks for.
+    Each round is done in as many passes as memory asks for; behind the first one, the details of
+    each other model take a pass.
+
+    Args:
+        lineup: of all models.
+        options: of the task.
+        device: where it is computed.
+        facts: of the tokens, for details; None where they are not asked for.
+        processes: those that share the work; None for this one alone.
     """
 
-    def __init__(self, lineup: Lineup, options: CorrelateOptions, device: torch.device) -> None:
+    def __init__(
+        self,
+        lineup: Lineup,
+        options: CorrelateOptions,
+        device: torch.device,
+        facts: TokenFacts | None,
+        processes: Processes | None,
+    ) -> None:
         self._lineup, self._options, self._device = lineup, options, device
+        self._facts, self._processes = facts, processes
+        self._details: dict[int, PairStatistics] = {}
         self._comparisons = [one for _, _, one in lineup.comparisons()]
         real = lineup.rounds[0].real
         if options["exclude_self"]:
@@ -147,13 +168,20 @@ class OverPairs:
             passes += [
                 {"tokens": one.tokens, "jobs": [job.plain() for job in some]} for some in jobs
             ]
+            if one is self._lineup.rounds[0] and self._facts is not None:
+                passes += [{"tokens": one.tokens, "details": i} for i in range(number)]
         return passes
 
     def check_plan(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
         """Refuses the passes of a checkpoint that was written where there was more memory."""
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
         need = max(
-            pass_bytes(self._jobs(entry), layouts, self._options, self._device) for entry in rest
+            (
+                pass_bytes(self._jobs(entry), layouts, self._options, self._device)
+                for entry in rest
+                if "jobs" in entry
+            ),
+            default=0,
         )
         if self._options["memory_limit"] is None:
             limit /= MEMORY_SHARE
@@ -167,23 +195,54 @@ class OverPairs:
     def _jobs(self, entry: Mapping[str, Any]) -> list[Job]:
         return [Job.of(plain, self._comparisons) for plain in entry["jobs"]]
 
-    def work(self, entry: Mapping[str, Any]) -> PairsPass:
+    def work(self, entry: Mapping[str, Any]) -> PairsPass | DetailsPass:
         """What a pass does."""
-        return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
+        if "jobs" in entry:
+            return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
+        assert self._facts is not None
+        number = entry["details"]
+        return DetailsPass(
+            self._comparisons[number],
+            self._places(number),
+            self._lineup,
+            self._facts,
+            self._options["threads"],
+            self._device,
+        )
 
-    def take(self, work: PairsPass) -> None:
-        """Searches the sums of a pass, in process 0."""
+    def _places(self, number: int) -> Tensor:
+        """Where the matches of a comparison are, which process 0 tells the others."""
+        place = None
+        if self._processes is None or self._processes.rank == 0:
+            place = self._searches[number].matches()[0].place
+        if self._processes is not None:
+            place = self._processes.gather(place)[0]
+        assert place is not None
+        return place
+
+    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> None:
+        """Takes what a pass gave, in process 0: sums are searched."""
+        if isinstance(work, DetailsPass):
+            self._details[entry["details"]] = work.details.finish()
+            return
         for number, state in work.co_moments():
             self._searches[number].add(state)
 
     def found(self) -> list[Any]:
         """What the passes have found, as plain values and tensors, not copied."""
-        return [search.state() for search in self._searches]
+        details = {number: plain_statistics(found) for number, found in self._details.items()}
+        return [[search.state() for search in self._searches], details]
+
+    def details(self, comparison: int) -> PairStatistics | None:
+        """Of the matched pairs of a comparison; None where they were not asked for."""
+        return self._details.get(comparison)
 
     def load(self, found: Sequence[Any]) -> None:
         """Goes on from what `found` gave."""
-        for search, state in zip(self._searches, found, strict=True):
+        searches, details = found
+        for search, state in zip(self._searches, searches, strict=True):
             search.load(state)
+        self._details = {number: statistics_from(plain) for number, plain in details.items()}
 
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""

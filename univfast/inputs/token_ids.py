@@ -1,0 +1,47 @@
+"""Which token stands where: ids, in memory or in a file."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+
+from univfast.errors import InputError
+from univfast.inputs.arrays import same_order, to_tensor
+from univfast.inputs.formats import read_file
+from univfast.inputs.model_paths import is_model_file
+
+__all__ = ["open_token_ids"]
+
+
+def open_token_ids(ids: object, shape: tuple[int, ...]) -> torch.Tensor:
+    """The token ids of activations ``[*shape, neurons]``, flattened to int64 ``[tokens]``.
+
+    Args:
+        ids: integers, as a tensor, an array or a file's path; of ``shape``, or with axes merged.
+        shape: the leading axes of the activations.
+
+    Raises:
+        InputError: they are no such ids; names them.
+        TypeError: ``ids`` is none of these.
+    """
+    name = "token_ids"
+    if isinstance(ids, (str, os.PathLike)):
+        name = os.fsdecode(ids)
+        content = read_file(name, name)
+        if is_model_file(content) or len(content) != 1:
+            raise InputError(f"{name}: a file of token ids must hold one array; save them alone")
+        (stored,) = content.values()
+        found = stored.tensor()
+    else:
+        found = to_tensor(ids, name)
+    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
+        kind = str(found.dtype).removeprefix("torch.")
+        raise InputError(f"{name}: token ids are integers, found {kind}")
+    if found.numel() != math.prod(shape) or not same_order(tuple(found.shape), shape):
+        raise InputError(
+            f"{name}: has {found.numel()} token ids of shape {list(found.shape)}, expected"
+            f" {math.prod(shape)} of shape {list(shape)}; give one a token"
+        )
+    return found.cpu().flatten().long()

@@ -1,0 +1,136 @@
+"""A second pass over the activations, of matched pairs alone: what they do, and how sure r is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from univfast.errors import InputError
+from univfast.inputs.layers import Layer
+from univfast.inputs.token_ids import open_token_ids
+from univfast.machine.memory import available_memory, gigabytes
+from univfast.runs.comparisons import Comparison, Lineup
+from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
+from univfast.sums.details import PairDetails, details_bytes
+from univfast.sums.pair_statistics import PairStatistics, TopContexts
+from univfast.sums.token_facts import TokenFacts, token_groups
+
+__all__ = ["DetailsPass", "joined", "plain_statistics", "statistics_from", "token_facts"]
+
+_LEAST_TOKENS = 4096  # of a slice: blocks of it have work for several threads
+
+
+def token_facts(lineup: Lineup, ids: object | None) -> TokenFacts:
+    """What is known of the tokens: their samples by the shape of activations, their ids if given.
+
+    Raises:
+        InputError: the ids do not fit.
+    """
+    count = len(lineup.rounds[0].real) + 1
+    first = lineup.layers[0][0]
+    windows = [_window(lineup.layers[i][0], lineup.models[i].window) for i in range(count)]
+    known = [lineup.models[i].ids for i in range(count)]
+    given: object | None = next((x for x in (ids, *known) if x is not None), None)
+    groups = None
+    if given is not None:
+        groups = token_groups(open_token_ids(given, tuple(first.shape[:-1])))
+    window = next((window for window in windows if window > 1), 1)
+    return TokenFacts(lineup.rounds[0].tokens, window, groups)
+
+
+def _window(layer: Layer, window: int) -> int:
+    """Tokens of a sample: of ``[samples, tokens, neurons]``, or of what a model reads at a time."""
+    return layer.shape[-2] if len(layer.shape) > 2 else window
+
+
+class DetailsPass:
+    """The matched pairs of two models, searched through all neurons.
+
+    Args:
+        comparison: the models.
+        match: int64: of each neuron of the first, the number of its match; -1 for none.
+        lineup: of all models.
+        facts: of the tokens.
+        threads: at most this many; None for torch's number.
+        device: where.
+
+    Raises:
+        InputError: what is kept does not fit the memory.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        match: Tensor,
+        lineup: Lineup,
+        facts: TokenFacts,
+        threads: int | None,
+        device: torch.device,
+    ) -> None:
+        sides = comparison.first, comparison.second
+        self._layers = [lineup.layers[i] for i in sides]
+        self.models = [lineup.models[i] for i in sides]
+        a, b = (lineup.layout(i) for i in sides)
+        need, available = details_bytes(a, b, facts), available_memory(device)
+        if available is not None and need > available:
+            raise InputError(
+                f"details: take {gigabytes(need)}, {gigabytes(available)} are available; choose"
+                " layers, or leave token_ids out"
+            )
+        self.details = PairDetails(
+            a.by_name(), b.by_name(), match, facts, threads=threads, device=device
+        )
+        row = sum(x.neurons * x.dtype.itemsize for layers in self._layers for x in layers)
+        self.step = aligned(max(_LEAST_TOKENS, READ_BYTES // row), self.models)
+
+    def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
+        every = [layer for layers in self._layers for layer in layers]
+        if following is not None:
+            prepare(every, following)
+        here = None if keep is None else keep[slice(*part)]
+        a, b = ([layer.read(*part) for layer in layers] for layers in self._layers)
+        names = self.models[0].name, self.models[1].name
+        self.details.update_rows(a, b, here, part[0], names)
+        for layer in every:
+            layer.release(*part)
+
+    def states(self) -> list[dict[str, Any]]:
+        return [self.details.state_dict()]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        (state,) = states
+        self.details.load_state_dict(state)
+
+    def reduce(self) -> None:
+        self.details.reduce()
+
+
+def plain_statistics(statistics: PairStatistics) -> dict[str, Any]:
+    """As a checkpoint has them."""
+    found = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    contexts = {name: list(x) for name, x in found.items() if isinstance(x, TopContexts)}
+    return {**found, **contexts}
+
+
+def statistics_from(plain: Mapping[str, Any]) -> PairStatistics:
+    """What `plain_statistics` gave."""
+    contexts = {name: TopContexts(*plain[name]) for name in ("top", "match_top")}
+    return PairStatistics(**{**plain, **contexts})
+
+
+def joined(layers: Sequence[PairStatistics]) -> PairStatistics:
+    """The pairs of several layers, one after another, of the same tokens."""
+    found: dict[str, Any] = {}
+    for field in fields(PairStatistics):
+        values = [getattr(layer, field.name) for layer in layers]
+        if isinstance(values[0], TopContexts):
+            found[field.name] = TopContexts(*map(torch.cat, zip(*values, strict=True)))
+        elif isinstance(values[0], Tensor):
+            found[field.name] = torch.cat(values)
+        else:
+            found[field.name] = values[0]
+    return PairStatistics(**found)
