@@ -5,6 +5,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 
 ===============  ===================================================================
 ``correlation``  r of all tokens at once, matches in it, and `correlate`
+``details``      of matched pairs: intervals, moments, shares of tokens, contexts
 ``rotations``    rotations as matrices, step by step
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ===============  ===================================================================
@@ -21,6 +22,7 @@ from univfast.reference.correlation import (
     pearson,
     pearson_matrix,
 )
+from univfast.reference.details import Details, NeuronDetails, TokenTable, details
 from univfast.reference.rotations import rotation_matrix, rotation_signs
 from univfast.reference.statistics import Statistics, statistics
 
@@ -29,10 +31,14 @@ KINDS = tuple(ROTATIONS)
 __all__ = [
     "KINDS",
     "AllPairsCorrelation",
+    "Details",
+    "NeuronDetails",
     "PairedCorrelation",
     "Statistics",
+    "TokenTable",
     "best",
     "correlate",
+    "details",
     "layer_seed",
     "one_to_one",
     "pearson",
