@@ -41,10 +41,31 @@ found = t.matches_of(t.accumulated(a, b, draws=2, seed=3, top_k=12))
 t.assert_matches(found[0], *t.exact(a, b, "hadamard", 2, 3), "best", 1e-12)
 """
 
+DETAILS = """
+import sys, torch
+from univfast import native
+from univfast.sums.token_facts import TokenFacts
+from support.dtypes import BF16, F16, F32, F64
+from support.matched import Matched, assert_statistics, matched
+torch.set_num_threads(1)
+assert native.simd_level() == sys.argv[1], native.simd_level()
+for dtype, limit in ((F64, 1e-9), (F32, 2e-5), (F16, 2e-5), (BF16, 2e-5)):
+    case = matched(dtype=dtype, masked=True)
+    assert_statistics(case.accumulated(333, 367).finish(), case, limit)
+    for neurons in (1, 3, 15, 31, 130, 257, 520):
+        a, b = torch.randn(2, 90, neurons, generator=torch.Generator().manual_seed(0)).to(dtype)
+        facts = TokenFacts(90, 9, torch.arange(90) % 7)
+        for match in (torch.arange(neurons), torch.arange(neurons).flip(0)):
+            case = Matched({"x": a}, {"y": b}, match, facts, top_k=3)
+            assert_statistics(case.accumulated(77, 13).finish(), case, limit)
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.simd_levels())
-@pytest.mark.parametrize("code", [PAIRED, ALL_PAIRS], ids=["paired", "all pairs"])
+@pytest.mark.parametrize(
+    "code", [PAIRED, ALL_PAIRS, DETAILS], ids=["paired", "all pairs", "details"]
+)
 def test_every_instruction_set(code: str, level: str) -> None:
     printed(python(code, level, UNIVFAST_SIMD=level))
 

@@ -4,6 +4,7 @@
 ``dtypes``            the dtypes of activations, as parameters of tests
 ``parity``            hard cases, the exact answer, and the check against it
 ``pairs``             the same for all pairs
+``matched``           matched pairs, their exact statistics, and the check against them
 ``layouts``           the ways in which activations lie in memory
 ``on_device``         what the tests on a CUDA device share
 ``cuda_on_cpu``       the CUDA kernels' own source, compiled for the CPU
@@ -23,6 +24,7 @@
 ``cores``             what a process of ``pytest -n`` computes with
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
+``matched_ranks``     the same of matched pairs
 ====================  ====================================================================
 """
 

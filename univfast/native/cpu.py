@@ -132,7 +132,7 @@ def pair_details(
         a=a,
         b=b,
         match=match.data_ptr(),
-        rows=(rows, used.count),
+        rows=(rows, used.number),
         first_token=used.first_token,
         ends=(used.ends.data_ptr(), len(used.ends)),
         sums=(sums.pairs.data_ptr(), sums.powers.data_ptr()),

@@ -126,7 +126,8 @@ class UsedTokens(NamedTuple):
     first_token: int
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
+        """How many there are."""
         return int(self.ends[-1])
 
 

@@ -1,6 +1,7 @@
 """What chance is, and what networks that learned nothing say.
 
 ==============  ====================================================================
+``intervals``   how sure r is, from blocks of tokens
 ``kinds``       ``ROTATIONS``: the random matrices that can be chosen
 ``matrices``    those that are made as a whole
 ``rotations``   the draws of a layer's baseline: applied to tokens and to co-moments

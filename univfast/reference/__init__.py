@@ -5,6 +5,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 
 ===============  ===================================================================
 ``correlation``  r of all tokens at once, matches in it, and `correlate`
+``details``      of matched pairs: intervals, moments, shares of tokens, contexts
 ``rotations``    rotations as matrices, step by step
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ``controls``     counts by control and margins over controls, neuron by neuron
@@ -23,6 +24,7 @@ from univfast.reference.correlation import (
     pearson,
     pearson_matrix,
 )
+from univfast.reference.details import Details, NeuronDetails, TokenTable, details
 from univfast.reference.rotations import rotation_matrix, rotation_signs
 from univfast.reference.statistics import Statistics, statistics
 
@@ -32,12 +34,16 @@ __all__ = [
     "KINDS",
     "AllPairsCorrelation",
     "Controls",
+    "Details",
+    "NeuronDetails",
     "PairedCorrelation",
     "Statistics",
+    "TokenTable",
     "Trial",
     "best",
     "controls",
     "correlate",
+    "details",
     "layer_seed",
     "one_to_one",
     "pearson",
