@@ -34,6 +34,7 @@ registries, which `registry` lists.
 ``assemble``     how a result is put together from matches
 ``control_matches``  what is matched where networks that learned nothing take a side
 ``counts``       the numbers of a summary
+``details``      what details add to a result
 ``result``       `CorrelationResult`
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``options``      every option, declared once

@@ -13,12 +13,14 @@ from univfast import __version__
 from univfast.checks import as_number
 from univfast.control_matches import ControlMatches, control_counts, shifted_of, with_controls
 from univfast.counts import beside_counts, counts, layer_rows, match_counts
+from univfast.details import details_of, details_summary
 from univfast.inputs.layout import Layout
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import statistics
 from univfast.result import CorrelationResult, smallest_and_largest
 from univfast.search.matches import Matches
 from univfast.search.searches import Searches
+from univfast.sums.pair_statistics import PairStatistics
 
 __all__ = ["Question", "make_result", "result_of"]
 
@@ -86,6 +88,7 @@ def make_result(
     seconds: float | None = None,
     controls: ControlMatches | None = None,
     by_index: Sequence[Matches] = (),
+    details: Sequence[PairStatistics] = (),
 ) -> CorrelationResult:
     """Puts matches together and adds the statistics.
 
@@ -99,6 +102,7 @@ def make_result(
         controls: what networks that learned nothing say; None without.
         by_index: beside a search, the matches by number in each other model; nothing where layers
             differ.
+        details: of the matched pairs, of each other model; nothing where they were not asked for.
     """
     correlations = torch.stack([m.correlation for m in matches])  # [models, neurons]
     correlation = correlations.nanmean(dim=0)
@@ -124,6 +128,10 @@ def make_result(
     )
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
+        for found_of_pairs in details:
+            draws = question.baseline.draws
+            more = details_of(found_of_pairs, result.excess, result.baseline_std, draws)
+            result = replace(result, **more)
     else:
         low, high = smallest_and_largest(correlations)
         by_model = tuple(
@@ -134,6 +142,7 @@ def make_result(
                 tokens,
                 [one],
                 controls=None if controls is None else controls.of_model(i),
+                details=details[i : i + 1],
             )
             for i, (one, name) in enumerate(zip(matches, models[1:], strict=True))
         )
@@ -145,6 +154,10 @@ def make_result(
     result.summary.update(counts(result, stats, model))
     result.summary.update(control_counts(controls, None if trials is None else found))
     result.summary.update(match_counts(result, layers, matches))
+    known = details[0] if len(details) == 1 else None
+    result.summary["details"] = (
+        None if known is None else details_summary(result, result.universal, known.blocks)
+    )
     if by_index:
         asked = replace(question, match="index")
         beside = make_result(asked, models, layers, tokens, by_index)

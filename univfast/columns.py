@@ -16,7 +16,7 @@ NAMES = ("univfast", "published")
 
 Dtype = Literal["text", "integer", "number", "flag"]
 Table = Literal["neurons", "matches", "top"]
-Only = Literal["always", "models", "controls"]
+Only = Literal["always", "models", "controls", "details"]
 
 _EVERYWHERE: tuple[Table, ...] = ("neurons", "matches", "top")
 _MATCHED: tuple[Table, ...] = ("neurons", "matches")
@@ -57,6 +57,35 @@ class Column:
 
 def _of_controls(name: str, dtype: Dtype, meaning: str) -> Column:
     return Column(name, dtype, meaning, only="controls", since=2)
+
+
+_OF_A_NEURON = (
+    ("active", "share of tokens above 0"),
+    ("mean", "mean"),
+    ("std", "standard deviation"),
+    ("skew", "third standardised moment"),
+    ("kurtosis", "fourth standardised moment, 3 for a normal variable"),
+    ("max", "highest value"),
+    ("token_r2", "share of variance between tokens of one id"),
+    ("position_r2", "share of variance between positions of a sample"),
+)
+
+
+def _details() -> list[Column]:
+    """What details add: of the pair, of its neuron in A, and of the match."""
+    pair = (
+        ("correlation_se", "standard error of r, leaving out one of 32 blocks at a time"),
+        ("correlation_low", "lower end of the interval of 95% of r"),
+        ("correlation_high", "upper end of it"),
+        ("excess_low", "excess less the reach of its error"),
+        ("tokens_effective", "how many tokens r rests on"),
+        ("partial_r", "r beyond the means of tokens of one id, and of positions"),
+    )
+    of_match = ((f"match_{name}", f"{meaning}, of its match") for name, meaning in _OF_A_NEURON)
+    return [
+        Column(name, "number", meaning, _MATCHED, only="details", since=2)
+        for name, meaning in (*pair, *_OF_A_NEURON, *of_match)
+    ]
 
 
 COLUMNS: Registry[Column] = Registry(
@@ -102,6 +131,7 @@ COLUMNS: Registry[Column] = Registry(
         _of_controls("p_control_b", "number", "share of controls of B that reach its r"),
         _of_controls("p_control", "number", "the larger of the two"),
         _of_controls("learned", "flag", "universal, and excess_control above the margin"),
+        *_details(),
     ],
 )
 

@@ -38,8 +38,8 @@ from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
 from univfast.search.matches import Matches
-from univfast.sums.pair_statistics import PairStatistics
 from univfast.search.matchings import MATCHINGS
+from univfast.sums.pair_statistics import PairStatistics
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

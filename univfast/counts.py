@@ -62,6 +62,7 @@ _BY_MODEL = (
     "universal_by_chance",
     "universal_by_control",
     "learned",
+    "details",
     "fdr",
     "q_below_0.05",
     "mean_correlation",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.columns import NAMES, PUBLISHED, Only, columns_of
+from univfast.details import Details
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ __all__ = ["CorrelationResult", "smallest_and_largest"]
 
 
 @dataclass(frozen=True)
-class CorrelationResult:
+class CorrelationResult(Details):
     """How each neuron of A correlates with its match in B, against rotations of B.
 
     All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU. With
     several other models, numbers are means over those in which a neuron has a match: excess is the
     mean of its excess in each of them.
+
+    What details add, `Details` has.
 
     Attributes:
         layer: name of each neuron's layer in A, ``[neurons]``.
@@ -109,7 +112,11 @@ class CorrelationResult:
     @property
     def having(self) -> set[Only]:
         """What it has, of what not every result has."""
-        found: dict[Only, object] = {"models": self.correlation_min, "controls": self.learned}
+        found: dict[Only, object] = {
+            "models": self.correlation_min,
+            "controls": self.learned,
+            "details": self.correlation_se,
+        }
         return {name for name, tensor in found.items() if tensor is not None}
 
     def published_columns(self) -> dict[str, list[Any]]:

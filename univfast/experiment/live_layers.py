@@ -37,6 +37,7 @@ def live_activations(trained: TrainedModel, name: str, site: Site = "pre") -> Ac
         dict(layers),
         test_set_name(trained),
         window=config.sequence,
+        ids=source.samples.flatten(),
         end=source.end,
     )
 

@@ -11,6 +11,7 @@
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``model_paths``        what is a model, and not activations
 ``pairing``            which layer of one model is compared with which of the other
+``token_ids``    which token stands where
 ``masks``              which tokens count
 ``arrays``             one batch as an argument of Python
 ``stored``             one array as found: in memory, or in place in a mapped file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -66,9 +67,10 @@ def _open_path(path: str) -> Activations:
     if not is_model_file(content):
         return collect(path, content, partial(StoredLayer, source=path))
     # Only a model file needs the model, and only then is it imported.
-    from univfast.experiment import capture_mlp, from_dict, test_set_name
+    from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens
 
     trained = from_dict(content, path)
     captured = capture_mlp(trained, site="pre")
     stored = {layer: Stored(tensor, tensor.dtype) for layer, tensor in captured.items()}
-    return collect(path, stored, partial(StoredLayer, source=path), test_set_name(trained))
+    found = collect(path, stored, partial(StoredLayer, source=path), test_set_name(trained))
+    return replace(found, ids=test_tokens(trained).flatten())

@@ -32,7 +32,7 @@ _ALWAYS = (
     "excess.png",
     "report.html",
 )
-_SOMETIMES = ("matches.csv", "top.csv", "published.csv", "layers.png", "models.png")
+_SOMETIMES = ("matches.csv", "top.csv", "contexts.npz", "published.csv", "layers.png", "models.png")
 _REVERSE = "reverse"
 
 
@@ -99,6 +99,7 @@ def _all_files(
         "null_excess.npy": null.getvalue(),
         "summary.json": summary_json(summary).encode(),
         **_partners(result),
+        **_contexts(result),
     }
     if published:
         columns = result.published_columns()
@@ -195,17 +196,33 @@ def _partners(result: CorrelationResult) -> dict[str, bytes]:
     models = result.by_model or (result,)
     files = {}
     if result.by_model or result.mutual is not None:
-        files["matches.csv"] = _csv(_names("matches"), chain.from_iterable(map(_matches, models)))
+        columns = columns_of("matches", {name for model in models for name in model.having})
+        rows = chain.from_iterable(_matches(model, columns) for model in models)
+        files["matches.csv"] = _csv([column.name for column in columns], rows)
     if any(model.top_neuron is not None for model in models):
         files["top.csv"] = _csv(_names("top"), chain.from_iterable(map(_top, models)))
     return files
+
+
+def _contexts(result: CorrelationResult) -> dict[str, bytes]:
+    """Where neurons and their matches are highest; nothing without details."""
+    if result.contexts is None:
+        return {}
+    arrays = {
+        f"{side}_{name}": tensor.numpy()
+        for side, contexts in result.contexts._asdict().items()
+        for name, tensor in contexts._asdict().items()
+    }
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return {"contexts.npz": file.getvalue()}
 
 
 def _names(table: Table) -> list[str]:
     return [column.name for column in columns_of(table)]
 
 
-def _matches(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
+def _matches(result: CorrelationResult, named: Sequence[Column]) -> Iterator[tuple[object, ...]]:
     """A row a neuron, of one model. By index there is no mutual, and the cell is empty."""
     neurons = len(result.layer)
     given = {
@@ -213,8 +230,7 @@ def _matches(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
         "mutual": [""] * neurons if result.mutual is None else result.mutual.tolist(),
     }
     columns = [
-        given[column.name] if column.name in given else column.of(result)
-        for column in columns_of("matches")
+        given[column.name] if column.name in given else column.of(result) for column in named
     ]
     return zip(*columns, strict=True)
 
@@ -323,6 +339,8 @@ _SINCE_2 = (
     "learned",
     "learned_by_control",
     "controls",
+    "by_index",
+    "details",
 )
 _OF_LAYERS_SINCE_2 = ("universal_by_chance", "universal_by_control", "learned")
 _OF_MODELS_SINCE_2 = (
@@ -330,6 +348,7 @@ _OF_MODELS_SINCE_2 = (
     "universal_mutual",
     "universal_by_control",
     "learned",
+    "details",
 )
 
 

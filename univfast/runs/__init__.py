@@ -6,6 +6,7 @@
 ``passes``       what a pass is, and how much is read at a time
 ``by_index``     the passes of neuron i with neuron i, and what they find
 ``over_pairs``   those of every neuron with every neuron
+``details``      a pass of matched pairs alone
 ``planning``     which layers and models are done in one pass: as many as memory holds
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``streams``      two models side by side, whose batches are summed as they come
