@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from univfast.hooks import capture
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
+from univfast.runs.detail_streams import DetailStream, TokenRecord
 from univfast.runs.pilot import Activity, Meter
 from univfast.runs.streams import Stream, StreamSettings
 from univfast.search.matches import Matches
@@ -94,27 +95,36 @@ def correlate_models(
         [_Network(f"{own.name} (control {k})", model, own.hooks) for k, model in enumerate(found)]
         for own, found in zip(real, _checked_controls(given), strict=True)
     ]
-    feed = Feed(batches, mask, progress, passes=1 + max(map(len, controls)))
+    again = max(map(len, controls)) + given["details"]
+    feed = Feed(batches, mask, progress, passes=1 + again)
     with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
         meters = [Meter(network.name) for network in real]
-        (stream,) = _read(feed, real, [(0, 1)], settings, None, meters)
-        matches, controlled = stream.matches(), None
+        pair = (real[0].name, real[1].name)
+        stream, record = Stream(pair, settings), TokenRecord()
+        _read(feed, real, {(0, 1): stream}, meters, record)
+        matches, controlled, details = stream.matches(), None, []
+        if given["details"]:
+            of_pairs = stream.details(matches[0], record.facts())
+            _read(feed, real, {(0, 1): of_pairs})
+            details = [of_pairs.statistics()]
         if any(controls):
             runs = _Controlled(feed, real, controls, settings, Activity(meters))
             controlled = runs.matches([stream], matches)
     question = Question(given["match"], Baseline.of(given), given["threshold"], str(stream.device))
-    pair = (real[0].name, real[1].name)
     seconds = time.perf_counter() - start
     same = stream.by_index()
     beside: list[list[Matches]] = [[] if same is None else [same], []]
     results = [
-        make_result(question, named, layout, stream.tokens, [found], seconds, control, by_index)
-        for found, layout, named, control, by_index in zip(
+        make_result(
+            question, named, layout, stream.tokens, [found], seconds, control, by_index, of_pair
+        )
+        for found, layout, named, control, by_index, of_pair in zip(
             matches,
             stream.layouts,
             (pair, pair[::-1]),
             controlled or (None, None),
             beside,
+            (details, []),
             strict=False,
         )
     ]
@@ -135,17 +145,14 @@ class _Network:
 def _read(
     feed: Feed,
     networks: Sequence[_Network],
-    pairs: Sequence[tuple[int, int]],
-    settings: StreamSettings,
-    most: int | None,
+    streams: Mapping[tuple[int, int], Stream | DetailStream],
     meters: Sequence[Meter] = (),
-) -> list[Stream]:
-    """Runs networks side by side on the batches, and sums what some pairs of them give.
+    record: TokenRecord | None = None,
+) -> None:
+    """Runs networks side by side on the batches, into the streams of some pairs of them.
 
-    The meters are of the last of the networks.
+    The meters are of the last of the networks; the record is of the tokens.
     """
-    names = [network.name for network in networks]
-    streams = [Stream((names[i], names[j]), settings, most) for i, j in pairs]
     with ExitStack() as stack:
         captures = [
             stack.enter_context(capture(network.module, network.hooks)) for network in networks
@@ -156,14 +163,15 @@ def _read(
             taken = [{name: captured.pop(name) for name in captured} for captured in captures]
             for meter, layers in zip(meters, taken[len(taken) - len(meters) :], strict=True):
                 _measure(meter, layers, keep)
-            for stream, (i, j) in zip(streams, pairs, strict=True):
-                # A stream takes the activations that none after it needs.
-                last = stream is streams[-1]
-                a, b = (taken[x] if last else MappingProxyType(taken[x]) for x in (i, j))
+            if record is not None:
+                record.add(batch, taken[0])
+            for number, (pair, stream) in enumerate(streams.items(), start=1):
+                # The last one takes the activations that none after it needs.
+                last = number == len(streams)
+                a, b = (taken[x] if last else MappingProxyType(taken[x]) for x in pair)
                 stream.add(a, b, keep, feed.mask_name)
-            if streams[0].full:
+            if all(stream.full for stream in streams.values()):
                 break
-    return streams
 
 
 def _measure(meter: Meter, layers: dict[str, Tensor], keep: object) -> None:
@@ -240,10 +248,14 @@ class _Controlled:
         if len(place) == 2:
             pairs["both"] = (place["a"], place["b"])
         meters = [Meter(network.name) for network in networks[2:]]
-        streams = _read(self._feed, networks, list(pairs.values()), self._settings, most, meters)
+        streams = {
+            (i, j): Stream((networks[i].name, networks[j].name), self._settings, most)
+            for i, j in pairs.values()
+        }
+        _read(self._feed, networks, streams, meters)
         for side, meter in zip(place, meters, strict=True):
             self._activity.add(meter, "ab".index(side))
-        return dict(zip(pairs, streams, strict=True))
+        return dict(zip(pairs, streams.values(), strict=True))
 
 
 def _checked_names(names: Sequence[str]) -> tuple[str, str]:

@@ -173,7 +173,7 @@ def _matched(
 ) -> CorrelationResult:
     """The neurons of one model matched with those of the other, at a site."""
     import univfast
-    from univfast.experiment import capture_mlp, live_activations
+    from univfast.experiment import capture_mlp, live_activations, test_tokens
 
     a, b = (capture_mlp(trained, site) for trained in models)
     sides = [
@@ -188,6 +188,8 @@ def _matched(
             draws=_DRAWS,
             controls_a=sides[0],
             controls_b=sides[1],
+            details=bool(sides[0]),
+            token_ids=test_tokens(models[0]) if sides[0] else None,
             progress=progress,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]

@@ -10,6 +10,7 @@
 ``planning``     which layers and models are done in one pass: as many as memory holds
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``streams``      two models side by side, whose batches are summed as they come
+``detail_streams``  the same batches once more, of matched pairs alone
 ``run``          passes that can be interrupted, killed, and shared by several processes
 ``checkpoint``   the file of a run that goes on: how far it has come, and what it was given
 ===============  ==========================================================================

@@ -17,11 +17,14 @@ from univfast.inputs.pairing import all_layers, in_order, match_layers
 from univfast.machine.devices import as_device, of_inputs
 from univfast.option import select
 from univfast.options import AllPairsOptions, ModelOptions, PairedOptions
+from univfast.runs.detail_streams import DetailStream
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.search.matches import Matches, matches_by_index
 from univfast.search.matchings import MATCHINGS
 from univfast.search.searches import Searches
 from univfast.sums.batches import PairOrigin
+from univfast.sums.details import PairDetails
+from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["Stream", "StreamSettings"]
 
@@ -187,6 +190,21 @@ class Stream:
         if self._sums.tokens == 0:
             raise InputError("mask: leaves no token; true marks the tokens to use")
         return self._sums.matches()
+
+    def details(self, matches: Matches, facts: TokenFacts) -> DetailStream:
+        """What takes the same batches once more, of the matched pairs alone."""
+        assert self._pair is not None
+        assert matches.place is not None
+        threads = self._settings.options["threads"]
+        details = PairDetails(
+            self._pair[0].by_name(),
+            self._pair[1].by_name(),
+            matches.place,
+            facts,
+            threads=threads,
+            device=self.device,
+        )
+        return DetailStream(self._names, self._pair, details)
 
     def by_index(self) -> Matches | None:
         """Beside a search, of neurons with those of the same number; after `matches`."""
