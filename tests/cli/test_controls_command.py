@@ -44,6 +44,7 @@ def summary_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[s
 BOTH = ("--controls-a", "a0.pt", "a1.pt", "--controls-b", "b0.pt", "b1.pt")
 
 
+@pytest.mark.slow
 def test_controls_may_be_given_in_every_way(
     paths: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
