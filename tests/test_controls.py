@@ -166,6 +166,7 @@ def test_counts_of_layers_and_of_each_control() -> None:
 # ---- the other way round -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", ["best", "one-to-one"])
 def test_the_reverse_is_the_swapped_call(match: Any) -> None:
     a, b = two(match)
@@ -225,6 +226,7 @@ def back_of(trial: dict[str, Any], places: list[list[int]]) -> Any:
     return np.nanmean(found, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_several_models_are_averaged_and_a_control_stands_for_all() -> None:
     a, others, controls_a, controls_b = several()
@@ -281,6 +283,7 @@ def test_several_models_are_averaged_and_a_control_stands_for_all() -> None:
 # ---- fewer tokens --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_match
 def test_controls_on_fewer_tokens_are_those_of_cut_inputs(match: Any) -> None:
     a, b = two(match)

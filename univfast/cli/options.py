@@ -140,7 +140,10 @@ class Command(click.Command):
                 taken = []
                 while rest and not rest[0].startswith("-"):
                     taken.append(rest.pop(0))
-                joined += [_JOINT.join(taken)] if taken else []
+                if not taken:  # else the next option would be taken for a path
+                    message = f"Option {joined[-1]!r} requires an argument."
+                    raise click.BadOptionUsage(joined[-1], message, ctx)
+                joined.append(_JOINT.join(taken))
         return super().parse_args(ctx, [*joined, *rest])
 
     def _said(self) -> str | None:
