@@ -16,6 +16,7 @@ from support.matched import Matched, assert_statistics, matched, slices
 from support.parity import hard_cases
 from univfast import reference
 from univfast.errors import InputError
+from univfast.sums import pair_statistics
 from univfast.sums.details import PairDetails, details_bytes
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts, token_groups
@@ -56,6 +57,14 @@ def test_what_is_known_of_tokens(window: int, ids: bool, masked: bool) -> None:
 def test_dtypes_and_splits(split: tuple[int, ...], dtype: torch.dtype) -> None:
     case = matched(dtype=dtype, masked=True)
     assert_statistics(case.accumulated(*split).finish(), case, LIMITS[dtype])
+
+
+@pytest.mark.parametrize("share", [0.0, 2.0], ids=["dense", "sparse"])
+def test_products_with_ids_and_positions(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_statistics, "_SPARSE", share)
+    monkeypatch.setattr(pair_statistics, "_SLAB", 20)
+    case = matched(masked=True)
+    assert_statistics(case.accumulated().finish(), case, LIMITS[F64])
 
 
 def test_dtypes_of_layers_and_models_may_differ() -> None:

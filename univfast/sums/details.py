@@ -26,7 +26,7 @@ __all__ = ["PairDetails", "details_bytes"]
 
 _FORMAT = StateFormat("univfast-details", "PairDetails", version=1)
 # Tokens of the first batch that the frame is taken from where none is given.
-_SAMPLED = 256
+_SAMPLED = 64
 
 
 def details_bytes(a: Layout, b: Layout, facts: TokenFacts, top_k: int = 16) -> int:

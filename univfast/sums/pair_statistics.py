@@ -34,7 +34,10 @@ __all__ = ["PairStatistics", "TopContexts", "statistics_of_pairs"]
 # left is rounding.
 LEAST_LEFT = 1e-6
 # Pairs whose groups are looked at together: bounds memory.
-_SLAB = 256
+_SLAB = 64
+# Of ids and positions that come together: below this share SciPy's sparse products are faster, on
+# one core, than dense ones on two.
+_SPARSE = 0.25
 
 
 class TopContexts(NamedTuple):
@@ -224,10 +227,11 @@ class _Groups(NamedTuple):
 def _groups(grouping: Grouping, pairs: _Pairs) -> _Groups:
     """Shares of the variance, and the partial r, some pairs at a time."""
     neurons = len(pairs.match)
+    together = None if grouping.together is None else _Together(grouping.together)
     parts = []
     for first in range(0, neurons, _SLAB):
         part = slice(first, min(first + _SLAB, neurons))
-        parts.append(_some_groups(grouping, pairs, part))
+        parts.append(_some_groups(grouping, together, pairs, part))
 
     def joined(found: list[Tensor | None]) -> Tensor | None:
         tensors = [x for x in found if x is not None]
@@ -240,7 +244,9 @@ def _groups(grouping: Grouping, pairs: _Pairs) -> _Groups:
     )
 
 
-def _some_groups(grouping: Grouping, pairs: _Pairs, part: slice) -> _Groups:
+def _some_groups(
+    grouping: Grouping, together: _Together | None, pairs: _Pairs, part: slice
+) -> _Groups:
     columns = [torch.arange(part.start, part.stop, device=pairs.match.device)]
     columns.append(pairs.match[part].clamp(min=0))
     m2 = pairs.m2[:, part]
@@ -267,7 +273,7 @@ def _some_groups(grouping: Grouping, pairs: _Pairs, part: slice) -> _Groups:
     partial = None
     if grouping.by_token is not None:
         xy = pairs.central.pairs.sum(dim=0)[XY, part]
-        partial = _partial(grouping, (tokens, positions), m2, xy)
+        partial = _partial(grouping, together, (tokens, positions), (m2, xy))
     return _Groups(
         shares(grouping.by_token, tokens), shares(grouping.by_position, positions), partial
     )
@@ -278,39 +284,69 @@ def _inverse(counts: Tensor) -> Tensor:
     return torch.where(counts > 0, 1 / counts.double(), 0.0)[:, None]
 
 
+class _Together:
+    """Products with the tokens of each id and position, N ``[ids, positions]``."""
+
+    def __init__(self, counts: Tensor) -> None:
+        self._dense, self._sparse = counts, None
+        if not counts.is_cuda and int((counts > 0).sum()) < _SPARSE * counts.numel():
+            from scipy.sparse import csr_matrix  # takes a while to import
+
+            plain = csr_matrix(counts.numpy().astype("f8"))
+            self._sparse = plain, plain.T.tocsr()
+        else:
+            self._dense = counts.double()
+
+    def across(self, v: Tensor) -> Tensor:
+        """``N v``: of each id."""
+        return self._dense @ v if self._sparse is None else _times(self._sparse[0], v)
+
+    def down(self, u: Tensor) -> Tensor:
+        """``N^T u``: of each position."""
+        return self._dense.T @ u if self._sparse is None else _times(self._sparse[1], u)
+
+
+def _times(sparse: Any, dense: Tensor) -> Tensor:
+    return torch.from_numpy(sparse @ dense.numpy())
+
+
 def _partial(
-    grouping: Grouping, sums: tuple[list[Tensor], list[Tensor]], m2: Tensor, xy: Tensor
+    grouping: Grouping,
+    together: _Together | None,
+    sums: tuple[list[Tensor], list[Tensor]],
+    whole: tuple[Tensor, Tensor],
 ) -> Tensor:
     """r of what token means u and position means v, subtracted in turn, twice, leave of x and y.
 
     What is left is ``x - u[token] - v[position]``; with sums of x over tokens s and over positions
     t, and N the tokens of each id and position, the products that r needs follow from ``s u``,
-    ``t v``, ``n u u``, ``n v v`` and ``v N^T u``.
+    ``t v``, ``n u u``, ``n v v`` and ``v N^T u``. ``whole`` are the second moments and the
+    co-moment, all of x and y about their means.
     """
     assert grouping.by_token is not None
+    m2, xy = whole
     n_u = grouping.by_token.counts.double()[:, None]
     u_weights = _inverse(grouping.by_token.counts)
-    if grouping.together is None or grouping.by_position is None:
+    if together is None or grouping.by_position is None:
         s, s_y = sums[0]
         left = [m2[0] - (s * s * u_weights).sum(dim=0), m2[1] - (s_y * s_y * u_weights).sum(dim=0)]
         return _left_r(left, m2, xy - (s * s_y * u_weights).sum(dim=0))
     n_v = grouping.by_position.counts.double()[:, None]
     v_weights = _inverse(grouping.by_position.counts)
-    together = grouping.together.double()
     sides = []
     for s, t in zip(*sums, strict=True):
         first = s * u_weights
-        v = (t - together.T @ first) * v_weights
-        u = first - (together @ v) * u_weights
-        across = together.T @ u
+        v = (t - together.down(first)) * v_weights
+        u = first - together.across(v) * u_weights
+        across = together.down(u)
         sides.append((s, t, u, (t - across) * v_weights, across))
 
-    def product(one: tuple[Tensor, ...], other: tuple[Tensor, ...], whole: Tensor) -> Tensor:
+    def product(one: tuple[Tensor, ...], other: tuple[Tensor, ...], before: Tensor) -> Tensor:
         s, t, u, v, across = one
         s_2, t_2, u_2, v_2, across_2 = other
         by_token = u * (n_u * u_2 - s_2) - s * u_2
         by_position = v * (n_v * v_2 - t_2 + across_2) + v_2 * (across - t)
-        return whole + by_token.sum(dim=0) + by_position.sum(dim=0)
+        return before + by_token.sum(dim=0) + by_position.sum(dim=0)
 
     left = [product(sides[i], sides[i], m2[i]) for i in range(2)]
     return _left_r(left, m2, product(sides[0], sides[1], xy))
