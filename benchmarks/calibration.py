@@ -1,8 +1,9 @@
-"""Whether the verdicts hold: ``python benchmarks/calibration.py [--quick]`` prints three tables.
+"""Whether the verdicts hold: ``python benchmarks/calibration.py [--quick]`` prints six tables.
 
 Activations whose truth is known are made, correlated, and counted: neurons with a planted partner
 (are they found, and what else is?), and models that share factors but no neuron (is as much flagged
-as chance is said to flag, and are p-values uniform?). ``--quick`` takes fewer and smaller layers.
+as chance is said to flag, and are p-values uniform?). ``calibration_controls.py`` has the rows of
+networks and their controls, and those of intervals. ``--quick`` takes fewer and smaller layers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
+import calibration_controls as controls
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -323,6 +325,7 @@ def main() -> None:
     full = Size(2000, 5000, 20, 5)
     pairs, haar = (Size(400, 5000, 20, 3),) * 2 if quick else (full, full._replace(seeds=2))
     null = Size(200, 1000, 20, 20) if quick else Size(400, 2000, 20, 50)
+    nets = controls.QUICK if quick else controls.FULL
 
     header = ["planted pairs found", *(f"r = {r}" for r in PLANTED), "false"]
     print(table(header, planted_rows(pairs, haar)), "\n", sep="")
@@ -330,9 +333,13 @@ def main() -> None:
     header = ["nothing shared", "universal", "by chance", "standard errors"]
     print(table(header, flagged), "\n", sep="")
     header = ["p where nothing is shared", "KS distance", "limit", "p < 0.05", "p < 0.001"]
-    print(table(header, uniform))
+    print(table(header, uniform), "\n", sep="")
+    print(table(controls.NOTHING_LEARNED, controls.nothing_learned_rows(nets)), "\n", sep="")
+    print(table(controls.RECALL, controls.recall_rows(nets)), "\n", sep="")
+    print(table(controls.INTERVALS, controls.interval_rows(400, 256)))
     with_haar = f"; {haar.seeds} of them with haar" if haar != pairs else ""
     print(f"\nPlanted pairs: {_words(pairs)}{with_haar}.\nNothing shared: {_words(null)}.")
+    print(f"Nothing learned by both, and planted pairs against controls: {nets.words()}.")
 
 
 def _words(size: Size) -> str:
