@@ -13,8 +13,8 @@ import torch
 
 import univfast as uf
 from support.command import error_line, run
+from support.controlled import COLUMNS, TOKENS, cut, sides, two, untrained
 from support.made_up import FILES, HEADER, PARTNERS
-from support.untrained import COLUMNS, TOKENS, cut, sides, two, untrained
 from univfast.columns import columns_of
 from univfast.report.files import load_result
 

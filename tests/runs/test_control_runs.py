@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import univfast as uf
+from support.controlled import COLUMNS, sides, two, untrained
 from support.processes import command_in_slices, finished, torchrun
-from support.untrained import COLUMNS, sides, two, untrained
 from univfast.report.files import neurons_csv
 from univfast.runs import by_index, over_pairs
 from univfast.sums import co_moments

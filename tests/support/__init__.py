@@ -9,7 +9,7 @@
 ``on_device``         what the tests on a CUDA device share
 ``cuda_on_cpu``       the CUDA kernels' own source, compiled for the CPU
 ``small_layers``      small activations, for what does not depend on their size
-``untrained``         networks that learned nothing, and what the reference says of them
+``controlled``          networks that learned nothing, and what the reference says of them
 ``made_up``           results whose numbers tests choose, and the files that results have
 ``pictured``          made-up results for pictures and reports, and what a page says
 ``activation_files``  files of activations, written and damaged
