@@ -52,7 +52,9 @@ def test_files(files: tuple[Path, Path], match: str) -> None:
         assert_close(getattr(got, name), getattr(expected, name).numpy(), 2e-6, name)
 
 
-@pytest.mark.parametrize("options", [(), ("--match", "best", "--precision", "tf32")], ids=str)
+@pytest.mark.parametrize(
+    "options", [("--match", "index"), ("--match", "best", "--precision", "tf32")], ids=str
+)
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_command_line(
     files: tuple[Path, Path],
