@@ -123,7 +123,7 @@ def test_controls_of_several_models(paths: Path, capsys: pytest.CaptureFixture[s
     for options, times in ((BOTH, 1), ((*BOTH, *of_c, *of_c), 3)):
         assert run("correlate", *models, *options) == 2
         assert (
-            f"--controls-b was given {times} times, and there are 2 other models: give it once for"
+            f"--controls-b: was given {times} times, and there are 2 other models; give it once for"
             " each of them, in their order, with the paths of its controls"
         ) in error_line(capsys)
     assert run("correlate", *models, *BOTH[3:], "--controls-b", "c0.pt") == 2

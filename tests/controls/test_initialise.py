@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support.controlled import trained
+from support.untrained import trained
 from support.live_models import gpt2, llama, neox
 from univfast.controls import initialise
 from univfast.controls.shifts import add_shifts

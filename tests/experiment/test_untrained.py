@@ -84,7 +84,7 @@ def test_files_of_trained_models_are_as_they_were(sparse: TrainedModel, tmp_path
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"control": None}, "steps: got 0, expected at least 1"),
+        ({"steps": -1}, "steps: got -1, expected at least 0"),
         ({"control": "0"}, "seed: expected an integer, got str"),
         ({"control": -1}, "seed: got -1"),
         ({"match_rate": 1}, "match_rate must be a bool, not int"),

@@ -171,10 +171,13 @@ def test_model_file_is_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         from_dict=from_dict,
         capture_mlp=lambda trained, site: {f"mlp.{site}": random(2, 3, 4)},
         test_set_name=lambda trained: "docs, 2 samples",
+        test_tokens=lambda trained: torch.arange(6).view(2, 3),
     )
     monkeypatch.setitem(sys.modules, "univfast.experiment", experiment)
     found = open_activations(tmp_path / "a.ckpt", "a")
     assert found.test_set == "docs, 2 samples"
+    assert found.ids is not None
+    assert found.ids.tolist() == [*range(6)]
     assert_holds(found.layers["mlp.pre"], random(2, 3, 4))
 
 

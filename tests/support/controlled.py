@@ -79,8 +79,8 @@ def trial(a: Layers, b: Layers, match: str, mask: Any = None, **rotation: Any) -
     widths = [{name: v.shape[-1] for name, v in layers.items()} for layers in (x, y)]
     r, found = reference.correlate(x, y, match=match, mask=mask, **rotation)
     baseline = found.baseline
-    if rotation.get("rotation") == "none":
-        baseline = np.full(len(r), -np.inf)
+    if rotation.get("rotation") == "none":  # by index nothing is taken off r
+        baseline = np.full(len(r), 0.0 if match == "index" else -np.inf)
     if match == "index":
         place = np.where(np.isnan(r), -1, np.arange(len(r)))
         return Trial(r, baseline, place, r)

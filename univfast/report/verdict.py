@@ -47,7 +47,7 @@ def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
     else:
         yield averaged + _flagged(summary)
         yield from _against_controls(summary) if summary["controls"] else _against_chance(summary)
-        if summary["details"] and summary["universal"]:
+        if summary.get("details") and summary["universal"]:
             yield _of_details(summary["details"])
         if summary["controls"]:
             yield from _learned(summary)
@@ -202,7 +202,7 @@ def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
 
 def _index_beside(summary: dict[str, Any]) -> Iterator[str]:
     """What neuron i with neuron i gives, and which matching fits."""
-    beside = summary["by_index"]
+    beside = summary.get("by_index")
     if beside is None or beside["universal_by_chance"] is None:
         return
     by_chance = by_chance_in_words(beside)
