@@ -140,8 +140,8 @@ class RotationOptions(TypedDict, total=False):
         int,
         Option(
             5,
-            doc="rotations of each layer of B for the baseline; chance counts, p and q need at least"
-            " two (by index: shifts).",
+            doc="rotations of each layer of B for the baseline; chance counts, p and q need at"
+            " least two (by index: shifts).",
             help="Rotations to average the baseline over. The chance count needs at least 2 (by"
             " index, shifts).",
         ),

@@ -71,8 +71,8 @@ def paired_moments(
         shifts: which partners are wrong; None for none of them.
 
     Returns:
-        float64 ``[5 + 2 * draws + shifts, neurons]`` (`univfast.sums.moments` names the rows), or the value
-        that prevents it.
+        float64 ``[5 + 2 * draws + shifts, neurons]`` (`univfast.sums.moments` names the rows), or
+        the value that prevents it.
     """
     tokens = a.shape[0] if rows is None else rows.shape[0]
     neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS

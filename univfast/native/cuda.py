@@ -103,7 +103,7 @@ class PairedState:
 
     @property
     def moments(self) -> Tensor:
-        """Float64 ``[5 + 2 * draws + shifts, neurons]``, not copied; valid until the next update."""
+        """Float64 ``[5 + 2 * draws + shifts, neurons]``, not copied; good until the next update."""
         return self._moments[self._now]
 
     def read(self) -> tuple[int, BadValue | None]:

@@ -6,6 +6,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 ===============  ===================================================================
 ``correlation``  r of all tokens at once, matches in it, and `correlate`
 ``rotations``    rotations as matrices, step by step
+``shifts``       wrong partners by index, number by number
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ===============  ===================================================================
 """
@@ -22,6 +23,7 @@ from univfast.reference.correlation import (
     pearson_matrix,
 )
 from univfast.reference.rotations import rotation_matrix, rotation_signs
+from univfast.reference.shifts import shifts_of
 from univfast.reference.statistics import Statistics, statistics
 
 KINDS = tuple(ROTATIONS)
@@ -39,5 +41,6 @@ __all__ = [
     "pearson_matrix",
     "rotation_matrix",
     "rotation_signs",
+    "shifts_of",
     "statistics",
 ]

@@ -102,7 +102,7 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
 
 
 def _side_by_side(layers: Sequence[LayerCorrelation]) -> Tensor:
-    """r with wrong partners of all layers, ``[most shifts, neurons]``; NaN where there are fewer."""
+    """r with wrong partners of all layers, ``[most shifts, neurons]``; NaN for fewer."""
     most = max(len(layer.shifted) for layer in layers)
     parts = [
         torch.nn.functional.pad(x.shifted, (0, 0, 0, most - len(x.shifted)), value=torch.nan)
