@@ -212,8 +212,9 @@ std::vector<DeviceFacts> devices() {
 }
 
 void paired_update(const Matrix& a, const Matrix& b, Address keep, int64_t first_token, const Signs& signs,
-                   const StateAt& before, const StateAt& after, const Workspace& workspace, const StreamOf& stream) {
-    cuda::paired_update({a, b, at<const uint8_t>(keep), first_token, signs, state_at(before), state_at(after),
+                   const Shifts& shifts, const StateAt& before, const StateAt& after, const Workspace& workspace,
+                   const StreamOf& stream) {
+    cuda::paired_update({a, b, at<const uint8_t>(keep), first_token, signs, shifts, state_at(before), state_at(after),
                          at<std::byte>(workspace.first), workspace.second},
                         stream_of(stream));
 }
@@ -252,9 +253,9 @@ void bind_cuda(py::module_ m) {
     m.def("unavailable", &cuda::unavailable, Released());
     m.def("devices", &on_cuda::devices, Released());
 
-    m.def("paired_update_workspace", &cuda::paired_update_workspace, "a"_a, "b"_a, "draws"_a, "device"_a);
+    m.def("paired_update_workspace", &cuda::paired_update_workspace, "a"_a, "b"_a, "draws"_a, "shifts"_a, "device"_a);
     m.def("paired_update", &on_cuda::paired_update, named, "a"_a, "b"_a, "keep"_a, "first_token"_a, "signs"_a,
-          "before"_a, "after"_a, "workspace"_a, "stream"_a);
+          "shifts"_a, "before"_a, "after"_a, "workspace"_a, "stream"_a);
     m.def("add_product", &on_cuda::add_product, named, "c"_a, "product"_a, "scales"_a, "count"_a, "deltas"_a,
           "stream"_a);
     m.def("best_pairs", &on_cuda::best_pairs, named, "tile"_a, "column_inverse"_a, "first"_a, "count"_a, "best"_a,

@@ -6,7 +6,9 @@
 
 namespace univfast {
 
-inline int64_t lead_count(const Shifts& shifts) { return (shifts.count + shifts.lag_count - 1) / shifts.lag_count; }
+UNIVFAST_HOST_DEVICE inline int64_t lead_count(const Shifts& shifts) {
+    return (shifts.count + shifts.lag_count - 1) / shifts.lag_count;
+}
 
 // How far shift d goes, in 0 .. neurons.
 UNIVFAST_HOST_DEVICE inline int64_t shift_of(const Shifts& shifts, int64_t d, int64_t neurons) {

@@ -124,7 +124,7 @@ def test_accumulator_joins_batches_and_drops_masked_tokens(kind: str) -> None:
     spoilt = a[20:].copy()
     spoilt[::2] = np.nan
     acc.update(spoilt, b[20:], mask=np.arange(40) % 2 == 1)
-    r, rotated = acc.compute()
+    r, rotated, shifted = acc.compute()
 
     keep = np.r_[0:20, 21:60:2]
     np.testing.assert_allclose(r, reference.pearson(a[keep], b[keep]), rtol=0, atol=1e-15)
@@ -132,6 +132,11 @@ def test_accumulator_joins_batches_and_drops_masked_tokens(kind: str) -> None:
     for draw, row in enumerate(rotated):
         turned = b[keep] @ reference.rotation_matrix(kind, 9, draw, 5, "mlp").T
         np.testing.assert_allclose(row, reference.pearson(a[keep], turned), rtol=0, atol=1e-13)
+    assert shifted.shape == (8, 9)
+    for shift, row in zip(reference.shifts_of(9, 20, 5, "mlp"), shifted, strict=True):
+        for i in range(9):
+            partner = reference.pearson(a[keep, i : i + 1], b[keep, (i + shift) % 9][:, None])
+            np.testing.assert_allclose(row[i], partner[0], rtol=0, atol=1e-15)
 
 
 def test_reference_is_public() -> None:

@@ -38,9 +38,9 @@ class CorrelationResult(Details):
             With several models, of the match with the highest correlation.
         match_neuron: the number of its match there, int64 ``[neurons]``; -1 where it has none.
         correlation: Pearson's r with the match, float64 ``[neurons]``; NaN where it has none.
-        baseline: the mean of r with rotations of B, float64 ``[neurons]``; without rotation NaN, or
-            by index, where wrong partners tell what chance is, 0. That of its layer's neurons,
-            where a neuron with a match has none in any rotation.
+        baseline: the mean of r with rotations of B, float64 ``[neurons]``; that of its layer's
+            neurons, where a neuron with a match has none in any rotation. Without rotation NaN, or
+            0 by index with shifts.
         baseline_std: the standard deviation of r over draws; NaN with fewer than two of them.
         excess: correlation - baseline.
         p_value: share of null excesses of the layer at or above the neuron's own; NaN with fewer

@@ -224,7 +224,9 @@ bool lift_chunk(const Job& job, double tokens, Scratch& s) {
     double* sum_y = s.delta[0];
     bool well = true;
     std::copy_n(rows + kSumY * n, n, sum_y);
-    lift_shifted(job.params.shifts, n, rows + kSumX * n, sum_y, tokens, rows + shifted_row(job.draws) * n);
+    double* mean_y = s.delta[1];
+    std::transform(sum_y, sum_y + n, mean_y, [=](double y) { return y / tokens; });
+    lift_shifted(job.params.shifts, n, rows + kSumX * n, mean_y, rows + shifted_row(job.draws) * n);
     // The sum of rotated deviations is the rotation of their sum.
     rotate_row(kernels<double>(job.level), job.plan, job.params.signs, sum_y, s.row, [&](int64_t draw) {
         double* zz = rows + (kRotated + 2 * draw) * n;

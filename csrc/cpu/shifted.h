@@ -125,27 +125,29 @@ class ShiftedPartners {
     int runs_ = 0;
 };
 
-// rows [shifts, neurons]: sums about pivots -> co-moments, given the sums of x and y themselves.
-inline void lift_shifted(const Shifts& shifts, int64_t neurons, const double* x, const double* y, double tokens,
-                         double* rows) {
+// row[i] = use(row[i], i, the partner of i), for each shift's row. In two stretches, which compilers can vectorise.
+template <class Use>
+void for_partners(const Shifts& shifts, int64_t neurons, double* rows, const Use& use) {
     for (int64_t d = 0; d < shifts.count; ++d) {
         const int64_t shift = shift_of(shifts, d, neurons);
         double* row = rows + d * neurons;
-        for (int64_t i = 0; i < neurons; ++i) {
-            row[i] = centred(row[i], x[i], y[partner(i, shift, neurons)], tokens);
-        }
+        for (int64_t i = 0; i < neurons - shift; ++i) row[i] = use(row[i], i, i + shift);
+        for (int64_t i = neurons - shift; i < neurons; ++i) row[i] = use(row[i], i, i + shift - neurons);
     }
+}
+
+// rows [shifts, neurons]: sums about pivots -> co-moments, given the sum of x and the mean of y themselves.
+inline void lift_shifted(const Shifts& shifts, int64_t neurons, const double* x, const double* mean_y, double* rows) {
+    for_partners(shifts, neurons, rows,
+                 [=](double xy, int64_t i, int64_t j) { return centred(xy, x[i], mean_y[j], 1.0); });
 }
 
 // into [shifts, neurons], of n_into tokens, takes in from, of n_from; delta_a and delta_b lie between their means.
 inline void merge_shifted(const Shifts& shifts, int64_t neurons, const double* delta_a, const double* delta_b,
                           double* into, double n_into, const double* from, double n_from) {
-    for (int64_t d = 0; d < shifts.count; ++d) {
-        const int64_t shift = shift_of(shifts, d, neurons), at = d * neurons;
-        for (int64_t i = 0; i < neurons; ++i) {
-            into[at + i] += from[at + i] + between(delta_a[i], delta_b[partner(i, shift, neurons)], n_into, n_from);
-        }
-    }
+    for (int64_t i = 0; i < shifts.count * neurons; ++i) into[i] += from[i];
+    for_partners(shifts, neurons, into,
+                 [=](double c, int64_t i, int64_t j) { return c + between(delta_a[i], delta_b[j], n_into, n_from); });
 }
 
 }  // namespace univfast::cpu

@@ -16,7 +16,7 @@ std::string unavailable() { return "this build has no CUDA"; }
 
 std::vector<Device> devices() { return {}; }
 
-int64_t paired_update_workspace(const Matrix&, const Matrix&, int64_t, int) { refuse(); }
+int64_t paired_update_workspace(const Matrix&, const Matrix&, int64_t, const Shifts&, int) { refuse(); }
 
 void paired_update(const PairedUpdateParams&, const Stream&) { refuse(); }
 

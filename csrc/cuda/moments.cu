@@ -3,6 +3,7 @@
 
 #include "../moments.h"
 #include "../pivots.h"
+#include "../shifts.h"
 #include "dtypes.cuh"
 #include "launch.h"
 #include "moments.cuh"
@@ -79,7 +80,16 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
     }
 }
 
-// The rows of the pairs. Behind lift_rotated_kernel, which needs their sums.
+// Block y has a shift.
+__global__ void lift_shifted_kernel(const LiftParams p, int64_t neurons) {
+    const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+    if (i >= neurons || (p.only_redo && p.findings->redo == 0)) return;
+    const int64_t j = partner(i, shift_of(p.shifts, blockIdx.y, neurons), neurons);
+    double& xy = p.sums[(kRotated + 2 * p.signs.draws + blockIdx.y) * neurons + i];
+    xy = centred(xy, p.sums[kSumX * neurons + i], p.sums[kSumY * neurons + j], static_cast<double>(p.findings->tokens));
+}
+
+// The rows of the pairs. Behind the kernels above, which need their sums.
 __global__ void lift_pairs_kernel(const LiftParams p, int64_t neurons) {
     const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
     if (i >= neurons || (p.only_redo && p.findings->redo == 0)) return;
@@ -113,6 +123,15 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
         }
         __syncthreads();
     }
+}
+
+// Block y has a shift.
+__global__ void merge_shifted_kernel(const MergeParams p) {
+    const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x, neurons = p.batch.neurons;
+    if (i >= neurons) return;
+    const int64_t j = partner(i, shift_of(p.shifts, blockIdx.y, neurons), neurons);
+    p.merge_sum(kRotated + 2 * p.signs.draws + blockIdx.y, i,
+                between(p.delta(kMeanA, i), p.delta(kMeanB, j), p.old_tokens(), p.new_tokens()));
 }
 
 template <class T>
@@ -151,6 +170,10 @@ __global__ void merge_pairs_kernel(const MergeParams p) {
     p.merge_sum(kCoAB, i, between(a, b, n_1, n_2));
 }
 
+Shape shift_shape(const Shifts& shifts, int64_t neurons) {
+    return {dim3(blocks_for(neurons, kThreads), static_cast<unsigned>(shifts.count)), kThreads};
+}
+
 }  // namespace
 
 void add_parts(const PartSums& params, int64_t sets, const Stream& stream) {
@@ -166,11 +189,16 @@ DrawLayout draw_layout(int64_t neurons, int64_t draws, int device) {
 void lift_moments(const LiftParams& params, const DrawLayout& layout, const Stream& stream) {
     const int64_t neurons = layout.plan.neurons;
     if (params.signs.draws > 0) launch(lift_rotated_kernel, layout.rows.shape(), stream, params, layout.plan);
+    if (params.shifts.count > 0)
+        launch(lift_shifted_kernel, shift_shape(params.shifts, neurons), stream, params, neurons);
     launch(lift_pairs_kernel, {dim3(blocks_for(neurons, kThreads)), kThreads}, stream, params, neurons);
 }
 
 void merge_moments(const MergeParams& params, const DrawLayout& layout, const Stream& stream) {
     if (params.signs.draws > 0) launch(merge_rotated_kernel, layout.rows.shape(), stream, params, layout.plan);
+    if (params.shifts.count > 0) {
+        launch(merge_shifted_kernel, shift_shape(params.shifts, params.batch.neurons), stream, params);
+    }
     with_dtype(params.batch.dtype, [&](auto type) {
         launch(merge_pairs_kernel<typename decltype(type)::type>,
                {dim3(blocks_for(params.batch.neurons, kThreads)), kThreads}, stream, params);

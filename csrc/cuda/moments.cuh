@@ -27,9 +27,10 @@ struct DrawLayout {
 DrawLayout draw_layout(int64_t neurons, int64_t draws, int device);
 
 struct LiftParams {
-    double* sums;          // [5 + 2 * draws, neurons], of SumRow and RotatedRow; central moments when done
+    double* sums;  // [5 + 2 * draws + shifts, neurons], of SumRow, RotatedRow and shifts; central moments when done
     const double* pivots;  // [2, neurons]
     Signs signs;
+    Shifts shifts;
     Findings* findings;
     RowRoom<double> room;
     bool only_redo;
@@ -43,6 +44,7 @@ struct MergeParams {
     PairedState before, after;
     const Findings* findings;
     Signs signs;
+    Shifts shifts;
     RowRoom<double> room;
     int64_t first_token;
 

@@ -50,7 +50,7 @@ struct Counters {
     double bad_value;
 };
 
-// moments: [5 + 2 * draws, neurons], as paired_moments of univfast.h writes them.
+// moments: [5 + 2 * draws + shifts, neurons], as paired_moments of univfast.h writes them.
 struct PairedState {
     double* moments;
     Counters* counters;
@@ -65,12 +65,13 @@ struct PairedUpdateParams {
     const uint8_t* keep;  // [tokens] not 0 for those to use; null: all
     int64_t first_token;  // number of the first token, in reports
     Signs signs;
+    Shifts shifts;  // in the device's memory
     PairedState before;
     PairedState after;  // not overlapping before
     std::byte* workspace;
     int64_t workspace_size;  // paired_update_workspace() bytes, aligned to 64
 };
-int64_t paired_update_workspace(const Matrix& a, const Matrix& b, int64_t draws, int device);
+int64_t paired_update_workspace(const Matrix& a, const Matrix& b, int64_t draws, const Shifts& shifts, int device);
 void paired_update(const PairedUpdateParams& params, const Stream& stream);
 
 // ---- structured rotation --------------------------------------------------------------------------------

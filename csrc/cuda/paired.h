@@ -63,6 +63,10 @@ void take_pivots(const Batch& batch, Findings* findings, float* in_float32, doub
 int64_t pair_parts(const Batch& batch, bool in_float64, int device);
 void sum_pairs(const SumParams& params, bool in_float64, const Stream& stream);
 
+// Rows of sums are the shifts.
+int64_t shifted_parts(const Batch& batch, const Shifts& shifts, bool in_float64, int device);
+void sum_shifted(const SumParams& params, const Shifts& shifts, bool in_float64, const Stream& stream);
+
 // How the rotated sums of a batch are divided over a device.
 struct RotatedLayout {
     int lanes;        // threads that rotate a row

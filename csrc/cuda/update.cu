@@ -1,6 +1,6 @@
-// Takes a batch into a state: pivots, sums (paired.cu, rotated.cu), central moments of them, and the merge. Everything
-// is decided on the device: the kernels that sum in float64 are queued behind those that sum in float32, and return at
-// once where these held the batch.
+// Takes a batch into a state: pivots, sums (paired.cu, rotated.cu, shifted.cu), central moments of them, and the merge.
+// Everything is decided on the device: the kernels that sum in float64 are queued behind those that sum in float32, and
+// return at once where these held the batch.
 #include <optional>
 
 #include "../workspace.h"
@@ -10,14 +10,20 @@
 namespace univfast::cuda {
 namespace {
 
+constexpr int64_t kMostShifts = 65535;  // rows of a launch
+
 // How the sums of a batch are divided, in one precision.
 struct Division {
     int64_t pair_parts;
     RotatedLayout first, others;  // of the first draw and of all others
     int64_t other_draws;
+    int64_t shifted_parts;
 
-    Division(const Batch& batch, int64_t draws, bool in_float64, int device)
-        : first{}, others{}, other_draws(std::max<int64_t>(0, draws - 1)) {
+    Division(const Batch& batch, int64_t draws, const Shifts& shifts, bool in_float64, int device)
+        : first{},
+          others{},
+          other_draws(std::max<int64_t>(0, draws - 1)),
+          shifted_parts(cuda::shifted_parts(batch, shifts, in_float64, device)) {
         if (draws > 0) first = rotated_layout(batch, in_float64, 1, device);
         if (draws > 1) others = rotated_layout(batch, in_float64, other_draws, device);
         pair_parts = first.pairs ? first.parts : cuda::pair_parts(batch, in_float64, device);
@@ -39,9 +45,9 @@ struct Divisions {
     Division in_float64;
     DrawLayout draws;
 
-    Divisions(const Batch& batch, int64_t draw_count, int device)
-        : in_float64(batch, draw_count, true, device), draws(draw_layout(batch.neurons, draw_count, device)) {
-        if (batch.dtype != DType::float64) in_float32.emplace(batch, draw_count, false, device);
+    Divisions(const Batch& batch, int64_t draw_count, const Shifts& shifts, int device)
+        : in_float64(batch, draw_count, shifts, true, device), draws(draw_layout(batch.neurons, draw_count, device)) {
+        if (batch.dtype != DType::float64) in_float32.emplace(batch, draw_count, shifts, false, device);
     }
 
     // The most that either precision needs.
@@ -56,23 +62,25 @@ struct Pieces {
     Findings* findings;
     float* pivots_float32;   // [2, neurons]
     double* pivots_float64;  // [2, neurons]
-    double* sums;            // [5 + 2 * draws, neurons]
+    double* sums;            // [5 + 2 * draws + shifts, neurons]
     double* pair_sums;
     double* rotated_sums;
+    double* shifted_sums;
     std::byte* buffers;
     double* draw_rows;
 };
 
 // take(piece, count) of all pieces, in order: to measure them, and to have them.
 template <class Take>
-void for_pieces(const Batch& batch, int64_t draws, const Divisions& divisions, const Take& take) {
+void for_pieces(const Batch& batch, int64_t draws, const Shifts& shifts, const Divisions& divisions, const Take& take) {
     const int64_t n = batch.neurons;
     take(&Pieces::findings, 1);
     take(&Pieces::pivots_float32, 2 * n);
     take(&Pieces::pivots_float64, 2 * n);
-    take(&Pieces::sums, (kRotated + 2 * draws) * n);
+    take(&Pieces::sums, (kRotated + 2 * draws + shifts.count) * n);
     take(&Pieces::pair_sums, divisions.most([](const Division& d) { return d.pair_values(); }) * n);
     take(&Pieces::rotated_sums, divisions.most([](const Division& d) { return d.rotated_values(); }) * n);
+    take(&Pieces::shifted_sums, divisions.most([](const Division& d) { return d.shifted_parts; }) * shifts.count * n);
     take(&Pieces::buffers, divisions.most([](const Division& d) { return d.buffer_bytes(); }));
     take(&Pieces::draw_rows, divisions.draws.rows.buffers);
 }
@@ -80,9 +88,12 @@ void for_pieces(const Batch& batch, int64_t draws, const Divisions& divisions, c
 class PairedUpdate {
  public:
     PairedUpdate(const PairedUpdateParams& params, const Batch& batch, const Stream& stream)
-        : p_(params), batch_(batch), stream_(stream), divisions_(batch, params.signs.draws, stream.device) {
+        : p_(params),
+          batch_(batch),
+          stream_(stream),
+          divisions_(batch, params.signs.draws, params.shifts, stream.device) {
         Workspace workspace(params.workspace, params.workspace_size);
-        for_pieces(batch, params.signs.draws, divisions_,
+        for_pieces(batch, params.signs.draws, params.shifts, divisions_,
                    [&]<class T>(T* Pieces::* piece, int64_t count) { pieces_.*piece = workspace.take<T>(count); });
         if (divisions_.draws.rows.buffers) room_.buffers = pieces_.draw_rows;
     }
@@ -91,8 +102,9 @@ class PairedUpdate {
         take_pivots(batch_, pieces_.findings, pieces_.pivots_float32, pieces_.pivots_float64, stream_);
         if (divisions_.in_float32) sum(*divisions_.in_float32, false);
         sum(divisions_.in_float64, true);
-        merge_moments({batch_, pieces_.sums, p_.before, p_.after, pieces_.findings, p_.signs, room_, p_.first_token},
-                      divisions_.draws, stream_);
+        merge_moments(
+            {batch_, pieces_.sums, p_.before, p_.after, pieces_.findings, p_.signs, p_.shifts, room_, p_.first_token},
+            divisions_.draws, stream_);
     }
 
  private:
@@ -105,10 +117,11 @@ class PairedUpdate {
             batch_, pivots, pieces_.pair_sums, division.pair_parts, pieces_.findings, only_redo(in_float64)};
         if (!division.first.pairs) sum_pairs(pairs, in_float64, stream_);
         if (p_.signs.draws > 0) sum_draws(division, pairs, in_float64);
+        if (p_.shifts.count > 0) sum_shifts(division, pairs, in_float64);
         add(pairs, kPairRows, 1, 0);
-        lift_moments(
-            {pieces_.sums, pieces_.pivots_float64, p_.signs, pieces_.findings, room_, pairs.only_redo, !in_float64},
-            divisions_.draws, stream_);
+        lift_moments({pieces_.sums, pieces_.pivots_float64, p_.signs, p_.shifts, pieces_.findings, room_,
+                      pairs.only_redo, !in_float64},
+                     divisions_.draws, stream_);
     }
 
     void sum_draws(const Division& division, const SumParams& pairs, bool in_float64) const {
@@ -123,6 +136,14 @@ class PairedUpdate {
         };
         some(division.first, 0, 1, division.first.pairs ? pieces_.pair_sums : nullptr);
         if (division.other_draws > 0) some(division.others, 1, division.other_draws, nullptr);
+    }
+
+    void sum_shifts(const Division& division, const SumParams& pairs, bool in_float64) const {
+        SumParams sums = pairs;
+        sums.sums = pieces_.shifted_sums;
+        sums.parts = division.shifted_parts;
+        sum_shifted(sums, p_.shifts, in_float64, stream_);
+        add(sums, static_cast<int>(p_.shifts.count), 1, kRotated + 2 * p_.signs.draws);
     }
 
     // The parts of some sums, into the rows from first_row on.
@@ -144,7 +165,7 @@ Batch make_batch(const Matrix& a, const Matrix& b, const uint8_t* keep) {
     return {a.data, b.data, a.row_stride, b.row_stride, a.dtype, keep, a.rows, a.columns};
 }
 
-void check(const Matrix& a, const Matrix& b, const Signs& signs) {
+void check(const Matrix& a, const Matrix& b, const Signs& signs, const Shifts& shifts) {
     if (a.rows < 1 || a.columns < 1 || signs.draws < 0) {
         throw std::invalid_argument("paired_update: tokens and neurons must be at least 1");
     }
@@ -152,22 +173,25 @@ void check(const Matrix& a, const Matrix& b, const Signs& signs) {
     if (a.rows != b.rows || a.columns != b.columns || a.dtype != b.dtype) {
         throw std::invalid_argument("paired_update: a and b must have one shape and dtype");
     }
+    if (shifts.count < 0 || shifts.count > kMostShifts || shifts.lag_count < 1 || shifts.lag_count > kMostLags) {
+        throw std::invalid_argument("paired_update: 1 to 5 lags, and at most 65535 shifts");
+    }
 }
 
 }  // namespace
 
-int64_t paired_update_workspace(const Matrix& a, const Matrix& b, int64_t draws, int device) {
-    check(a, b, {nullptr, draws});
+int64_t paired_update_workspace(const Matrix& a, const Matrix& b, int64_t draws, const Shifts& shifts, int device) {
+    check(a, b, {nullptr, draws}, shifts);
     const OnDevice on(device);
     const Batch batch = make_batch(a, b, nullptr);
     int64_t size = 0;
-    for_pieces(batch, draws, Divisions(batch, draws, device),
+    for_pieces(batch, draws, shifts, Divisions(batch, draws, shifts, device),
                [&]<class T>(T* Pieces::*, int64_t count) { size += piece<T>(count); });
     return size;
 }
 
 void paired_update(const PairedUpdateParams& params, const Stream& stream) {
-    check(params.a, params.b, params.signs);
+    check(params.a, params.b, params.signs, params.shifts);
     const OnDevice on(stream.device);
     const Batch batch = make_batch(params.a, params.b, params.keep);
     PairedUpdate(params, batch, stream).run();

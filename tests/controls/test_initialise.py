@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support.untrained import trained
 from support.live_models import gpt2, llama, neox
+from support.untrained import trained
 from univfast.controls import initialise
 from univfast.controls.shifts import add_shifts
 from univfast.errors import InputError

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import univfast as uf
-from support.untrained import DEAD, WIDTH, Network, above, trained, values
 from support.live_models import Plain, gpt2, llama, neox, token_ids
+from support.untrained import DEAD, WIDTH, Network, above, trained, values
 from univfast.controls import PILOT_TOKENS, rates, shifts_of
 from univfast.errors import InputError
 

@@ -94,7 +94,7 @@ def test_a_barrier_left_out_is_found(checks: Program, barrier: str, group: str) 
 
 
 MEMORIES = {
-    "paired": "a b keep signs before after counters",
+    "paired": "a b keep signs leads lags before after counters",
     "rotation": "x signs output",
     "pairs": "c product row_scale column_scale row_delta column_delta row_inverse column_inverse "
     "skip best best_column column_best best_row",

@@ -141,7 +141,7 @@ def test_dead_neurons(constant: float, dtype: torch.dtype, rotation: str) -> Non
     for column in (result.correlation, result.baseline, result.excess, result.q_value):
         assert column[result.dead].isnan().all()
     assert not result.universal[result.dead].any()
-    assert bool(result.universal[~result.dead].all()) == (rotation != "none")
+    assert result.universal[~result.dead].all()  # without rotations the baseline is 0
     assert result.summary["dead"] == 3
     if abs(constant) < 1e9:  # else the rotated neurons are rounding errors of the constant
         assert_parity(uf.PairedCorrelation, case)

@@ -211,6 +211,7 @@ def test_seed_draws_and_layer_decide_the_rotations() -> None:
         ({"draws": 0}, InputError, "draws: got 0"),
         ({"rotation": "random"}, InputError, "rotation: got 'random'"),
         ({"seed": 0.5}, TypeError, "seed: expected an integer"),
+        ({"shifts": -1}, InputError, "shifts: got -1"),
         ({"threads": 0}, InputError, "threads: got 0"),
         ({"threads": "2"}, TypeError, "threads: expected an integer"),
         ({"threads": 1.5}, TypeError, "threads: expected an integer"),
@@ -278,6 +279,7 @@ OTHER_OPTIONS: list[dict[str, Any]] = [
     {"rotation": "haar"},
     {"seed": 1},
     {"layer": "mlp.1"},
+    {"shifts": 3},
 ]
 
 
@@ -300,6 +302,7 @@ def spoilt_states() -> dict[str, Any]:
     changes: dict[str, dict[str, Any]] = {
         "format": {"format": "other"},
         "version": {"version": 1},
+        "without shifts": {"version": 2},
         "options": {"options": None},
         "moments missing": {"moments": None},
         "moments cut": {"moments": moments[:-1]},
@@ -345,7 +348,7 @@ def test_state_does_not_grow() -> None:
     a, b = (torch.from_numpy(v).float() for v in activations(1000, 64))
     acc.update(a, b)
     first = size(acc)
-    assert acc.state_dict()["moments"].nbytes == 8 * (5 + 2 * 3) * 64
+    assert acc.state_dict()["moments"].nbytes == 8 * (5 + 2 * 3 + 20) * 64
     for _ in range(5):
         acc.update(a, b)
     assert size(acc) == first

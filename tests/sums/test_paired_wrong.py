@@ -12,7 +12,7 @@ from torch import Tensor
 
 import univfast as uf
 from support.dtypes import F16, F32, F64
-from support.parity import assert_parity, hard_cases, rotate_exactly
+from support.parity import LAYER, SHIFTS, assert_parity, hard_cases, rotate_exactly
 
 
 class Wrong:
@@ -38,7 +38,15 @@ class Wrong:
             for draw in range(self.draws)
         ]
         rotated = torch.stack(rows) if rows else torch.empty(0, self.neurons)
-        return SimpleNamespace(correlation=self.pair(self.batches), rotated=rotated)
+        shifts = uf.reference.shifts_of(self.neurons, SHIFTS, self.seed, LAYER).tolist()
+        rows = [self.pair([(a, self.moved(b, s)) for a, b in self.batches]) for s in shifts]
+        shifted = torch.stack(rows) if rows else torch.empty(0, self.neurons)
+        return SimpleNamespace(
+            correlation=self.pair(self.batches), rotated=rotated, shifted=shifted
+        )
+
+    def moved(self, b: Tensor, shift: int) -> Tensor:
+        return b.roll(-shift, dims=1)
 
     def pair(self, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         a, b = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -111,6 +119,20 @@ class NoClamp(Wrong):
         return (x * y).sum(0) / (x * x).sum(0).sqrt() / (y * y).sum(0).sqrt()
 
 
+class OtherWayRound(Wrong):
+    """Shifts to partners on the other side."""
+
+    def moved(self, b: Tensor, shift: int) -> Tensor:
+        return b.roll(shift, dims=1)
+
+
+class NotRound(Wrong):
+    """Has the last neuron as the partner of all that go beyond it."""
+
+    def moved(self, b: Tensor, shift: int) -> Tensor:
+        return b[:, (torch.arange(b.shape[1]) + shift).clamp(max=b.shape[1] - 1)]
+
+
 class DeadIsZero(Wrong):
     def pair(self, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         return super().pair(batches).nan_to_num(0)
@@ -138,6 +160,8 @@ def test_the_check_accepts_what_is_right() -> None:
         (PaddedHadamard, "plain", "rotated r: off by"),
         (NoClamp, "identical", r"\|r\| ="),
         (DeadIsZero, "constants beside scale 1e-15", "NaN elsewhere"),
+        (OtherWayRound, "plain", "wrong partners: off by"),
+        (NotRound, "plain", "wrong partners: off by"),
     ],
 )
 def test_wrong_accumulators_are_rejected(wrong: type[Wrong], name: str, message: str) -> None:

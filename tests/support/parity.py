@@ -22,6 +22,7 @@ from univfast import reference
 Array = NDArray[np.float64]
 
 LAYER = "activations"
+SHIFTS = 20  # by default
 
 # The dense matrices of the reference cost neurons^3; wider layers are rotated step by step.
 _DENSE_NEURONS = 300
@@ -63,6 +64,9 @@ class Measured(Protocol):
 
     @property
     def rotated(self) -> Tensor: ...
+
+    @property
+    def shifted(self) -> Tensor: ...
 
 
 class Accumulator(Protocol):
@@ -151,6 +155,14 @@ def exact(case: Case) -> tuple[Array, Array]:
     return r, rotated
 
 
+def exact_shifted(case: Case) -> Array:
+    """r with wrong partners ``[shifts, neurons]``, as many as there are by default."""
+    a, b = case.a.double().numpy(), case.b.double().numpy()
+    shifts = reference.shifts_of(a.shape[1], SHIFTS, case.seed, LAYER)
+    rows = [reference.pearson(a, np.roll(b, -shift, axis=1)) for shift in shifts.tolist()]
+    return np.array(rows).reshape(-1, a.shape[1])
+
+
 def tolerance(*dtypes: torch.dtype) -> float:
     """Of r, as README promises. float64 with a narrower dtype is summed in float64."""
     return 1e-12 if torch.float64 in dtypes else 1e-6
@@ -184,6 +196,7 @@ def assert_measured(got: Measured, case: Case) -> None:
     limit = tolerance(case.a.dtype, case.b.dtype)
     assert_close(got.correlation, r, limit, f"{case.name}: r")
     assert_close(got.rotated, rotated, limit, f"{case.name}: rotated r")
+    assert_close(got.shifted, exact_shifted(case), limit, f"{case.name}: r with wrong partners")
 
 
 def assert_parity(factory: Factory, case: Case) -> None:

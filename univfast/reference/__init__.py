@@ -7,6 +7,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 ``correlation``  r of all tokens at once, matches in it, and `correlate`
 ``details``      of matched pairs: intervals, moments, shares of tokens, contexts
 ``rotations``    rotations as matrices, step by step
+``shifts``       wrong partners by index, number by number
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ``controls``     counts by control and margins over controls, neuron by neuron
 ===============  ===================================================================
@@ -26,6 +27,7 @@ from univfast.reference.correlation import (
 )
 from univfast.reference.details import Details, NeuronDetails, TokenTable, details
 from univfast.reference.rotations import rotation_matrix, rotation_signs
+from univfast.reference.shifts import shifts_of
 from univfast.reference.statistics import Statistics, statistics
 
 KINDS = tuple(ROTATIONS)
@@ -50,5 +52,6 @@ __all__ = [
     "pearson_matrix",
     "rotation_matrix",
     "rotation_signs",
+    "shifts_of",
     "statistics",
 ]

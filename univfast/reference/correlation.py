@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from univfast.nulls.kinds import ROTATIONS
 from univfast.reference.rotations import rotation_matrix
+from univfast.reference.shifts import shifts_of
 from univfast.reference.statistics import Statistics, statistics
 from univfast.registry import resolve
 from univfast.search.matchings import MATCHINGS
@@ -54,7 +55,7 @@ def _standardised(x: ArrayLike) -> Array:
 
 
 class PairedCorrelation:
-    """Keeps every token; `compute` correlates neuron i of A with that of B and its rotations."""
+    """Keeps every token; `compute` correlates neuron i of A with that of B, and with its nulls."""
 
     def __init__(
         self,
@@ -64,8 +65,10 @@ class PairedCorrelation:
         rotation: str = "hadamard",
         seed: int = 0,
         layer: str = "activations",
+        shifts: int = 20,
     ) -> None:
         self.neurons = neurons
+        self._shifts = shifts_of(neurons, shifts, seed, layer)
         self._rotations = (
             []
             if not ROTATIONS[rotation].random
@@ -80,12 +83,17 @@ class PairedCorrelation:
         self._a.append(np.asarray(a, dtype=np.float64).reshape(-1, self.neurons)[keep])
         self._b.append(np.asarray(b, dtype=np.float64).reshape(-1, self.neurons)[keep])
 
-    def compute(self) -> tuple[Array, Array]:
-        """r ``[neurons]``, and r with each rotation of B ``[draws, neurons]``."""
+    def compute(self) -> tuple[Array, Array, Array]:
+        """r ``[neurons]``, r with rotations of B ``[draws, neurons]`` and with wrong partners.
+
+        The last is ``[shifts, neurons]``: neuron i of A with neuron i + shift of B, counted round.
+        """
         a, b = np.concatenate(self._a), np.concatenate(self._b)
         centred = b - b[:1]
         rotated = [pearson(a, centred @ r.T) for r in self._rotations]
-        return pearson(a, b), np.array(rotated).reshape(-1, self.neurons)
+        shifted = [pearson(a, np.roll(b, -shift, axis=1)) for shift in self._shifts.tolist()]
+        rows = (np.array(draws).reshape(-1, self.neurons) for draws in (rotated, shifted))
+        return pearson(a, b), *rows
 
 
 class AllPairsCorrelation:
@@ -174,6 +182,7 @@ def correlate(
     seed: int = 0,
     threshold: float = 0.5,
     mask: ArrayLike | None = None,
+    shifts: int = 20,
 ) -> tuple[Array, Statistics]:
     """r of each neuron of A with its match, layer after layer, and what follows from it.
 
@@ -186,16 +195,18 @@ def correlate(
         seed: of the rotations.
         threshold: of the excess.
         mask: ``[...]``, true for the tokens to use; None for all.
+        shifts: wrong partners of each neuron, by index.
     """
     layers_a = a if isinstance(a, Mapping) else {"activations": a}
     layers_b = b if isinstance(b, Mapping) else {"activations": b}
     widths = {name: np.asarray(values).shape[-1] for name, values in layers_a.items()}
     numbers = np.repeat(np.arange(len(widths)), list(widths.values()))
+    shifted = None
     if not MATCHINGS[match].all_pairs:
         parts = []
         for name, neurons in widths.items():
             layer = PairedCorrelation(
-                neurons, draws=draws, rotation=rotation, seed=seed, layer=name
+                neurons, draws=draws, rotation=rotation, seed=seed, layer=name, shifts=shifts
             )
             layer.update(layers_a[name], layers_b[name], mask)
             parts.append(layer.compute())
@@ -203,6 +214,10 @@ def correlate(
         rotated = np.concatenate([part[1] for part in parts], axis=1)
         # Dead in B alone, a neuron has an r with rotations of B.
         rotated = np.where(np.isnan(r), np.nan, rotated)
+        most = max(len(part[2]) for part in parts)
+        wrong = [np.vstack([x, np.full((most - len(x), x.shape[1]), np.nan)]) for _, _, x in parts]
+        if most:
+            shifted = np.where(np.isnan(r), np.nan, np.concatenate(wrong, axis=1))
     else:
         widths_b = {name: np.asarray(values).shape[-1] for name, values in layers_b.items()}
         pairs = AllPairsCorrelation(widths, widths_b, draws=draws, rotation=rotation, seed=seed)
@@ -215,4 +230,4 @@ def correlate(
             matrices = [np.where(dead, np.nan, m) for m in matrices]
         r = taken(matrix)[1]
         rotated = np.array([taken(m)[1] for m in matrices]).reshape(-1, len(r))
-    return r, statistics(r, rotated, numbers, threshold)
+    return r, statistics(r, rotated, numbers, threshold, shifted)

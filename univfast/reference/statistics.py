@@ -27,7 +27,11 @@ class Statistics:
 
 
 def statistics(
-    correlation: Array, rotated: Array, layer: NDArray[np.int64], threshold: float = 0.5
+    correlation: Array,
+    rotated: Array,
+    layer: NDArray[np.int64],
+    threshold: float = 0.5,
+    shifted: Array | None = None,
 ) -> Statistics:
     """Baseline, excess, chance, p and q as README defines them, neuron by neuron.
 
@@ -35,15 +39,20 @@ def statistics(
     takes for its baseline the mean of its layer's matched neurons over those draws; the mean of
     all layers' where its layer has none.
 
+    By index, where there are wrong partners, chance is their excess over the neuron's own baseline,
+    which is 0 without rotations. A layer of fewer than two has no p, and none pass by chance.
+
     Args:
         correlation: ``[neurons]``, NaN where there is none.
         rotated: ``[draws, neurons]``, NaN where there is none.
         layer: ``[neurons]``, the layer's number; null excesses are pooled within a layer.
         threshold: of the excess.
+        shifted: ``[shifts, neurons]``, NaN where there is none; None but by index.
     """
     draws, neurons = rotated.shape
     nan = np.full(neurons, np.nan)
     baseline, std, null = nan.copy(), nan.copy(), np.full((draws, neurons), np.nan)
+    has = np.full(neurons, draws)  # draws of the null, in the neuron's layer
 
     def mean_of(others: Array, i: int) -> float:
         for values in (others[:, i], others[:, layer == layer[i]], others):
@@ -60,14 +69,23 @@ def statistics(
             baseline[i] = mean_of(rotated, i)
             if len(there) > 1:
                 std[i] = rotated[there, i].std(ddof=1)
+    if shifted is not None:
+        if draws == 0:
+            baseline = np.where(np.isnan(correlation), np.nan, 0.0)
+        null = shifted - baseline
+        widths = np.array([(layer == number).sum() for number in layer])
+        has = np.minimum(len(shifted), widths - 1)
     excess = correlation - baseline
     universal = excess > threshold
-    if draws < 2:
-        return Statistics(baseline, nan, excess, nan, nan, universal, np.nan, np.nan)
+    if has.max(initial=0) < 2:
+        return Statistics(baseline, std, excess, nan, nan, universal, np.nan, np.nan)
 
-    by_chance = float(np.mean([(row[~np.isnan(row)] > threshold).sum() for row in null]))
+    # Each neuron's mean over the draws that its layer has.
+    null = np.where(has < 2, np.nan, null)
+    with np.errstate(invalid="ignore"):
+        by_chance = float(((null > threshold).sum(axis=0) / np.maximum(has, 1)).sum())
     p = nan.copy()
-    for i in np.flatnonzero(~np.isnan(excess)).tolist():
+    for i in np.flatnonzero(~np.isnan(excess) & (has > 1)).tolist():
         pool = null[:, layer == layer[i]]
         pool = pool[~np.isnan(pool)]
         p[i] = (1 + (pool >= excess[i]).sum()) / (1 + pool.size)

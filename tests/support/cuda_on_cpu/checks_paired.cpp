@@ -1,150 +1,16 @@
 // Paired moments: the state after some batches, against two passes over all tokens.
+#include "checks_paired.h"
+
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <device_primitives.cuh>
-#include <limits>
 #include <stdexcept>
 
 #include "../../../csrc/cuda/launch.h"
 #include "../../../csrc/cuda/paired.h"
-#include "checks.h"
 
 namespace checks {
 namespace {
-
-using univfast::cuda::Counters;
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-enum Rows { kMeanA, kMeanB, kM2A, kM2B, kCoAB, kPairRows };
-
-// A state [5 + 2 * draws, neurons] that takes batches in, each into new memory.
-class State {
- public:
-    State(int64_t neurons, const Rotations& rotations)
-        : neurons_(neurons), rotations_(rotations), moments_(static_cast<size_t>(rows() * neurons), 0) {}
-
-    void update(const Matrix& a, const Matrix& b, const uint8_t* keep = nullptr, int64_t first_token = 0) {
-        const univfast::Signs signs = rotations_.signs();
-        const int64_t size = univfast::cuda::paired_update_workspace(a, b, signs.draws, 0);
-        Workspace workspace(size);
-        Memory<double> before("before", moments_);
-        Memory<double> after("after", std::vector<double>(moments_.size(), kNaN));
-        Memory<Counters> counters("counters", {counters_}), counters_after("counters", {Counters{}});
-        univfast::cuda::paired_update({a,
-                                       b,
-                                       keep,
-                                       first_token,
-                                       signs,
-                                       {before.data(), counters.data()},
-                                       {after.data(), counters_after.data()},
-                                       workspace.data(),
-                                       size},
-                                      kStream);
-        moments_ = after.computed();
-        counters_ = counters_after.computed()[0];
-    }
-
-    int64_t rows() const { return kPairRows + 2 * rotations_.signs().draws; }
-    const std::vector<double>& moments() const { return moments_; }
-    const Counters& counters() const { return counters_; }
-    std::vector<double> row(int64_t i) const {
-        return {moments_.begin() + i * neurons_, moments_.begin() + (i + 1) * neurons_};
-    }
-
- private:
-    int64_t neurons_;
-    const Rotations& rotations_;
-    std::vector<double> moments_;
-    Counters counters_ = {0, -1, 0, 0, 0.0};
-};
-
-// ---- the answer -----------------------------------------------------------------------------------------
-
-// Values of some tokens [tokens][neurons].
-using Tokens = std::vector<std::vector<double>>;
-
-struct Answer {
-    std::vector<double> mean_x, mean_y, m2_x, m2_y, r;
-};
-
-std::vector<double> correlations(const std::vector<double>& c, const std::vector<double>& m2_x,
-                                 const std::vector<double>& m2_y) {
-    std::vector<double> r(c.size());
-    for (size_t i = 0; i < c.size(); ++i) {
-        r[i] = m2_x[i] > 0 && m2_y[i] > 0 ? c[i] / std::sqrt(m2_x[i]) / std::sqrt(m2_y[i]) : kNaN;
-    }
-    return r;
-}
-
-Answer answer(const Tokens& x, const Tokens& y) {
-    const size_t neurons = x[0].size();
-    const std::vector<double> zeros(neurons, 0);
-    Answer all = {zeros, zeros, zeros, zeros, zeros};
-    std::vector<double> c(neurons, 0);
-    const double tokens = static_cast<double>(x.size());
-    for (size_t i = 0; i < neurons; ++i) {
-        // About the first token, so that the means of equal values are exact.
-        for (size_t t = 0; t < x.size(); ++t) {
-            all.mean_x[i] += x[t][i] - x[0][i];
-            all.mean_y[i] += y[t][i] - y[0][i];
-        }
-        all.mean_x[i] = x[0][i] + all.mean_x[i] / tokens;
-        all.mean_y[i] = y[0][i] + all.mean_y[i] / tokens;
-        for (size_t t = 0; t < x.size(); ++t) {
-            const double own_x = x[t][i] - all.mean_x[i], own_y = y[t][i] - all.mean_y[i];
-            all.m2_x[i] += own_x * own_x;
-            all.m2_y[i] += own_y * own_y;
-            c[i] += own_x * own_y;
-        }
-    }
-    all.r = correlations(c, all.m2_x, all.m2_y);
-    return all;
-}
-
-// Of means in units of the standard deviation, and of second moments in units of themselves.
-void expect_moments(const std::vector<double>& mean, const std::vector<double>& m2,
-                    const std::vector<double>& true_mean, const std::vector<double>& true_m2, int64_t tokens,
-                    double limit, const std::string& what) {
-    std::vector<double> mean_error(m2.size()), m2_error(m2.size());
-    for (size_t i = 0; i < m2.size(); ++i) {
-        const double sd = std::sqrt(true_m2[i] / static_cast<double>(tokens));
-        mean_error[i] = sd > 0 ? (mean[i] - true_mean[i]) / sd : mean[i] - true_mean[i];
-        m2_error[i] = true_m2[i] > 0 ? m2[i] / true_m2[i] - 1 : m2[i];
-    }
-    const std::vector<double> zeros(m2.size(), 0);
-    expect_near(mean_error, zeros, limit, what + ": mean");
-    expect_near(m2_error, zeros, limit, what + ": second moment");
-}
-
-void expect_state(const State& state, const Tokens& a, const Tokens& b, const Rotations& rotations, double limit,
-                  const std::string& what) {
-    const int64_t tokens = static_cast<int64_t>(a.size());
-    expect(state.counters().tokens == tokens && state.counters().bad_token == -1, what + ": counters");
-    const Answer pairs = answer(a, b);
-    expect_moments(state.row(kMeanA), state.row(kM2A), pairs.mean_x, pairs.m2_x, tokens, 4 * limit, what + ": a");
-    expect_moments(state.row(kMeanB), state.row(kM2B), pairs.mean_y, pairs.m2_y, tokens, 4 * limit, what + ": b");
-    expect_near(correlations(state.row(kCoAB), state.row(kM2A), state.row(kM2B)), pairs.r, limit, what + ": r");
-
-    Tokens first;  // of the distance from the first token, so that large means do not cost digits
-    for (const std::vector<double>& token : b) {
-        std::vector<double> y(token);
-        for (size_t i = 0; i < y.size(); ++i) y[i] -= b[0][i];
-        first.push_back(rotations.first(y));
-    }
-    for (int64_t draw = 0; draw < rotations.signs().draws; ++draw) {
-        Tokens turned;
-        for (const std::vector<double>& token : first) turned.push_back(rotations.last(draw, token));
-        const Answer rotated = answer(a, turned);
-        const std::string which = what + ": draw " + std::to_string(draw);
-        const std::vector<double> m2 = state.row(kPairRows + 2 * draw), zeros(m2.size(), 0);
-        expect_moments(zeros, m2, zeros, rotated.m2_y, tokens, 4 * limit, which);
-        expect_near(correlations(state.row(kPairRows + 2 * draw + 1), state.row(kM2A), m2), rotated.r, limit,
-                    which + ": r");
-    }
-}
 
 // ---- cases ----------------------------------------------------------------------------------------------
 
@@ -157,6 +23,7 @@ struct Case {
     bool masked = false;
     double offset = 0, scale = 1, jump = 0;  // in standard deviations, all, and from the middle on in them
     double tall = 1;                         // scale of one neuron of b
+    int64_t shifts = 7;
 };
 
 // r runs from -1 to 1 over the neurons, and neurons of b share a factor, so that rotations of b correlate with a too.
@@ -175,13 +42,23 @@ void make_values(const Case& c, int64_t tokens, int64_t batch, std::vector<doubl
     }
 }
 
+// As many shifts as the case has: leads of five lags, or of none where a layer is narrow.
+WrongPartners make_wrong(const Case& c) {
+    std::vector<int64_t> leads, lags = {0};
+    if (c.shifts >= 5 && c.neurons > 20) lags = {1, c.neurons - 1, 4, c.neurons / 2, c.neurons / 3};
+    const int64_t each = static_cast<int64_t>(lags.size());
+    for (int64_t u = 0; u * each < c.shifts; ++u) leads.push_back((7 * u + (each == 1)) % c.neurons);
+    return {c.neurons, leads, lags, c.shifts};
+}
+
 void check_case(const Case& c) {
     std::string what = "paired " + std::to_string(c.neurons) + " neurons, " + name_of(c.dtype) + ", layouts " +
                        std::to_string(static_cast<int>(c.layout_a)) + std::to_string(static_cast<int>(c.layout_b)) +
                        (c.masked ? ", masked" : "") + ", " + std::to_string(c.batches.size()) + " batches of " +
                        std::to_string(c.batches[0]);
     const Rotations rotations(c.neurons, c.draws, static_cast<uint64_t>(c.neurons));
-    State state(c.neurons, rotations);
+    const WrongPartners wrong = make_wrong(c);
+    State state(c.neurons, rotations, wrong);
     Tokens all_a, all_b;
     std::vector<double> values_a, values_b;
     for (int64_t tokens : c.batches) {
@@ -203,7 +80,7 @@ void check_case(const Case& c) {
             all_b.push_back(b.row(t));
         }
     }
-    expect_state(state, all_a, all_b, rotations, c.dtype == DType::float64 ? 1e-12 : 1e-6, what);
+    expect_state(state, all_a, all_b, rotations, wrong, c.dtype == DType::float64 ? 1e-12 : 1e-6, what);
 }
 
 void check_cases() {
@@ -246,6 +123,10 @@ void check_cases() {
              {96, {70}, float32, 1, Layout::plain, Layout::plain, false, 0, 1, 300},
              {96, {70}, float32, 1, Layout::plain, Layout::plain, false, 0, 1, 0, 1e3},
              {96, {70}, float64, 1, Layout::plain, Layout::plain, false, 1e3, 1e-100},
+             {200, {90, 40}, float32, 0, Layout::plain, Layout::plain, false, 0, 1, 0, 1, 20},
+             {200, {40}, bfloat16, 1, Layout::plain, Layout::plain, true, 0, 1, 0, 1, 23},
+             {200, {20}, float64, 0, Layout::gaps, Layout::backwards, false, 0, 1, 0, 1, 4},
+             {64, {40}, float32, 1, Layout::plain, Layout::plain, false, 0, 1, 0, 1, 0},
          }) {
         check_case(c);
     }
@@ -265,7 +146,8 @@ void check_bad(DType dtype, int64_t draws, const std::vector<Bad>& bad) {
     const std::string what = "bad values, " + std::string(name_of(dtype)) + ", " + std::to_string(draws) + " draws";
     constexpr int64_t kTokens = 40, kNeurons = 48, kFirst = 1000;
     const Rotations rotations(kNeurons, draws, 5);
-    State state(kNeurons, rotations);
+    const WrongPartners wrong(kNeurons, {0, 9}, {1, 2, 30}, 5);
+    State state(kNeurons, rotations, wrong);
     Random random(1);
     const auto values = [&] { return random.uniform(kTokens * kNeurons); };
     const auto take = [&](const std::vector<double>& a, const std::vector<double>& b, const uint8_t* keep,
@@ -342,11 +224,13 @@ void check_launches() {
 
 void check_arguments() {
     const Rotations rotations(8, 1, 0);
+    WrongPartners wrong(8, {0}, {1, 5}, 2);
     const Input a("a", DType::float32, 4, 8, std::vector<double>(32, 1), Layout::plain);
     const Matrix matrix = a.matrix();
     Matrix other = matrix;
+    univfast::Shifts shifts = wrong.shifts();
     const auto update = [&](int64_t size, int64_t offset) {
-        Memory<double> moments("before", std::vector<double>(56, 0)), after("after", std::vector<double>(56, 0));
+        Memory<double> moments("before", std::vector<double>(72, 0)), after("after", std::vector<double>(72, 0));
         Memory<Counters> counters("counters", {Counters{}}), counters_after("counters", {Counters{}});
         Workspace workspace(size + offset);
         univfast::cuda::paired_update({matrix,
@@ -354,6 +238,7 @@ void check_arguments() {
                                        nullptr,
                                        0,
                                        rotations.signs(),
+                                       shifts,
                                        {moments.data(), counters.data()},
                                        {after.data(), counters_after.data()},
                                        workspace.data() + offset,
@@ -363,7 +248,7 @@ void check_arguments() {
     const auto refused = [&](int64_t size, int64_t offset) {
         return throws<std::invalid_argument>([&] { update(size, offset); });
     };
-    const int64_t size = univfast::cuda::paired_update_workspace(matrix, matrix, 1, 0);
+    const int64_t size = univfast::cuda::paired_update_workspace(matrix, matrix, 1, shifts, 0);
     expect(!refused(size, 0), "paired: fitting arguments");
     expect(refused(size - 1, 0), "paired: a workspace that is too small");
     expect(refused(size, 8), "paired: a workspace that is not aligned");
@@ -375,6 +260,9 @@ void check_arguments() {
     other = matrix;
     other.rows = 3;
     expect(refused(size, 0), "paired: two numbers of tokens");
+    other = matrix;
+    shifts.lag_count = 6;
+    expect(refused(size, 0), "paired: too many lags");
 }
 
 }  // namespace
