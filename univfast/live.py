@@ -98,7 +98,7 @@ def correlate_models(
     again = max(map(len, controls)) + given["details"]
     feed = Feed(batches, mask, progress, passes=1 + again)
     with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
-        meters = [Meter(network.name) for network in real]
+        meters = [Meter(network.name) for network in real] if any(controls) else []
         pair = (real[0].name, real[1].name)
         stream, record = Stream(pair, settings), TokenRecord()
         _read(feed, real, {(0, 1): stream}, meters, record)
@@ -161,8 +161,9 @@ def _read(
             for captured, network in zip(captures, networks, strict=True):
                 run_batch(captured, network.module, batch, network.name)
             taken = [{name: captured.pop(name) for name in captured} for captured in captures]
-            for meter, layers in zip(meters, taken[len(taken) - len(meters) :], strict=True):
-                _measure(meter, layers, keep)
+            # Those that are measured, before streams take them and have looked at them.
+            last_of_all = taken[len(taken) - len(meters) :]
+            measured = [{} if m.full else dict(x) for m, x in zip(meters, last_of_all, strict=True)]
             if record is not None:
                 record.add(batch, taken[0])
             for number, (pair, stream) in enumerate(streams.items(), start=1):
@@ -170,6 +171,8 @@ def _read(
                 last = number == len(streams)
                 a, b = (taken[x] if last else MappingProxyType(taken[x]) for x in pair)
                 stream.add(a, b, keep, feed.mask_name)
+            for meter, layers in zip(meters, measured, strict=True):
+                _measure(meter, layers, keep)
             if all(stream.full for stream in streams.values()):
                 break
 

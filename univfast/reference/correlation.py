@@ -92,8 +92,8 @@ class PairedCorrelation:
         centred = b - b[:1]
         rotated = [pearson(a, centred @ r.T) for r in self._rotations]
         shifted = [pearson(a, np.roll(b, -shift, axis=1)) for shift in self._shifts.tolist()]
-        rows = (np.array(draws).reshape(-1, self.neurons) for draws in (rotated, shifted))
-        return pearson(a, b), *rows
+        turned, moved = (np.array(x).reshape(-1, self.neurons) for x in (rotated, shifted))
+        return pearson(a, b), turned, moved
 
 
 class AllPairsCorrelation:
