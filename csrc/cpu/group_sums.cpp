@@ -28,8 +28,10 @@ void add_strip(const GroupSumsParams& p, const Level& level, int64_t first, int6
     for (int64_t t = 0; t < p.tokens_used;) {
         const int64_t group = p.groups[t];
         double* to = p.sums + group * p.sums_stride + first;
+        for (int64_t i = 0; i < width; i += 8) __builtin_prefetch(to + i, 1, 2);
         std::fill_n(sums, width, 0.0);
         for (; t < p.tokens_used && p.groups[t] == group; ++t) {
+            if (t + 1 < p.tokens_used) prefetch_row(p.x, p.rows[t + 1], first, width);
             add(fetch_row(level, p.x, p.rows[t], first, width, converted), p.pivot + first, width, sums);
         }
         for (int64_t i = 0; i < width; ++i) to[i] += sums[i];

@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kStrip = 256;
 // Tokens that are done with all strips of a thread before the next ones, so that the rows of B, which each strip
 // gathers from, stay in a core's L2.
-constexpr int64_t kBlockTokens = 32;
+constexpr int64_t kBlockTokens = 128;
 
 // Columns of one layer of B, and where in a strip they go: numbers begin .. end of Plan::columns and Plan::places.
 struct Gather {
@@ -133,8 +133,11 @@ class StripSums {
         DetailsRun<T> run = {{}, {}, tokens, {pivot_[0], pivot_[1]}, {scale_[0], scale_[1]}};
         for (int t = 0; t < tokens; ++t) {
             const int64_t number = row(token + t);
+            const int64_t later = row(std::min(token + t + kDetailsTokens, p_.tokens_used - 1));
+            prefetch_row(*strip_.a, later, strip_.column_a, strip_.width);
             run.a[t] = copy_row(*strip_.a, number, strip_.column_a, rows_[0][t]);
             if (strip_.b) {
+                prefetch_row(*strip_.b, later, strip_.column_b, strip_.width);
                 run.b[t] = copy_row(*strip_.b, number, strip_.column_b, rows_[1][t]);
                 continue;
             }
