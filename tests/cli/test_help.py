@@ -47,7 +47,7 @@ def test_readme_and_help_agree_on_how_long_the_demo_takes(
     readme = (ROOT / "README.md").read_text()
     assert run("demo", "--help") == 0
     for text in (readme, capsys.readouterr().out):
-        assert "about a minute and a half on two cores" in " ".join(text.split())
+        assert "under three minutes on two cores" in " ".join(text.split())
 
 
 def test_help_and_version_do_not_import_torch() -> None:

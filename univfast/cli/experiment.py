@@ -51,7 +51,7 @@ _test_samples = click.option(
     show_default=True,
     help="Half of the training text to read. 'auto': first for odd seeds, second for even ones.",
 )
-@click.option("--steps", type=int, default=600, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=int, default=1_200, show_default=True, help="Optimiser steps.")
 @click.option("--samples", type=int, default=10_000, show_default=True, help="Training samples.")
 @_test_samples
 @click.option(
@@ -60,7 +60,7 @@ _test_samples = click.option(
 @click.option(
     "--sparsity",
     type=float,
-    default=4e-3,
+    default=8e-3,
     show_default=True,
     help="Weight of an L1 penalty on what neurons add. 0: the cross entropy alone.",
 )
@@ -113,7 +113,7 @@ def train(
 )
 @_data
 @click.option(
-    "--steps", type=int, default=600, show_default=True, help="Optimiser steps of each model."
+    "--steps", type=int, default=1_200, show_default=True, help="Optimiser steps of each model."
 )
 @_test_samples
 @click.option(
