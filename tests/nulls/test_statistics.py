@@ -61,7 +61,8 @@ def assert_as_reference(layers: list[Measured], threshold: float) -> Statistics:
         assert np.isnan(theirs.universal_by_chance)
     else:
         assert found.null_excess is not None
-        assert float(found.chance_counts.double().mean()) == theirs.universal_by_chance
+        by_chance = float(found.chance_counts.double().mean())
+        assert by_chance == pytest.approx(theirs.universal_by_chance)
     return found
 
 

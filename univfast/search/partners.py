@@ -65,8 +65,7 @@ class Matches:
             None by index.
         top_layer, top_neuron: where, as above, int64 ``[neurons, top_k]``; None by index.
         shifted: r with wrong partners, float64 ``[shifts, neurons]``; NaN for the dead, where the
-            partner is dead, and where a layer has fewer shifts; None but by index, and where none
-            were asked for.
+            partner is dead, and where a layer has fewer shifts; None but by index.
     """
 
     layers: tuple[str, ...]
@@ -97,7 +96,7 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
         # A neuron that is constant in B alone has an r with rotations of B, and with others of B.
         rotated=torch.where(dead, torch.nan, rotated),
         dead=dead,
-        shifted=torch.where(dead, torch.nan, shifted) if len(shifted) else None,
+        shifted=torch.where(dead, torch.nan, shifted),
     )
 
 
