@@ -44,10 +44,11 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
-    By index chance is what wrong partners give: their excess over the baseline of the neuron, which
-    is 0 where there are no rotations but wrong partners. If numbers of neurons mean nothing, the right partner is one like these,
-    whatever the baseline. Layers may have different numbers of wrong partners, and one of fewer
-    than two has no null. It stands in the counts of draws that it does not have with its mean.
+    By index chance is what wrong partners give: their excess over the neuron's baseline, which is 0
+    where there are no rotations but wrong partners. If numbers of neurons mean nothing, the right
+    partner is one like these, whatever the baseline. Layers may have different numbers of wrong
+    partners: of draws that one does not have, its count is the mean over those it has. A layer of
+    fewer than two has no null.
 
     With several models, baseline, excess and null excess are those of each model, averaged over the
     models that a neuron has a match in (for the null: in that draw).

@@ -39,8 +39,8 @@ def statistics(
     takes for its baseline the mean of its layer's matched neurons over those draws; the mean of
     all layers' where its layer has none.
 
-    By index, where there are wrong partners, chance is their excess over the neuron's own baseline,
-    which is 0 if there are no rotations. A layer of fewer than two has no p, and none pass by chance.
+    By index, chance is the excess of wrong partners over the neuron's own baseline, which is 0 if
+    there are no rotations. A layer of fewer than two has no p, and none of it pass by chance.
 
     Args:
         correlation: ``[neurons]``, NaN where there is none.
