@@ -52,6 +52,7 @@ def paired(a: Tensor, b: Tensor, mask: Tensor | None = None, **options: Any) -> 
     what = f"{tuple(a.shape)} {a.dtype} {options}"
     near(found[0].correlation, found[1].correlation, f"r, {what}")
     near(found[0].rotated, found[1].rotated, f"rotated r, {what}")
+    near(found[0].shifted, found[1].shifted, f"r with wrong partners, {what}")
 
 
 def all_paired() -> None:

@@ -125,7 +125,7 @@ def measure_univfast(
     **options: Any,
 ) -> None:
     """``run`` updates an accumulator with all tokens, any number of times."""
-    accumulator = uf.PairedCorrelation(data.neurons, device=DEVICE, **options_of(draws))
+    accumulator = uf.PairedCorrelation(data.neurons, device=DEVICE, shifts=0, **options_of(draws))
     options = {"against": line_of(draws), "amount": data.nbytes, **options}
     measure(line, partial(run, accumulator), data, **options)
     found = accumulator.correlations()
@@ -149,6 +149,25 @@ def test_univfast(
         lambda accumulator: accumulator.update(data.a, data.b),
         group=paired.group,
     )
+
+
+@PAIRED
+def test_univfast_shifts(
+    measure_on_device: DeviceMeasure, size: Size, wide: bool, dtype: torch.dtype
+) -> None:
+    paired = Paired(size, wide, dtype)
+    data = paired.data
+    sums = uf.PairedCorrelation(data.neurons, device=DEVICE, shifts=20, rotation="none")
+    measure_on_device(
+        f"{line_of(0)}, 20 shifts",
+        lambda: sums.update(data.a, data.b),
+        data,
+        against=line_of(0),
+        amount=data.nbytes,
+        group=paired.group,
+    )
+    answer = sums.correlations().correlation[None]
+    measure_on_device.check(answer, data, data.exact_draw[:1], LIMIT)
 
 
 @NARROW

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import rivals
 import torch
@@ -63,9 +64,9 @@ def measure_univfast(
 
     Args:
         rotations: the matrices of all draws, or of the first ones where only those are checked.
-        options: of `PairedCorrelation`.
+        options: of `PairedCorrelation`; no shifts if they do not say.
     """
-    accumulator = uf.PairedCorrelation(data.a.shape[1], **options)
+    accumulator = uf.PairedCorrelation(data.a.shape[1], **{"shifts": 0, **options})
 
     def run() -> None:
         accumulator.reset()
@@ -115,7 +116,7 @@ def test_univfast(measure: Measure, float32: Activations) -> None:
 @paired
 def test_univfast_update(measure: Measure, float32: Activations) -> None:
     """Without the result, whose tables and statistics take as long for any number of tokens."""
-    accumulator = uf.PairedCorrelation(float32.neurons, rotation="none")
+    accumulator = uf.PairedCorrelation(float32.neurons, rotation="none", shifts=0)
 
     def run() -> None:
         accumulator.reset()
@@ -123,6 +124,27 @@ def test_univfast_update(measure: Measure, float32: Activations) -> None:
 
     measure("univfast, update alone", run, float32)
     measure.check(accumulator.correlations().correlation, float32, float32.exact, LIMIT)
+
+
+@paired
+def test_univfast_shifts(measure: Measure, float32: Activations) -> None:
+    """r with wrong partners too, of which `correlate` by index takes as many by default."""
+    accumulator = uf.PairedCorrelation(float32.neurons, rotation="none", shifts=20)
+
+    def run() -> None:
+        accumulator.reset()
+        accumulator.update(float32.a, float32.b)
+
+    measure("univfast, update alone, 20 shifts", run, float32)
+    found = accumulator.correlations()
+    answer = torch.cat((found.correlation[None], found.shifted))
+    shifts = reference.shifts_of(float32.neurons, 20, 0, "activations").tolist()
+    a = float32.a[:, float32.checked].double().numpy()
+    exact = [float32.exact[0]]
+    for shift in shifts:
+        partners = (float32.checked + shift) % float32.neurons
+        exact.append(reference.pearson(a, float32.b[:, partners].double().numpy()))
+    measure.check(answer, float32, np.stack(exact), LIMIT)
 
 
 @paired

@@ -88,7 +88,7 @@ def measure_line(measure: Measure, line: str, data: Activations, draws: int) -> 
 
 
 def measure_wide(measure: Measure, line: str, data: Activations, draws: int) -> None:
-    accumulator = uf.PairedCorrelation(data.neurons, draws=draws)
+    accumulator = uf.PairedCorrelation(data.neurons, draws=draws, shifts=0)
 
     def run() -> None:
         accumulator.reset()
@@ -153,7 +153,7 @@ def test_dtype(measure: Measure, of_dtype: Activations, draws: int | None) -> No
 def test_dtype_arithmetic(measure: Measure, of_dtype: Activations) -> None:
     """One token over and over, which stays in the cache: what conversion and sums take alone."""
     a, b = (x[:1].expand(len(x), -1) for x in (of_dtype.a, of_dtype.b))
-    accumulator = uf.PairedCorrelation(of_dtype.neurons, rotation="none")
+    accumulator = uf.PairedCorrelation(of_dtype.neurons, rotation="none", shifts=0)
 
     def run() -> None:
         accumulator.reset()

@@ -165,7 +165,7 @@ void bind_cpu(py::module_& m) {
     const py::kw_only named;
     m.attr("SIGN_STAGES") = kStages;
     m.attr("COMMON_ROUNDS") = kCommonRounds;
-    m.attr("MOST_LAGS") = kMostLags;
+    m.attr("SHARED_LAGS") = kSharedLags;
     m.attr("COMPILER") = __VERSION__;
     m.def("simd_level", &simd_level);
     m.def("simd_levels", &simd_levels);

@@ -6,6 +6,10 @@
 
 namespace univfast {
 
+inline bool valid_counts(const Shifts& shifts) {
+    return shifts.count >= 0 && (shifts.lag_count == 1 || shifts.lag_count == kSharedLags);
+}
+
 UNIVFAST_HOST_DEVICE inline int64_t lead_count(const Shifts& shifts) {
     return (shifts.count + shifts.lag_count - 1) / shifts.lag_count;
 }

@@ -35,9 +35,9 @@ struct Shifts {
     const int64_t* leads;  // [(count + lag_count - 1) / lag_count], in 0 .. neurons
     const int64_t* lags;   // [lag_count], in 0 .. neurons
     int64_t count;         // may be 0
-    int64_t lag_count;     // 1 .. kMostLags
+    int64_t lag_count;     // kSharedLags, or 1 where leads are any numbers
 };
-constexpr int kMostLags = 5;
+constexpr int kSharedLags = 5;
 
 // ---- paired moments -------------------------------------------------------------------------------------
 // Moments of neuron i of `a` with neuron i of `b`, with neuron i of each rotation of `b`, and with shifted partners.

@@ -25,7 +25,7 @@ class Tile:
 
 SIGN_STAGES: int
 COMMON_ROUNDS: int
-MOST_LAGS: int
+SHARED_LAGS: int
 COMPILER: str
 
 def simd_level() -> str: ...

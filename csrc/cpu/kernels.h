@@ -75,7 +75,7 @@ struct ShiftedRun {
     int tokens;
     int64_t neurons;
     const int64_t* leads;  // [lead_count]
-    const int64_t* lags;   // [lag_count], at most kMostLags
+    const int64_t* lags;   // [lag_count]
     int64_t lead_count, lag_count;
 };
 

@@ -68,9 +68,7 @@ void check_sizes(int64_t tokens, int64_t neurons, int64_t draws, int threads) {
 }
 
 void check_counts(const Shifts& shifts) {
-    if (shifts.count < 0 || shifts.lag_count < 1 || shifts.lag_count > kMostLags) {
-        throw std::invalid_argument("shifts: must have 1 to 5 lags");
-    }
+    if (!valid_counts(shifts)) throw std::invalid_argument("shifts: must have 1 or 5 lags");
 }
 
 void check_shifts(const Shifts& shifts, int64_t neurons) {

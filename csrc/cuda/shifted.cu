@@ -101,19 +101,7 @@ using Kernel = void (*)(SumParams, Shifts);
 
 template <class T, class Acc>
 Kernel with_lags(int64_t lag_count) {
-    static_assert(kMostLags == 5);
-    switch (lag_count) {
-        case 1:
-            return sum_shifted_kernel<T, Acc, 1>;
-        case 2:
-            return sum_shifted_kernel<T, Acc, 2>;
-        case 3:
-            return sum_shifted_kernel<T, Acc, 3>;
-        case 4:
-            return sum_shifted_kernel<T, Acc, 4>;
-        default:
-            return sum_shifted_kernel<T, Acc, 5>;
-    }
+    return lag_count == 1 ? sum_shifted_kernel<T, Acc, 1> : sum_shifted_kernel<T, Acc, kSharedLags>;
 }
 
 Kernel choose(const Batch& batch, const Shifts& shifts, bool in_float64) {

@@ -3,6 +3,7 @@
 // return at once where these held the batch.
 #include <optional>
 
+#include "../shifts.h"
 #include "../workspace.h"
 #include "launch.h"
 #include "moments.cuh"
@@ -173,8 +174,8 @@ void check(const Matrix& a, const Matrix& b, const Signs& signs, const Shifts& s
     if (a.rows != b.rows || a.columns != b.columns || a.dtype != b.dtype) {
         throw std::invalid_argument("paired_update: a and b must have one shape and dtype");
     }
-    if (shifts.count < 0 || shifts.count > kMostShifts || shifts.lag_count < 1 || shifts.lag_count > kMostLags) {
-        throw std::invalid_argument("paired_update: 1 to 5 lags, and at most 65535 shifts");
+    if (!valid_counts(shifts) || shifts.count > kMostShifts) {
+        throw std::invalid_argument("paired_update: shifts must have 1 or 5 lags, and be at most 65535");
     }
 }
 

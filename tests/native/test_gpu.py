@@ -64,6 +64,20 @@ def test_widths(neurons: int, dtype: torch.dtype) -> None:
     assert_parity(OnDevice, case)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+@pytest.mark.parametrize("neurons", [48, 1344])
+@pytest.mark.parametrize("shifts", [0, 1, 4, 5, 12, 20, 41])
+def test_any_number_of_shifts(shifts: int, neurons: int, dtype: torch.dtype) -> None:
+    """In cells that are full or not; `assert_parity` has those that are the default."""
+    a, b = on_device(*activations(700, neurons), dtype=dtype)
+    sums = uf.PairedCorrelation(neurons, shifts=shifts, draws=1, device=DEVICE)
+    for part in (slice(0, 9), slice(9, None)):
+        sums.update(a[part], b[part])
+    assert sums.correlations().shifted.shape == (shifts, neurons)
+    limit = tolerance(dtype, dtype)
+    assert_as_in_float64(sums.correlations(), a, b, limit, shifts=shifts, draws=1)
+
+
 @pytest.mark.parametrize("dtypes", MIXED, ids=name_of)
 @pytest.mark.parametrize("neurons", [33, 512, 3072])
 def test_mixed_dtypes(neurons: int, dtypes: tuple[torch.dtype, torch.dtype]) -> None:

@@ -53,6 +53,7 @@ def assert_as_in_float64(got: Measured, a: Tensor, b: Tensor, limit: float, **op
     r = exact.correlations()
     assert_close(got.correlation, r.correlation.numpy(), limit, "r")
     assert_close(got.rotated, r.rotated.numpy(), limit, "rotated r")
+    assert_close(got.shifted, r.shifted.numpy(), limit, "r with wrong partners")
 
 
 def assert_same(got: uf.CorrelationResult, expected: uf.CorrelationResult, limit: float) -> None:

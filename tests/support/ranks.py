@@ -49,6 +49,9 @@ def check_same(name: str, found: Accumulator, expected: Accumulator) -> None:
     for column in ("correlation", "baseline", "excess"):
         values = getattr(one, column), getattr(other, column)
         torch.testing.assert_close(*values, rtol=0, atol=1e-12, equal_nan=True, msg=name)
+    if one.null_excess is not None:
+        nulls = one.null_excess, other.null_excess
+        torch.testing.assert_close(*nulls, rtol=0, atol=1e-12, equal_nan=True, msg=name)
 
 
 def check_reductions(make: Callable[[], Accumulator], name: str) -> None:

@@ -102,7 +102,7 @@ def _by_index(data: Activations) -> Iterator[Group]:
 
 
 def _paired(data: Activations, floor: Line) -> Group:
-    accumulator = PairedCorrelation(data.neurons, rotation="none")
+    accumulator = PairedCorrelation(data.neurons, rotation="none", shifts=0)
 
     def ours() -> Tensor:
         accumulator.reset()
@@ -121,7 +121,7 @@ def _paired(data: Activations, floor: Line) -> Group:
 
 
 def _rotated(data: Activations, floor: Line) -> Group:
-    accumulator = PairedCorrelation(data.neurons, draws=1)
+    accumulator = PairedCorrelation(data.neurons, draws=1, shifts=0)
 
     def ours() -> Tensor:
         accumulator.reset()

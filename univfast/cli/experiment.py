@@ -130,7 +130,7 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
     second in two ways, by index and by best correlation, before and after the ReLU, each against
     random rotations of the second. By best correlation after the ReLU, they are also compared with
     four controls of either model: networks that learned nothing, and are active as often. Needs no
-    data and no network, and takes about three minutes on two cores.
+    data and no network, and takes under three minutes on two cores.
     """
     from univfast.experiment import ModelConfig, TrainingOptions, save_model
     from univfast.machine.files import check_directory, make_directory

@@ -26,7 +26,7 @@ from univfast.native.cuda import PairedState
 from univfast.native.extension import _native
 from univfast.native.views import (
     COMMON_ROUNDS,
-    MOST_LAGS,
+    SHARED_LAGS,
     SIGN_STAGES,
     BadValue,
     Best,
@@ -39,7 +39,7 @@ from univfast.native.views import (
 
 __all__ = [
     "COMMON_ROUNDS",
-    "MOST_LAGS",
+    "SHARED_LAGS",
     "SIGN_STAGES",
     "BadValue",
     "Best",

@@ -11,7 +11,7 @@ from univfast.native.extension import _native
 
 __all__ = [
     "COMMON_ROUNDS",
-    "MOST_LAGS",
+    "SHARED_LAGS",
     "SIGN_STAGES",
     "BadValue",
     "Best",
@@ -33,7 +33,7 @@ _ALIGNMENT = 64  # bytes, as workspace.h asks
 
 SIGN_STAGES = _native.SIGN_STAGES
 COMMON_ROUNDS = _native.COMMON_ROUNDS
-MOST_LAGS = _native.MOST_LAGS
+SHARED_LAGS = _native.SHARED_LAGS
 
 
 class BadValue(NamedTuple):
@@ -69,7 +69,7 @@ class Shifts(NamedTuple):
     """Shift d is ``(leads[d // lags] + lags[d % lags]) % neurons``: `partners` says of what."""
 
     leads: Tensor  # int64, each below the number of neurons
-    lags: Tensor  # int64 likewise, at most MOST_LAGS
+    lags: Tensor  # int64 likewise, SHARED_LAGS or one
     total: int  # of shifts, which the last lead may have fewer of than there are lags
 
     @staticmethod

@@ -35,9 +35,9 @@ def make_shifts(neurons: int, shifts: int, seed: int, layer: str) -> native.Shif
     """
     count = min(shifts, neurons - 1)
     own = layer_seed(seed, layer)
-    lags = [each for each in _shuffled(neurons, own, _LAGS) if each][: native.MOST_LAGS]
+    lags = [each for each in _shuffled(neurons, own, _LAGS) if each][: native.SHARED_LAGS]
     leads, taken = [0], set(lags)
-    if count >= native.MOST_LAGS:
+    if count >= native.SHARED_LAGS:
         for lead in _shuffled(neurons, own, _LEADS):
             if len(taken) >= count:
                 break
@@ -45,7 +45,7 @@ def make_shifts(neurons: int, shifts: int, seed: int, layer: str) -> native.Shif
             if 0 not in moved and not moved & taken:
                 leads.append(lead)
                 taken |= moved
-    if len(taken) < count or count < native.MOST_LAGS:
+    if len(taken) < count or count < native.SHARED_LAGS:
         leads, lags = [each for each in _shuffled(neurons, own, _LAGS) if each][:count], [0]
     return native.Shifts(torch.tensor(leads), torch.tensor(lags), count)
 

@@ -44,10 +44,11 @@ def statistics(
 ) -> Statistics:
     """Baseline, excess, p, q and the counts that chance gives, over all layers together.
 
-    By index chance is what wrong partners give: their excess over the baseline of the neuron, which
-    is 0 without rotations. If numbers of neurons mean nothing, the right partner is one like these,
-    whatever the baseline. Layers may have different numbers of wrong partners, and one of fewer
-    than two has no null. It stands in the counts of draws that it does not have with its mean.
+    By index chance is what wrong partners give: their excess over the neuron's baseline, which is 0
+    where there are no rotations but wrong partners. If numbers of neurons mean nothing, the right
+    partner is one like these, whatever the baseline. Layers may have different numbers of wrong
+    partners: of draws that one does not have, its count is the mean over those it has. A layer of
+    fewer than two has no null.
 
     With several models, baseline, excess and null excess are those of each model, averaged over the
     models that a neuron has a match in (for the null: in that draw).
@@ -71,7 +72,7 @@ def statistics(
     values = rotated.nan_to_num(nan=0.0)
     total, count = values.sum(dim=1, keepdim=True), there.sum(dim=1, keepdim=True)
     baselines = _mean_of_draws(total, count, widths)[:, 0]
-    if shifted is not None and rotated.shape[1] == 0:
+    if shifted is not None and shifted.shape[1] and not rotated.shape[1]:
         baselines = torch.zeros_like(correlation)
     excess = (correlation - baselines).nanmean(dim=0)
     baseline = torch.where(correlation.isnan(), torch.nan, baselines).nanmean(dim=0)

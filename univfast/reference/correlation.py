@@ -216,8 +216,7 @@ def correlate(
         rotated = np.where(np.isnan(r), np.nan, rotated)
         most = max(len(part[2]) for part in parts)
         wrong = [np.vstack([x, np.full((most - len(x), x.shape[1]), np.nan)]) for _, _, x in parts]
-        if most:
-            shifted = np.where(np.isnan(r), np.nan, np.concatenate(wrong, axis=1))
+        shifted = np.where(np.isnan(r), np.nan, np.concatenate(wrong, axis=1))
     else:
         widths_b = {name: np.asarray(values).shape[-1] for name, values in layers_b.items()}
         pairs = AllPairsCorrelation(widths, widths_b, draws=draws, rotation=rotation, seed=seed)

@@ -39,8 +39,8 @@ def statistics(
     takes for its baseline the mean of its layer's matched neurons over those draws; the mean of
     all layers' where its layer has none.
 
-    By index, where there are wrong partners, chance is their excess over the neuron's own baseline,
-    which is 0 without rotations. A layer of fewer than two has no p, and none pass by chance.
+    By index, chance is the excess of wrong partners over the neuron's own baseline, which is 0 if
+    there are no rotations. A layer of fewer than two has no p, and none of it pass by chance.
 
     Args:
         correlation: ``[neurons]``, NaN where there is none.
@@ -70,7 +70,7 @@ def statistics(
             if len(there) > 1:
                 std[i] = rotated[there, i].std(ddof=1)
     if shifted is not None:
-        if draws == 0:
+        if draws == 0 and len(shifted):
             baseline = np.where(np.isnan(correlation), np.nan, 0.0)
         null = shifted - baseline
         widths = np.array([(layer == number).sum() for number in layer])

@@ -146,7 +146,7 @@ void check_bad(DType dtype, int64_t draws, const std::vector<Bad>& bad) {
     const std::string what = "bad values, " + std::string(name_of(dtype)) + ", " + std::to_string(draws) + " draws";
     constexpr int64_t kTokens = 40, kNeurons = 48, kFirst = 1000;
     const Rotations rotations(kNeurons, draws, 5);
-    const WrongPartners wrong(kNeurons, {0, 9}, {1, 2, 30}, 5);
+    const WrongPartners wrong(kNeurons, {0, 9}, {1, 2, 30, 31, 47}, 7);
     State state(kNeurons, rotations, wrong);
     Random random(1);
     const auto values = [&] { return random.uniform(kTokens * kNeurons); };
@@ -224,7 +224,7 @@ void check_launches() {
 
 void check_arguments() {
     const Rotations rotations(8, 1, 0);
-    WrongPartners wrong(8, {0}, {1, 5}, 2);
+    const WrongPartners wrong(8, {1, 5}, {0}, 2);
     const Input a("a", DType::float32, 4, 8, std::vector<double>(32, 1), Layout::plain);
     const Matrix matrix = a.matrix();
     Matrix other = matrix;
@@ -262,7 +262,7 @@ void check_arguments() {
     expect(refused(size, 0), "paired: two numbers of tokens");
     other = matrix;
     shifts.lag_count = 6;
-    expect(refused(size, 0), "paired: too many lags");
+    expect(refused(size, 0), "paired: another number of lags");
 }
 
 }  // namespace
