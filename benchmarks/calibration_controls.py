@@ -66,7 +66,8 @@ class Scale(NamedTuple):
         )
 
 
-FULL = Scale(ModelConfig(d_mlp=1024), samples=1_000, steps=600)
+# 25,600 tokens: the ten networks of a comparison take 2 GB.
+FULL = Scale(ModelConfig(d_mlp=1024), samples=400, steps=600, seeds=3)
 QUICK = Scale(ModelConfig(), samples=250, steps=200, seeds=2)
 
 
