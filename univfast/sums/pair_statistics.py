@@ -34,7 +34,7 @@ __all__ = ["PairStatistics", "TopContexts", "statistics_of_pairs"]
 # left is rounding.
 LEAST_LEFT = 1e-6
 # Pairs whose groups are looked at together: bounds memory.
-_SLAB = 64
+_SLAB = 256
 # Of ids and positions that come together: below this share SciPy's sparse products are faster, on
 # one core, than dense ones on two.
 _SPARSE = 0.25
