@@ -70,7 +70,7 @@ def assert_beside(
     assert abs(said["mean_correlation"] - expected.summary["mean_correlation"]) < limit
 
 
-# ---- the same numbers ---------------------------------------------------------------------------
+# ---- the same numbers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [F64, F32], ids=name_of)
@@ -152,7 +152,7 @@ def test_live_models(match: str) -> None:
     assert expected.summary["universal"] > 0
 
 
-# ---- where there is none --------------------------------------------------------------------------
+# ---- where there is none -------------------------------------------------------------------------
 
 
 def test_where_numbers_do_not_agree() -> None:
@@ -177,7 +177,7 @@ def test_where_numbers_do_not_agree() -> None:
         np.testing.assert_allclose(with_order.correlation, expected.correlation, atol=1e-11)
 
 
-# ---- which matching fits --------------------------------------------------------------------------
+# ---- which matching fits -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [2, 3])
