@@ -98,7 +98,8 @@ def correlate_models(
     again = max(map(len, controls)) + given["details"]
     feed = Feed(batches, mask, progress, passes=1 + again)
     with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
-        meters = [Meter(network.name) for network in real] if any(controls) else []
+        most = given["control_tokens"]
+        meters = [Meter(network.name, most) for network in real] if any(controls) else []
         pair = (real[0].name, real[1].name)
         stream, record = Stream(pair, settings), TokenRecord()
         _read(feed, real, {(0, 1): stream}, meters, record)
@@ -250,7 +251,7 @@ class _Controlled:
             pairs["b"] = (0, place["b"])
         if len(place) == 2:
             pairs["both"] = (place["a"], place["b"])
-        meters = [Meter(network.name) for network in networks[2:]]
+        meters = [Meter(network.name, most) for network in networks[2:]]
         streams = {
             (i, j): Stream((networks[i].name, networks[j].name), self._settings, most)
             for i, j in pairs.values()

@@ -212,11 +212,14 @@ class OverPairs:
 
     def _places(self, number: int) -> Tensor:
         """Where the matches of a comparison are, which process 0 tells the others."""
-        place = None
-        if self._processes is None or self._processes.rank == 0:
-            place = self._searches[number].matches()[0].place
-        if self._processes is not None:
-            place = self._processes.gather(place)[0]
+        search = self._searches[number]
+        if self._processes is None:
+            place = search.matches()[0].place
+        else:
+            # It may have searched for long, which the others wait for.
+            with self._processes.first_alone() as first:
+                found = search.matches()[0].place if first else None
+            place = self._processes.gather(found)[0]
         assert place is not None
         return place
 

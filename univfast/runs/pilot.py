@@ -23,11 +23,16 @@ _MOST_APART = 2.0  # of median shares of active tokens, without a warning
 
 
 class Meter:
-    """How active a model's neurons are on the first tokens."""
+    """How active a model's neurons are on the first tokens.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the model.
+        most: tokens to take in, those that masks leave out too; None for all.
+    """
+
+    def __init__(self, name: str, most: int | None = None) -> None:
         self.name = name
-        self._tokens = 0
+        self._tokens, self._most = 0, most
         self._layers: list[list[Tensor]] = []  # active, lowest and highest, of each layer
 
     def add(self, layers: Sequence[Tensor], keep: Tensor | None = None) -> None:
@@ -36,8 +41,12 @@ class Meter:
         ``keep`` is true for those that count.
         """
         left = PILOT_TOKENS - self._tokens
-        if left <= 0:
+        if self.full:
             return
+        if self._most is not None:
+            layers, most = [x[: self._most] for x in layers], self._most - len(layers[0])
+            keep = None if keep is None else keep[: self._most]
+            self._most = max(0, most)
         chosen = slice(left) if keep is None else keep.nonzero()[:left, 0]
         rows = [x[chosen if keep is None else chosen.to(x.device)] for x in layers]  # type: ignore[union-attr]
         if not len(rows[0]):
@@ -55,7 +64,7 @@ class Meter:
     @property
     def full(self) -> bool:
         """Whether more tokens are passed over."""
-        return self._tokens >= PILOT_TOKENS
+        return self._tokens >= PILOT_TOKENS or self._most == 0
 
     @property
     def live(self) -> int:

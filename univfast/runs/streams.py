@@ -194,12 +194,15 @@ class Stream:
     def details(self, matches: Matches, facts: TokenFacts) -> DetailStream:
         """What takes the same batches once more, of the matched pairs alone."""
         assert self._pair is not None
-        assert matches.place is not None
+        place = matches.place
+        if not self._settings.all_pairs:  # each has its match, be it dead or not
+            place = torch.arange(self._pair[0].neurons)
+        assert place is not None
         threads = self._settings.options["threads"]
         details = PairDetails(
             self._pair[0].by_name(),
             self._pair[1].by_name(),
-            matches.place,
+            place,
             facts,
             threads=threads,
             device=self.device,
