@@ -362,7 +362,7 @@ def more_than_chance(result: uf.CorrelationResult, threshold: float = 0.5) -> bo
 def nothing_learned_rows(scale: Scale) -> Iterator[list[str]]:
     for name, make in KINDS.items():
         results = [make(scale, seed).correlate(scale) for seed in range(scale.seeds)]
-        controls = [result.summary["controls"] for result in results]
+        summaries = [result.summary for result in results]
 
         def mean(values: list[float]) -> float:
             return sum(values) / len(values)
@@ -372,10 +372,10 @@ def nothing_learned_rows(scale: Scale) -> Iterator[list[str]]:
             f"{mean([int(result.universal.sum()) for result in results]):.1f}",
             f"{mean([result.summary['universal_by_chance'] for result in results]):.1f}",
             f"{mean([more_than_chance(result) for result in results]):.0%}",
-            f"{mean([one['universal_by_control'] for one in controls]):.1f}",
-            f"{mean([one['more_than_controls'] for one in controls]):.0%}",
-            f"{mean([one['learned'] for one in controls]):.1f}",
-            f"{mean([one['learned_by_control'] for one in controls]):.1f}",
+            f"{mean([one['universal_by_control'] for one in summaries]):.1f}",
+            f"{mean([one['controls']['more_than_controls'] for one in summaries]):.0%}",
+            f"{mean([one['learned'] for one in summaries]):.1f}",
+            f"{mean([one['learned_by_control'] for one in summaries]):.1f}",
         ]
 
 
