@@ -44,6 +44,9 @@ def two(match: str) -> tuple[Layers, Layers]:
     for layer, place in ((a["a0"], 12), (b["b0"], 2)):
         for i in range(2):
             layer[:, place + i] = follows + 0.1 * torch.randn(TOKENS, generator=noise).double()
+    # One that follows the token in A alone.
+    a["a0"][:, 14] = torch.cos(5 * IDS.double())
+    b["b0"][:, 6] = a["a0"][:, 14] + 0.5 * torch.randn(TOKENS, generator=noise).double()
     # One that both share, beyond the token; and one that rests on a few tokens.
     b["b0"][:, 4] = a["a0"][:, 20] + 0.2 * b["b0"][:, 4]
     b["b0"][:, 5] = a["a0"][:, 4] + 1e-3 * b["b0"][:, 5]
