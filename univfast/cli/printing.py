@@ -57,9 +57,24 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
             f"  {row['universal']:>9}  {_mean(row['universal_by_chance']):>9}{by_control}"
             f"  {r:>6}  {baseline:>8}  {excess:>6}"
         )
+    click.echo(_total(summary))
     click.echo(click.wrap_text(result.verdict(), width=88))
     if out is not None:
         click.echo(f"Written to {out}: tables, summary.json, plots and report.html.")
+
+
+def _total(summary: dict[str, Any]) -> str:
+    """One line of all layers: counts beside their nulls, and what a count of 0 bounds."""
+    from univfast.report.verdict import by_chance_in_words
+
+    live, universal = summary["neurons"] - summary["dead"], summary["universal"]
+    share = f" ({universal / live:.1%})" if live else ""
+    parts = [f"{universal} of {live} live neurons universal{share}"]
+    if (by_chance := by_chance_in_words(summary)) is not None:
+        parts.append(f"by chance {by_chance}")
+    if summary["universal_by_control"] is not None:
+        parts.append(f"by control {summary['universal_by_control']:.1f}")
+    return "all: " + ", ".join(parts)
 
 
 def _means(row: dict[str, Any]) -> list[str]:

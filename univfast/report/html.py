@@ -154,6 +154,8 @@ def _by_control(summary: dict[str, Any]) -> list[tuple[str, object]]:
         if controls[f"flagged_{side}"]:
             counts = ", ".join(map(str, controls[f"flagged_{side}"]))
             rows.append((f"flagged with {name} untrained", counts))
+    if controls["smallest_p"] is not None:
+        rows.append(("smallest p that so few controls give", f"{controls['smallest_p']:.3g}"))
     by_control = number(summary["learned_by_control"], ",.1f")
     return [*rows, ("learned", f"{summary['learned']:,} (by control: {by_control})")]
 
