@@ -171,7 +171,7 @@ def test_layers_of_few_neurons() -> None:
     widths = {"wide": 40, "three": 3, "two": 2, "one": 1}
     a, b = ({n: g.standard_normal((50, w)) for n, w in widths.items()} for _ in range(2))
     a["three"][:] = b["three"][:] = g.standard_normal((50, 1))  # any partner has r = 1
-    result = uf.correlate(a, b, rotation="none")
+    result = uf.correlate(a, b, match="index", rotation="none")
     assert result.summary["shifts"] == 20
     assert result.null_excess is not None
     assert result.null_excess.shape == (20, 46)
@@ -180,7 +180,7 @@ def test_layers_of_few_neurons() -> None:
     assert result.null_excess[2:, 40:43].isnan().all()
     assert result.null_excess[:, 43:].isnan().all()
     assert result.p_value.isnan().tolist() == [False] * 43 + [True] * 3
-    alone = uf.correlate(a["wide"], b["wide"], rotation="none", threshold=0.5)
+    alone = uf.correlate(a["wide"], b["wide"], match="index", rotation="none", threshold=0.5)
     passing = (result.null_excess[:, :40] > 0.5).sum(dim=1).tolist()
     assert result.summary["chance_counts"] == [count + 3 for count in passing]
     assert alone.summary["shifts"] == 20
@@ -191,14 +191,14 @@ def test_without_rotations_the_excess_is_r() -> None:
     a, b = g.standard_normal((2, 400, 30))
     b[:, 7] = a[:, 7]
     a[:, 3] = 1
-    result = uf.correlate(a, b, rotation="none")
+    result = uf.correlate(a, b, match="index", rotation="none")
     assert result.baseline.nan_to_num(9).unique().tolist() == [0, 9]
     assert torch.equal(result.excess.nan_to_num(9), result.correlation.nan_to_num(9))
     assert result.universal.nonzero().flatten().tolist() == [7]
     assert result.summary["universal_by_chance"] == 0
     assert result.summary["fdr"] == 0
     assert result.baseline_std.isnan().all()
-    plain = uf.correlate(a, b, rotation="none", shifts=0)
+    plain = uf.correlate(a, b, match="index", rotation="none", shifts=0)
     assert plain.baseline.isnan().all()
     assert plain.summary["shifts"] == 0
     assert plain.null_excess is None
@@ -210,7 +210,7 @@ def test_without_rotations_the_excess_is_r() -> None:
 def test_rotations_do_not_see_the_shifts() -> None:
     g = np.random.default_rng(1)
     a, b = g.standard_normal((2, 100, 40))
-    with_them, without = (uf.correlate(a, b, shifts=shifts) for shifts in (20, 0))
+    with_them, without = (uf.correlate(a, b, match="index", shifts=shifts) for shifts in (20, 0))
     assert torch.equal(with_them.baseline, without.baseline)
     assert torch.equal(with_them.excess, without.excess)
     # Rotations do not say what chance is by index.
@@ -225,7 +225,7 @@ def test_several_models(rotation: str) -> None:
     a, *others = g.standard_normal((4, 200, 25))
     others[0][:, 4] = others[1][:, [4, 9]] = 0
     options: dict[str, Any] = {"rotation": rotation, "draws": 3, "seed": 5}
-    result = uf.correlate(a, others, shifts=6, **options)
+    result = uf.correlate(a, others, match="index", shifts=6, **options)
     nulls, excesses = [], []
     for other in others:
         plain = reference.PairedCorrelation(25, shifts=6, **options)
@@ -309,7 +309,7 @@ def test_planted_pairs_stand_out() -> None:
     b[:, own] = a[:, own] + 0.05 * torch.randn(
         TOKENS, len(own), generator=torch.Generator().manual_seed(0)
     )
-    result = uf.correlate(a, b)
+    result = uf.correlate(a, b, match="index")
     assert result.universal[own].all()
     assert (result.q_value[own] < 0.05).all()
     assert result.summary["fdr"] < 0.5
