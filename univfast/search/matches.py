@@ -53,8 +53,7 @@ class Matches:
         back: of each neuron searched, r with the neuron matched that it fits best (one-to-one, with
             its partner; by index, with that of the same number), float64; NaN where there is none.
         shifted: r with wrong partners, float64 ``[shifts, neurons]``; NaN for the dead, where the
-            partner is dead, and where a layer has fewer shifts; None but by index, and where none
-            were asked for.
+            partner is dead, and where a layer has fewer shifts; None but by index.
     """
 
     layers: tuple[str, ...]
@@ -89,7 +88,7 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
         dead=dead,
         place=torch.where(dead, -1, torch.arange(len(dead))),
         back=correlation,
-        shifted=torch.where(dead, torch.nan, shifted) if len(shifted) else None,
+        shifted=torch.where(dead, torch.nan, shifted),
     )
 
 
