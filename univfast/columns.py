@@ -125,7 +125,9 @@ COLUMNS: Registry[Column] = Registry(
             "control_b", "number", "mean r with its match in networks that learned nothing, for B"
         ),
         _of_controls(
-            "excess_control", "number", "correlation - highest of baseline, control_a, control_b"
+            "excess_control",
+            "number",
+            "r on the tokens of controls - highest of baseline, control_a, control_b there",
         ),
         _of_controls("p_control_a", "number", "share of controls of A that reach its r"),
         _of_controls("p_control_b", "number", "share of controls of B that reach its r"),

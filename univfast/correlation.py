@@ -126,6 +126,10 @@ def _open_controls(given: object, name: str, others: int) -> list[list[Activatio
     if given is None:
         return []
     if others == 1:
+        if isinstance(given, (list, tuple)) and len(given) == 1:
+            (inner,) = given
+            if isinstance(inner, (list, tuple)):  # as several models have it
+                given = inner
         return [_open(given, name)]
     if not isinstance(given, (list, tuple)) or len(given) != others:
         found = len(given) if isinstance(given, (list, tuple)) else 1

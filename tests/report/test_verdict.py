@@ -158,7 +158,10 @@ def test_without_draws_to_compare() -> None:
     one |= {"rotation": {"kind": "haar", "draws": 1, "seed": 0}}
     assert words(**one) == (
         f"{FLAGGED} mutual. Not compared with untrained networks (--controls-b), and how many"
-        " rotations give is not known: that needs at least two draws."
+        " rotations of B give is not known: that needs at least two draws."
+    )
+    assert "how many shifted partners give is not known: that needs at least two shifts." in words(
+        match="index", **one
     )
     none = {**one, "rotation": {"kind": "none", "draws": 0, "seed": 0}}
     assert words(**none) == (
@@ -214,9 +217,9 @@ def test_rotations_are_not_spoken_of_beside_controls() -> None:
 
 @pytest.mark.parametrize(("a", "b", "name"), [([], [3, 5], "B"), ([3, 5], [], "A")])
 def test_controls_of_one_side_test_that_one(a: list[int], b: list[int], name: str) -> None:
-    assert compared(a, b, learned=1).endswith(
+    assert compared(a, b, learned=4).endswith(
         f" Networks that learned nothing flag 4.0 ({name} untrained): about 43% of those flagged"
-        f" need not be learned by {name}. This tests the training of {name} only. 1 is learned by"
+        f" need not be learned by {name}. This tests the training of {name} only. 4 are learned by"
         f" {name} by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
     )
 
@@ -224,8 +227,8 @@ def test_controls_of_one_side_test_that_one(a: list[int], b: list[int], name: st
 def test_one_control_bounds_no_learned_neurons() -> None:
     assert compared([4], [12], learned_by_control=None, margin=0.25).endswith(
         "flag 12.0 (B untrained) and 4.0 (A untrained): about 43% of those flagged need not be"
-        " learned by both. 11 are learned by both by a margin of 0.25 over networks that learned"
-        " nothing."
+        " learned by both. 11 stand out by a margin of 0.25 over networks that learned nothing (a"
+        " single control does not say how many do so by chance)."
     )
 
 
@@ -242,7 +245,24 @@ def test_no_more_than_controls() -> None:
     assert "%" not in said
     # None is flagged, and so no share of those flagged is known.
     none = compared([0], [0], more=False, universal=0, universal_by_control=0.0, fdr_control=None)
-    assert "flag 0.0 (B untrained) and 0.0 (A untrained), 0.0 in all by control" in none
+    assert (
+        "flag 0 in 1 (95% limit 3; B untrained) and 0 in 1 (95% limit 3; A untrained), 0.0 in all"
+    ) in none
+    # Some stand out of it, and are not called learned where the counts do not bear it out.
+    some = compared([9], [38], more=False, learned=2)
+    assert some.endswith(
+        " 2 stand out by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
+    )
+    assert " 1 stands out by a margin" in compared([4], [11], learned=1)
+
+
+def test_none_flagged_by_controls_is_said_with_what_it_bounds() -> None:
+    said = compared([0, 0], [0, 0], universal_by_control=0.0, fdr_control=0.0)
+    assert (
+        " Networks that learned nothing flag 0 in 2 (95% limit 1.5; B untrained) and 0 in 2 (95%"
+        " limit 1.5; A untrained): up to 4% of those flagged (95% limit) need not be learned by"
+        " both."
+    ) in said
 
 
 def test_controls_on_fewer_tokens() -> None:
@@ -266,10 +286,14 @@ def test_controls_of_several_models() -> None:
 
 
 def test_the_first_warning_of_controls_is_said() -> None:
-    warnings = ["b0.pt: its median neuron is active otherwise.", "b1.pt: too."]
+    warnings = ["b0.pt: its median neuron is active otherwise", "b1.pt: too"]
     said = compared([4], [11], controls={"warnings": warnings})
-    assert "learned by both. b0.pt: its median neuron is active otherwise. 11 are" in said
+    assert (
+        "untrained). That is no fair comparison: b0.pt: its median neuron is active otherwise. 11"
+        " stand out"
+    ) in said
     assert "b1.pt" not in said
+    assert "learned by" not in said
 
 
 # ---- what they follow, and what else fits --------------------------------------------------------
@@ -299,23 +323,27 @@ def test_details() -> None:
 
 
 def layers(*baselines: float | None) -> dict[str, Any]:
-    rows = [{"layer": f"mlp.{i}", "mean_baseline": x} for i, x in enumerate(baselines)]
+    rows = [
+        {"layer": f"mlp.{i}", "mean_baseline": x, "universal": 0} for i, x in enumerate(baselines)
+    ]
     return {"layers": rows}
 
 
 def test_layers_so_narrow_that_none_can_be_universal() -> None:
     assert words(**layers(0.2, 0.51)).endswith(
-        " Layer 'mlp.1' has a mean baseline above 0.5: in layers so narrow, match best cannot have"
-        " universal neurons."
+        " Layer 'mlp.1' has a mean baseline above 0.5: in layers so narrow, match best can hardly"
+        " have universal neurons."
     )
     assert words(match="one-to-one", threshold=0.25, **layers(0.76, 0.9, 0.74)).endswith(
         " Layers 'mlp.0', 'mlp.1' have a mean baseline above 0.75: in layers so narrow, match"
-        " one-to-one cannot have universal neurons."
+        " one-to-one can hardly have universal neurons."
     )
     assert " Layers 'mlp.0', 'mlp.1', 'mlp.2' and 2 more have a" in words(**layers(*[0.9] * 5))
     assert "narrow" not in words(**layers(0.5, 0.2, None))
     assert "narrow" not in words(match="index", **layers(0.9))
-    assert "cannot have universal neurons." in compared([4], [11], **layers(0.9))
+    one = {"layer": "mlp.0", "mean_baseline": 0.9, "universal": 1}
+    assert "narrow" not in words(layers=[one])
+    assert "can hardly have universal neurons." in compared([4], [11], **layers(0.9))
 
 
 def by_index(universal: int, by_chance: float | None, counts: list[int] | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _against_controls(summary: dict[str, Any]) -> Iterator[str]:
     controls = summary["controls"]
     flagged = summary["universal_on_control_tokens"]
     names = (_others(summary), controls["flagged_b"]), ("A", controls["flagged_a"])
-    sides = [(f"{_mean(counts):.1f} ({name} untrained)", name) for name, counts in names if counts]
+    sides = [(_flag_count(counts, name), name) for name, counts in names if counts]
     where = ""
     if controls["tokens"] < summary["tokens"]:
         verb = "is" if flagged == 1 else "are"
@@ -88,37 +88,61 @@ def _against_controls(summary: dict[str, Any]) -> Iterator[str]:
         f"{where}networks that learned nothing flag {' and '.join(text for text, _ in sides)}"
     )
     by_control = summary["universal_by_control"]
-    if not controls["more_than_controls"]:
-        said += (
-            f", {by_control:.1f} in all by control: that is no more than controls, and no evidence"
-            " that both networks learned these neurons."
+    if controls["warnings"]:
+        yield f"{said}. That is no fair comparison: {controls['warnings'][0]}."
+    elif not controls["more_than_controls"]:
+        yield (
+            f"{said}, {by_control:.1f} in all by control: that is no more than controls, and no"
+            " evidence that both networks learned these neurons."
         )
     else:
-        share = f"about {100 * summary['fdr_control']:.0f}%"
-        both = "both" if len(sides) > 1 else sides[0][1]
-        said += f": {share} of those flagged need not be learned by {both}."
-    yield said
+        yield f"{said}: {_need_not(summary)} need not be learned by {_trained(summary)}."
     if len(sides) == 1:
         yield f"This tests the training of {sides[0][1]} only."
-    yield from controls["warnings"][:1]
+
+
+def _flag_count(counts: list[int], untrained: str) -> str:
+    """How many are flagged with controls on one side; what it bounds, if that is none."""
+    if any(counts):
+        return f"{_mean(counts):.1f} ({untrained} untrained)"
+    limit = _RULE_OF_THREE / len(counts)
+    return f"0 in {len(counts)} (95% limit {limit:.2g}; {untrained} untrained)"
+
+
+def _need_not(summary: dict[str, Any]) -> str:
+    """The share of those flagged that controls explain."""
+    if summary["universal_by_control"] > 0:
+        return f"about {100 * summary['fdr_control']:.0f}% of those flagged"
+    controls = summary["controls"]
+    number = max(len(controls["flagged_a"]), len(controls["flagged_b"]))
+    share = _RULE_OF_THREE / number / summary["universal_on_control_tokens"]
+    return f"up to {100 * share:.0f}% of those flagged (95% limit)"
+
+
+def _trained(summary: dict[str, Any]) -> str:
+    """Whose training is tested."""
+    controls = summary["controls"]
+    if controls["flagged_a"] and controls["flagged_b"]:
+        return "both"
+    return "A" if controls["flagged_a"] else _others(summary)
 
 
 def _learned(summary: dict[str, Any]) -> Iterator[str]:
-    """What a reader may call universal."""
-    margin, by_control = summary["controls"]["margin"], summary["learned_by_control"]
+    """What a reader may call universal; only where the counts as a whole bear it out."""
+    controls, by_control = summary["controls"], summary["learned_by_control"]
     count = summary["learned"]
-    verb = "is" if count == 1 else "are"
-    over = f"by a margin of {margin:g} over networks that learned nothing"
-    if by_control is not None and 0 < count <= by_control:
-        yield (
-            f"{count} {'stands' if count == 1 else 'stand'} out {over}, which is no more than by"
-            f" control ({by_control:.1f})."
-        )
+    over = f"by a margin of {controls['margin']:g} over networks that learned nothing"
+    if by_control is None:
+        one = " (a single control does not say how many do so by chance)" if count else ""
+        yield f"{count} {'stands' if count == 1 else 'stand'} out {over}{one}."
         return
-    expected = "" if by_control is None else f" (by control: {by_control:.1f})"
-    one_side = not (summary["controls"]["flagged_a"] and summary["controls"]["flagged_b"])
-    only = "A" if summary["controls"]["flagged_a"] else _others(summary)
-    yield f"{count} {verb} learned by {only if one_side else 'both'} {over}{expected}."
+    expected = f" (by control: {by_control:.1f})"
+    borne_out = controls["more_than_controls"] and exceeds(count, [by_control])
+    if count and (controls["warnings"] or not borne_out):
+        yield f"{count} {'stands' if count == 1 else 'stand'} out {over}{expected}."
+        return
+    verb = "is" if count == 1 else "are"
+    yield f"{count} {verb} learned by {_trained(summary)} {over}{expected}."
 
 
 def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
@@ -126,9 +150,10 @@ def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
     by_chance = by_chance_in_words(summary)
     nulls = "shifted partners" if _by_index(summary) else f"rotations of {_others(summary)}"
     if by_chance is None:
+        least = "two shifts" if _by_index(summary) else "two draws"
         yield (
-            "Not compared with untrained networks (--controls-b), and how many rotations give is"
-            " not known: that needs at least two draws."
+            f"Not compared with untrained networks (--controls-b), and how many {nulls} give is"
+            f" not known: that needs at least {least}."
         )
         return
     agree = "numbers agree" if _by_index(summary) else "axes agree"
@@ -187,7 +212,9 @@ def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
     narrow = [
         layer["layer"]
         for layer in summary["layers"]
-        if layer["mean_baseline"] is not None and layer["mean_baseline"] > highest
+        if layer["mean_baseline"] is not None
+        and layer["mean_baseline"] > highest
+        and layer["universal"] == 0
     ]
     if narrow:
         shown = ", ".join(map(repr, narrow[:_SHOWN]))
@@ -196,7 +223,7 @@ def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
         has = "have" if len(narrow) > 1 else "has"
         yield (
             f"{of} {shown}{more} {has} a mean baseline above {highest:g}: in layers so narrow,"
-            f" match {summary['match']} cannot have universal neurons."
+            f" match {summary['match']} can hardly have universal neurons."
         )
 
 

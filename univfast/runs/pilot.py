@@ -19,6 +19,7 @@ PILOT_TOKENS = 16_384
 """That activity is measured on, at most."""
 
 _LEAST_LIVE = 0.5  # of the live neurons of its model, that a control must have
+_FEW = 30  # tokens, on which a share rests too loosely to compare
 _MOST_APART = 2.0  # of median shares of active tokens, without a warning
 
 
@@ -32,7 +33,7 @@ class Meter:
 
     def __init__(self, name: str, most: int | None = None) -> None:
         self.name = name
-        self._tokens, self._most = 0, most
+        self.tokens, self._most = 0, most
         self._layers: list[list[Tensor]] = []  # active, lowest and highest, of each layer
 
     def add(self, layers: Sequence[Tensor], keep: Tensor | None = None) -> None:
@@ -40,7 +41,7 @@ class Meter:
 
         ``keep`` is true for those that count.
         """
-        left = PILOT_TOKENS - self._tokens
+        left = PILOT_TOKENS - self.tokens
         if self.full:
             return
         if self._most is not None:
@@ -59,12 +60,12 @@ class Meter:
                 torch.maximum(own[2], new[2], out=own[2])
         else:
             self._layers = found
-        self._tokens += len(rows[0])
+        self.tokens += len(rows[0])
 
     @property
     def full(self) -> bool:
         """Whether more tokens are passed over."""
-        return self._tokens >= PILOT_TOKENS or self._most == 0
+        return self.tokens >= PILOT_TOKENS or self._most == 0
 
     @property
     def live(self) -> int:
@@ -75,8 +76,7 @@ class Meter:
     def median(self) -> float:
         """Over live neurons, of the share of tokens above 0; 0 where there are none."""
         shares = [
-            (active[low != high].double() / self._tokens).cpu()
-            for active, low, high in self._layers
+            (active[low != high].double() / self.tokens).cpu() for active, low, high in self._layers
         ]
         together = torch.cat(shares) if shares else torch.empty(0)
         return float(together.median()) if len(together) else 0.0
@@ -108,11 +108,11 @@ class Activity:
                 " match_rate (--match-rate)"
             )
         low, high = sorted((control.median, model.median))
-        if high > _MOST_APART * low:
+        if high > _MOST_APART * low and high * model.tokens >= _FEW:
             self._warnings.append(
                 f"{control.name}: its median neuron is active on {control.median:.1%} of tokens,"
-                f" that of {model.name} on {model.median:.1%}; neurons that are active otherwise"
-                " are no fair comparison: make controls with match_rate (--match-rate)"
+                f" that of {model.name} on {model.median:.1%}; make controls with match_rate"
+                " (--match-rate)"
             )
         self._medians[number].append(control.median)
 
