@@ -179,6 +179,18 @@ class RunRotations {
 
 bool is_narrow(DType dtype) { return dtype == DType::float16 || dtype == DType::bfloat16; }
 
+// The rows of the run that begins at a token, of a chunk that ends at another.
+NextRows next_rows(const Job& job, int64_t token, int64_t end) {
+    NextRows next = {};
+    for (int64_t t = token; t < std::min(token + kRunTokens, end); ++t) {
+        for (const Matrix* matrix : {&job.params.a, &job.params.b}) {
+            next.rows[next.count] = row_at(*matrix, job.row(t), 0);
+            next.neuron_bytes[next.count++] = element_size(matrix->dtype);
+        }
+    }
+    return next;
+}
+
 // s.sums and s.pivot of tokens first .. first + count. Returns false where squares are known not to fit T.
 template <class T>
 bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
@@ -194,6 +206,7 @@ bool sum_chunk(const Job& job, int64_t first, int64_t count, Scratch& s) {
     const bool direct = std::is_same_v<T, float> && job.draws == 0 && p.a.dtype == p.b.dtype && is_narrow(p.a.dtype);
     for (int64_t token = first; token < first + count; token += kRunTokens) {
         const int tokens = static_cast<int>(std::min<int64_t>(kRunTokens, first + count - token));
+        if (p.shifts.count > 0) shifted.bring(next_rows(job, token + tokens, first + count));
         if constexpr (std::is_same_v<T, float>) {
             if (direct) {
                 add_narrow_pairs(job, token, tokens, s, shifted);

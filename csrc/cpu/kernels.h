@@ -67,6 +67,13 @@ struct DetailsSums {
     T* highest[2];
 };
 
+// Rows of a and b that are read next, to be asked for before they are.
+struct NextRows {
+    const std::byte* rows[2 * kRunTokens];
+    int64_t neuron_bytes[2 * kRunTokens];  // of one value
+    int count;
+};
+
 template <class T>
 struct ShiftedRun {
     const T* x;  // [tokens, neurons + kShiftedBlock], rows `stride` elements apart: what is behind the neurons is what
@@ -77,6 +84,8 @@ struct ShiftedRun {
     const int64_t* leads;  // [lead_count]
     const int64_t* lags;   // [lag_count]
     int64_t lead_count, lag_count;
+    bool first;     // nothing is in the sums as yet
+    NextRows next;  // asked for meanwhile
 };
 
 template <class T>
@@ -105,8 +114,8 @@ struct Kernels {
     void (*rotated_run)(const RotatedRun<T>& run, int64_t neurons, double* zz, double* xz);
 
     // sums [blocks, lead_count * lag_count, kShiftedBlock]: for i of block k, lead u and lag v,
-    // sums[k, u, v, i] += x[i - leads[u]] y[i + lags[v]], neurons counted round, over the run's tokens. What the last
-    // block has behind the neurons is of no meaning.
+    // sums[k, u, v, i] += x[i - leads[u]] y[i + lags[v]], neurons counted round, over the run's tokens; = for the first
+    // run. What the last block has behind the neurons is of no meaning.
     void (*shifted_run)(const ShiftedRun<T>& run, T* sums);
 
     // sums[i] += values[i]

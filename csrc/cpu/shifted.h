@@ -11,9 +11,9 @@
 
 namespace univfast::cpu {
 
-// Runs that are summed in T before they are added to float64 sums: 8 of 8 tokens, in two steps, keep the rounding of
+// Runs that are summed in T before they are added to float64 sums: 16 of 8 tokens, in two steps, keep the rounding of
 // float32 near that of a run, and save most of the traffic of sums that do not fit L1.
-constexpr int kRunsTogether = 8;
+constexpr int kRunsTogether = 16;
 
 // What one thread needs. Sized for T = double.
 struct ShiftedScratch {
@@ -60,9 +60,7 @@ class ShiftedPartners {
           x_(reinterpret_cast<T*>(scratch.deviations[0])),
           y_(reinterpret_cast<T*>(scratch.deviations[1])),
           sums_(reinterpret_cast<T*>(scratch.sums)),
-          rows_(rows) {
-        clear();
-    }
+          rows_(rows) {}
 
     // Has the deviations of a run kept.
     void keep(Run<T>& run) const {
@@ -72,15 +70,18 @@ class ShiftedPartners {
         run.stride = stride_;
     }
 
+    // Rows to have brought while the next run is added.
+    void bring(const NextRows& next) { next_ = next; }
+
     // Adds the run that was kept.
     void add(int tokens) {
         if (shifts_.count == 0) return;
         for (T* rows : {x_, y_}) {
             for (int t = 0; t < tokens; ++t) begin_anew(rows + t * stride_);
         }
-        kernels_.shifted_run(
-            {x_, y_, stride_, tokens, neurons_, shifts_.leads, shifts_.lags, lead_count(shifts_), shifts_.lag_count},
-            sums_);
+        kernels_.shifted_run({x_, y_, stride_, tokens, neurons_, shifts_.leads, shifts_.lags, lead_count(shifts_),
+                              shifts_.lag_count, runs_ == 0, next_},
+                             sums_);
         if (++runs_ == kRunsTogether) finish();
     }
 
@@ -96,15 +97,10 @@ class ShiftedPartners {
             }
             sums += lead_count(shifts_) * shifts_.lag_count * kShiftedBlock;
         }
-        clear();
+        runs_ = 0;
     }
 
  private:
-    void clear() {
-        runs_ = 0;
-        if (shifts_.count > 0) std::fill_n(sums_, shifted_values(shifts_, neurons_), T{0});
-    }
-
     void begin_anew(T* row) const {
         for (int64_t i = neurons_; i < neurons_ + kShiftedBlock; ++i) row[i] = row[i - neurons_];
     }
@@ -122,6 +118,7 @@ class ShiftedPartners {
     int64_t neurons_, stride_;
     T *x_, *y_, *sums_;
     double* rows_;
+    NextRows next_ = {};
     int runs_ = 0;
 };
 
