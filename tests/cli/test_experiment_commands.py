@@ -65,12 +65,14 @@ def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = tmp_path / "d"
     assert run("demo", "--out", out, "--data", "random", "--steps", 2) == 0
     others = {"index-post", "best-pre", "index-pre"}
-    assert {path.name for path in out.iterdir()} == FILES | PARTNERS | others | {"a.ckpt", "b.ckpt"}
+    own = {"a.ckpt", "b.ckpt", "contexts.npz"}
+    assert {path.name for path in out.iterdir()} == FILES | PARTNERS | others | own
     assert {path.name for path in (out / "index-pre").iterdir()} == FILES
     assert {path.name for path in (out / "best-pre").iterdir()} == FILES | PARTNERS
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"\d neurons? of A (is|are) universal \(excess above 0.5\)[.:] ", text)
-    assert "say that axes agree, not that they were learned." in text
+    assert "etworks that learned nothing flag" in text
+    assert "by a margin of 0.3 over networks that learned nothing (by control: " in text
     page = (out / "report.html").read_text()
     for match in ("index", "best"):
         for site in ("before", "after"):
@@ -82,6 +84,8 @@ def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert summaries["."]["match"] == summaries["best-pre"]["match"] == "best"
     assert summaries["index-pre"]["match"] == summaries["index-post"]["match"] == "index"
     assert all(summary["universal_by_chance"] is not None for summary in summaries.values())
+    assert summaries["."]["details"] is not None
+    assert len(summaries["."]["controls"]["flagged_both"]) == 4
     written = (out / "report.html").read_bytes()
     assert run("report", out) == 0
     assert (out / "report.html").read_bytes() == written
