@@ -111,6 +111,7 @@ def shifted_of(matches: Sequence[Matches]) -> Tensor | None:
 
 
 def with_controls(result: CorrelationResult, found: ControlStatistics) -> CorrelationResult:
+    """The result with the columns of controls."""
     names = [column.name for column in COLUMNS.values() if column.only == "controls"]
     return replace(result, **{name: getattr(found, name) for name in names})
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 import univfast as uf
 from support.processes import command_in_slices
+from support.stopped import StopError, stopping
 from univfast.cli import main
 from univfast.runs import by_index, over_pairs
 from univfast.runs import run as runs
@@ -50,20 +50,6 @@ def models(number: int = 3, tokens: int = TOKENS) -> list[dict[str, torch.Tensor
         {k: x + torch.randn(x.shape, generator=generator) for k, x in shared.items()}
         for _ in range(number)
     ]
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stopping(after: int) -> Callable[[int, int], None]:
-    """A progress callback that ends the run after so many tokens, of all passes."""
-
-    def progress(done: int, total: int) -> None:
-        if after <= done < total:
-            raise StopError
-
-    return progress
 
 
 def same(one: uf.CorrelationResult, other: uf.CorrelationResult) -> bool:

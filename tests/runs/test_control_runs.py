@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 import univfast as uf
 from support.controlled import COLUMNS, sides, two, untrained
 from support.processes import command_in_slices, finished, torchrun
+from support.stopped import StopError, stopping
 from univfast.report.files import neurons_csv
 from univfast.runs import by_index, over_pairs
 from univfast.sums import co_moments
@@ -36,20 +36,6 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "READ_BYTES", 1)
     monkeypatch.setattr(co_moments, "_CHUNK_TOKENS", 64)
     monkeypatch.setattr(co_moments, "_TILE_BYTES", 4096)
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stopping(after: int) -> Callable[[int, int], None]:
-    """A progress callback that ends the run once so many tokens are done, of all passes."""
-
-    def progress(done: int, total: int) -> None:
-        if after <= done < total:
-            raise StopError
-
-    return progress
 
 
 def written(result: uf.CorrelationResult) -> bytes:

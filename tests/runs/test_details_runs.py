@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +19,7 @@ import univfast as uf
 from support.controlled import COLUMNS, TOKENS, WIDTHS, sides, two, untrained
 from support.pairs import Layers
 from support.processes import command_in_slices, finished, torchrun
+from support.stopped import StopError, stopping
 from univfast.details import Details
 from univfast.report.files import neurons_csv
 from univfast.runs import by_index, details, over_pairs
@@ -40,20 +40,6 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "READ_BYTES", 1)
     monkeypatch.setattr(co_moments, "_CHUNK_TOKENS", 64)
     monkeypatch.setattr(co_moments, "_TILE_BYTES", 4096)
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stopping(after: int) -> Callable[[int, int], None]:
-    """A progress callback that ends the run once so many tokens are done, of all passes."""
-
-    def progress(done: int, total: int) -> None:
-        if after <= done < total:
-            raise StopError
-
-    return progress
 
 
 def samples(net: Layers) -> Layers:

@@ -22,6 +22,7 @@
 ``pickles``           files that would do something when they are read
 ``shared``            what the processes of ``pytest -n`` make once and share
 ``cores``             what a process of ``pytest -n`` computes with
+``stopped``           runs that are stopped on purpose
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
 ``matched_ranks``     the same of matched pairs
