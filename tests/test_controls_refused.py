@@ -110,6 +110,17 @@ def test_a_list_of_controls_for_each_of_several_models(given: dict[str, Any]) ->
     assert one.summary["controls"]["b"] == [["controls_b[0]", "controls_b[1]"]]
 
 
+@each_match
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_model_is_no_control_of_itself(match: Any, side: str, given: dict[str, Any]) -> None:
+    name = f"controls_{side}"
+    refused(
+        rf"{name}\[1\]: has the activations of {side}, which is trained; give those of a network",
+        *given.values(),
+        **{"match": match, name: [untrained(3), given[side]]},
+    )
+
+
 def test_a_model_with_itself_has_no_controls(given: dict[str, Any]) -> None:
     a = given["a"]
     for name in ("controls_a", "controls_b"):
@@ -123,7 +134,7 @@ def test_a_model_with_itself_has_no_controls(given: dict[str, Any]) -> None:
 def test_wrong_numbers(given: dict[str, Any]) -> None:
     a, b = given.values()
     for options, error, message in (
-        ({"control_tokens": 1}, InputError, "control_tokens: got 1"),
+        ({"control_tokens": 63}, InputError, "control_tokens: got 63"),
         ({"control_tokens": "9"}, TypeError, "control_tokens: expected an integer, got str"),
         ({"control_margin": -0.1}, InputError, "control_margin: got -0.1"),
         ({"control_margin": float("nan")}, InputError, "control_margin: got nan"),

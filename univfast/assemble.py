@@ -152,7 +152,9 @@ def make_result(
         found, trials = controls.statistics(layers.widths, question.threshold, stats.universal)
         result = with_controls(result, found)
     result.summary.update(counts(result, stats, model))
-    result.summary.update(control_counts(controls, None if trials is None else found))
+    result.summary.update(
+        control_counts(controls, None if trials is None else found, stats.universal)
+    )
     result.summary.update(match_counts(result, layers, matches))
     known = details[0] if len(details) == 1 else None
     result.summary["details"] = (

@@ -117,9 +117,9 @@ def with_controls(result: CorrelationResult, found: ControlStatistics) -> Correl
 
 
 def control_counts(
-    controls: ControlMatches | None, found: ControlStatistics | None
+    controls: ControlMatches | None, found: ControlStatistics | None, universal: Tensor
 ) -> dict[str, Any]:
-    """What the summary says of networks that learned nothing."""
+    """What the summary says of networks that learned nothing; of neurons that are ``universal``."""
     if controls is None or found is None:
         absent = ("universal_on_control_tokens", "universal_by_control", "fdr_control")
         return dict.fromkeys([*absent, "learned", "learned_by_control", "controls"])
@@ -139,6 +139,7 @@ def control_counts(
             "flagged_b": list(counts.b),
             "flagged_both": list(counts.both),
             "more_than_controls": counts.more,
+            "not_compared": int((universal & found.excess_control.isnan()).sum()),
             "smallest_p": None if counts.number < 2 else 1 / (1 + counts.number),
             **controls.activity,
         },

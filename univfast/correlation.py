@@ -323,7 +323,7 @@ class _Task:
     def _identity(self) -> dict[str, Any]:
         """What the sums depend on, as plain values."""
         keep, lineup = self._keep, self._lineup
-        mask = None if keep is None else hashlib.sha256(keep.cpu().numpy().tobytes()).hexdigest()
+        mask = None if keep is None else _digest(keep.cpu().numpy().tobytes())
         names = ["top_k", "exclude_self", "reverse"] if self._all_pairs else []
         names += ["shifts"]
         options: Mapping[str, Any] = self._options
@@ -341,14 +341,17 @@ class _Task:
             "tokens": lineup.rounds[0].tokens,
             "tokens of controls": [one.tokens for one in lineup.rounds[1:]],
             **{
-                f"activations of {name}": hashlib.sha256(
-                    b"".join(layer.fingerprint() for layer in model)
-                ).hexdigest()
+                f"activations of {name}": _digest(b"".join(x.fingerprint() for x in model))
                 for name, model in named
             },
             "mask": mask,
-            "details": None if self._facts is None else self._facts.plain(),
+            "details": self._facts is not None,
+            "samples and token ids": _digest(repr(self._facts and self._facts.plain()).encode()),
         }
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _check_same(identities: Sequence[dict[str, Any]]) -> None:

@@ -243,7 +243,7 @@ class ControlOptions(TypedDict, total=False):
             " counted on the same ones too.",
             help="Compare controls on the first N tokens.",
             check=as_integer,
-            low=2,
+            low=64,
             metavar="N",
         ),
     ]
@@ -269,9 +269,10 @@ class DetailOptions(TypedDict, total=False):
         Option(
             False,
             doc="look at matched pairs once more: intervals of r, how many tokens it rests on, what"
-            " of it follows the token and its position, moments, and where they are highest.",
-            help="Look at matched pairs once more: intervals, effective tokens, what follows the"
-            " token and its position, moments, and where they are highest.",
+            " of it follows the token and its position, moments, and where they are highest. Of A's"
+            " neurons; the reverse has none.",
+            help="Look at matched pairs of A's neurons once more: intervals, effective tokens, what"
+            " follows the token and its position, moments, and where they are highest.",
             check=switch,
         ),
     ]

@@ -129,9 +129,7 @@ def test_files_of_activations_have_no_controls(
 ) -> None:
     assert run("correlate", *pair, "--controls", 2) == 2
     line = error_line(capsys)
-    assert f"{pair[0]}: is no model, of which --controls could make controls; give theirs with" in (
-        line
-    )
+    assert f"{pair[0]}: is no model file of 'univfast train' that can be read, of which" in line
     assert "--controls-a and --controls-b" in line
 
 

@@ -123,6 +123,13 @@ def test_what_cannot_be_drawn_anew_is_named(make, message: str) -> None:  # type
         initialise(make(), 0)
 
 
+def test_a_lazy_module_is_run_first() -> None:
+    with pytest.raises(
+        InputError, match=r"^model: parameter 'weight' of a lazy module has no shap"
+    ):
+        initialise(nn.LazyLinear(3), 0)
+
+
 def test_a_model_that_is_not_as_its_configuration_says_is_refused() -> None:
     model = copy.deepcopy(gpt2())
     model.transformer.h[1].mlp.act = nn.ReLU()

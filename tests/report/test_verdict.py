@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
-from univfast.report.verdict import by_chance_in_words, verdict
-
-# Of 100 live neurons; the chance counts have a mean of 5 and a standard deviation of 1.
-SUMMARY: dict[str, Any] = {
-    "models": ["a", "b"],
-    "match": "best",
-    "rotation": {"kind": "haar", "draws": 3, "seed": 0},
-    "threshold": 0.5,
-    "tokens": 64_000,
-    "neurons": 110,
-    "dead": 10,
-    "unmatched": 0,
-    "universal": 40,
-    "universal_partners": 13,
-    "universal_mutual": 12,
-    "universal_by_chance": 5.0,
-    "chance_counts": [4, 5, 6],
-    "fdr": 0.125,
-    "q_below_0.05": 30,
-    "mean_correlation": 0.25,
-    "universal_on_control_tokens": None,
-    "universal_by_control": None,
-    "fdr_control": None,
-    "learned": None,
-    "learned_by_control": None,
-    "controls": None,
-    "layers": [{"layer": "mlp.0", "mean_baseline": 0.2}, {"layer": "mlp.1", "mean_baseline": None}],
-}
-AT_CHANCE = {"universal": 6}
-THREE = {"models": ["a", "b", "c", "d"], "universal_mutual": None}
-
-FLAGGED = "40 neurons of A are universal (excess above 0.5): 13 distinct partners in B, 12 pairs"
-NO_CONTROLS = (
-    "Not compared with untrained networks (--controls-b); rotations of B, which give 5.0, say that"
-    " axes agree, not that they were learned."
+from support.summaries import (
+    AT_CHANCE,
+    FLAGGED,
+    INDEX_NOTE,
+    NO_CONTROLS,
+    NO_SHIFTED_CONTROLS,
+    SUMMARY,
+    THREE,
+    compared,
+    details,
+    layers,
+    words,
 )
-NO_SHIFTED_CONTROLS = (
-    "Not compared with untrained networks (--controls-b); shifted partners, which give 5.0, say"
-    " that numbers agree, not that they were learned."
-)
-INDEX_NOTE = (
-    "Index matching compares neuron i with neuron i, which means something only for models of one"
-    " lineage (checkpoints of one run, a model and its fine-tuned, quantised or pruned copy)."
-)
-
-
-def words(**changes: Any) -> str:
-    said = verdict({**SUMMARY, **changes})
-    for never in ("None", "nan", "  ", "..", "expected to be false"):
-        assert never not in said
-    assert re.fullmatch(r"[A-Z0-9].*\.", said)
-    return said
-
+from univfast.report.verdict import by_chance_in_words
 
 # ---- how many ------------------------------------------------------------------------------------
 
@@ -174,134 +134,7 @@ def test_without_draws_to_compare() -> None:
     )
 
 
-# ---- against networks that learned nothing -------------------------------------------------------
-
-
-def compared(
-    a: list[int], b: list[int], more: bool = True, margin: float = 0.3, **changes: Any
-) -> str:
-    """What is said where controls of A flag so many, and controls of B."""
-    controls = {
-        "flagged_a": a,
-        "flagged_b": b,
-        "tokens": 64_000,
-        "more_than_controls": more,
-        "margin": margin,
-        "warnings": [],
-    }
-    controls |= changes.pop("controls", {})
-    numbers = {
-        "controls": controls,
-        "universal_on_control_tokens": 40,
-        "universal_by_control": 11.7,
-        "fdr_control": 0.43,
-        "learned": 11,
-        "learned_by_control": 0.3,
-    }
-    return words(**{**numbers, **changes})
-
-
-def test_controls_of_both_sides() -> None:
-    assert compared([4, 5, 5], [11, 12, 12]) == (
-        f"{FLAGGED} mutual. Networks that learned nothing flag 11.7 (B untrained) and 4.7 (A"
-        " untrained): about 43% of those flagged need not be learned by both. 11 are learned by"
-        " both by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
-    )
-
-
-def test_rotations_are_not_spoken_of_beside_controls() -> None:
-    said = compared([4, 5], [11, 12])
-    assert "rotations" not in said
-    assert "Not compared" not in said
-
-
-@pytest.mark.parametrize(("a", "b", "name"), [([], [3, 5], "B"), ([3, 5], [], "A")])
-def test_controls_of_one_side_test_that_one(a: list[int], b: list[int], name: str) -> None:
-    assert compared(a, b, learned=4).endswith(
-        f" Networks that learned nothing flag 4.0 ({name} untrained): about 43% of those flagged"
-        f" need not be learned by {name}. This tests the training of {name} only. 4 are learned by"
-        f" {name} by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
-    )
-
-
-def test_one_control_bounds_no_learned_neurons() -> None:
-    assert compared([4], [12], learned_by_control=None, margin=0.25).endswith(
-        "flag 12.0 (B untrained) and 4.0 (A untrained): about 43% of those flagged need not be"
-        " learned by both. 11 stand out by a margin of 0.25 over networks that learned nothing (a"
-        " single control does not say how many do so by chance)."
-    )
-
-
-def test_no_more_than_controls() -> None:
-    said = compared(
-        [38, 40], [41, 45], more=False, universal_by_control=43.0, fdr_control=1.075, learned=0
-    )
-    assert said.endswith(
-        " Networks that learned nothing flag 43.0 (B untrained) and 39.0 (A untrained), 43.0 in all"
-        " by control: that is no more than controls, and no evidence that both networks learned"
-        " these neurons. 0 are learned by both by a margin of 0.3 over networks that learned"
-        " nothing (by control: 0.3)."
-    )
-    assert "%" not in said
-    # None is flagged, and so no share of those flagged is known.
-    none = compared([0], [0], more=False, universal=0, universal_by_control=0.0, fdr_control=None)
-    assert (
-        "flag 0 in 1 (95% limit 3; B untrained) and 0 in 1 (95% limit 3; A untrained), 0.0 in all"
-    ) in none
-    # Some stand out of it, and are not called learned where the counts do not bear it out.
-    some = compared([9], [38], more=False, learned=2)
-    assert some.endswith(
-        " 2 stand out by a margin of 0.3 over networks that learned nothing (by control: 0.3)."
-    )
-    assert " 1 stands out by a margin" in compared([4], [11], learned=1)
-
-
-def test_none_flagged_by_controls_is_said_with_what_it_bounds() -> None:
-    said = compared([0, 0], [0, 0], universal_by_control=0.0, fdr_control=0.0)
-    assert (
-        " Networks that learned nothing flag 0 in 2 (95% limit 1.5; B untrained) and 0 in 2 (95%"
-        " limit 1.5; A untrained): up to 4% of those flagged (95% limit) need not be learned by"
-        " both."
-    ) in said
-
-
-def test_controls_on_fewer_tokens() -> None:
-    fewer = {"controls": {"tokens": 16_384}}
-    assert (
-        " mutual. On the first 16,384 tokens 36 are universal, and there networks that learned"
-        " nothing flag 11.7 (B untrained) and 4.7 (A untrained): about"
-    ) in compared([4, 5, 5], [11, 12, 12], universal_on_control_tokens=36, **fewer)
-    assert "On the first 16,384 tokens 1 is universal, and there networks that" in compared(
-        [4], [11], universal_on_control_tokens=1, **fewer
-    )
-
-
-def test_controls_of_several_models() -> None:
-    said = compared([3, 5], [11, 12], **THREE)
-    assert said.startswith("Averaged over 3 models, 40 neurons of A are universal (excess")
-    assert "flag 11.5 (the other models untrained) and 4.0 (A untrained): about 43%" in said
-    assert "learned by the other models. This tests the training of the other models only." in (
-        compared([], [11, 12], **THREE)
-    )
-
-
-def test_the_first_warning_of_controls_is_said() -> None:
-    warnings = ["b0.pt: its median neuron is active otherwise", "b1.pt: too"]
-    said = compared([4], [11], controls={"warnings": warnings})
-    assert (
-        "untrained). That is no fair comparison: b0.pt: its median neuron is active otherwise. 11"
-        " stand out"
-    ) in said
-    assert "b1.pt" not in said
-    assert "learned by" not in said
-
-
 # ---- what they follow, and what else fits --------------------------------------------------------
-
-
-def details(**changes: Any) -> dict[str, Any]:
-    found = {"follow_token": 8, "beyond_token_and_position": 9, "few_tokens": 3, "few": 30}
-    return {"details": {**found, **changes}}
 
 
 def test_details() -> None:
@@ -315,18 +148,16 @@ def test_details() -> None:
     )
     unknown = details(follow_token=None, beyond_token_and_position=None)
     assert words(**unknown).endswith(" not that they were learned. 3 rest on fewer than 30 tokens.")
+    # Few samples are few blocks.
+    assert words(**details(blocks=3)).endswith(
+        " Intervals are those of 3 samples only, and as uncertain."
+    )
+    assert words(**details(blocks=1)).endswith(" Of a single sample there are no intervals.")
     # Between what controls say and what is learned.
     assert (
         "need not be learned by both. 8 follow the current token in both models; 9 keep r above 0.5"
         " beyond token and position; 3 rest on fewer than 30 tokens. 11 are learned by both by"
     ) in compared([4, 5], [11, 12], **details())
-
-
-def layers(*baselines: float | None) -> dict[str, Any]:
-    rows = [
-        {"layer": f"mlp.{i}", "mean_baseline": x, "universal": 0} for i, x in enumerate(baselines)
-    ]
-    return {"layers": rows}
 
 
 def test_layers_so_narrow_that_none_can_be_universal() -> None:

@@ -138,12 +138,12 @@ def test_runs_with_other_details_are_other_runs(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         uf.correlate(*models, **given, **more, progress=stopping(500))
     before = path.read_bytes()
-    for change in (
-        {"token_ids": IDS + (IDS == 3)},
-        {"token_ids": None},
-        {"details": False, "token_ids": None},
+    for change, other in (
+        ({"token_ids": IDS + (IDS == 3)}, "samples and token ids"),
+        ({"token_ids": None}, "samples and token ids"),
+        ({"details": False, "token_ids": None}, "details, True instead of False"),
     ):
-        with pytest.raises(uf.InputError, match=f"^{path}: is the checkpoint of other details"):
+        with pytest.raises(uf.InputError, match=f"^{path}: is the checkpoint of other {other}"):
             uf.correlate(*models, **{**given, **change}, **more)
     assert path.read_bytes() == before
     # Ids that name the same groups are the same.

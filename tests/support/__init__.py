@@ -9,8 +9,9 @@
 ``on_device``         what the tests on a CUDA device share
 ``cuda_on_cpu``       the CUDA kernels' own source, compiled for the CPU
 ``small_layers``      small activations, for what does not depend on their size
-``controlled``          networks that learned nothing, and what the reference says of them
+``controlled``        networks that learned nothing, and what the reference says of them
 ``made_up``           results whose numbers tests choose, and the files that results have
+``summaries``         made-up summaries, and what is said of them
 ``pictured``          made-up results for pictures and reports, and what a page says
 ``activation_files``  files of activations, written and damaged
 ``shards``            directories of such files

@@ -137,8 +137,8 @@ def _of_files(paths: Sequence[str], number: int, match_rate: bool) -> list[list[
             trained = load_model(path)
         except InputError as error:
             raise InputError(
-                f"{path}: is no model, of which --controls could make controls; give theirs with"
-                f" --controls-a and --controls-b ({error})"
+                f"{path}: is no model file of 'univfast train' that can be read, of which"
+                " --controls could make controls; give theirs with --controls-a and --controls-b"
             ) from error
         # One model on two sides has two controls of one seed.
         digests.append(weights_digest(trained.model()))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from univfast.checks import as_seed
 from univfast.controls.shifts import shifts_of
@@ -54,6 +55,12 @@ def initialise(model: M, seed: int, side: str = "") -> M:
     if shifts_of(model):
         raise InputError("model: is a control itself; give the trained model")
     seed = as_seed(seed)
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise InputError(
+                f"model: parameter {name!r} of a lazy module has no shape yet; run the model on a"
+                " batch first"
+            )
     with _drawing(f"control:{seed}:{side}:".encode() + weights_digest(model)):
         fresh: M = _from_configuration(model) if _of_transformers(model) else _reset_copy(model)
     for parameter, like in zip(fresh.parameters(), model.parameters(), strict=True):

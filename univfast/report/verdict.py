@@ -15,6 +15,7 @@ __all__ = ["by_chance_in_words", "verdict"]
 # (Poisson's limit, -ln 0.05).
 _RULE_OF_THREE = 3.0
 _SHOWN = 3  # names of layers
+_FEW_BLOCKS = 8  # that an interval is made of
 
 _INDEX_NOTE = (
     "Index matching compares neuron i with neuron i, which means something only for models of one"
@@ -48,13 +49,13 @@ def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
         yield averaged + _flagged(summary)
         yield from _against_controls(summary) if summary["controls"] else _against_chance(summary)
         if summary.get("details") and summary["universal"]:
-            yield _of_details(summary["details"])
-        if summary["controls"]:
-            yield from _learned(summary)
+            yield from _of_details(summary)
         yield from _narrow_layers(summary)
     yield from _index_beside(summary)
     if summary["unmatched"]:
         yield _without_partner(summary)
+    if summary["controls"]:
+        yield from _learned(summary)  # last: it is what a reader takes away
 
 
 def _flagged(summary: dict[str, Any]) -> str:
@@ -123,14 +124,17 @@ def _trained(summary: dict[str, Any]) -> str:
     """Whose training is tested."""
     controls = summary["controls"]
     if controls["flagged_a"] and controls["flagged_b"]:
-        return "both"
+        return "both" if len(summary["models"]) == 2 else "all"
     return "A" if controls["flagged_a"] else _others(summary)
 
 
 def _learned(summary: dict[str, Any]) -> Iterator[str]:
     """What a reader may call universal; only where the counts as a whole bear it out."""
     controls, by_control = summary["controls"], summary["learned_by_control"]
-    count = summary["learned"]
+    count, unknown = summary["learned"], controls.get("not_compared")
+    if unknown:
+        verb = "has" if unknown == 1 else "have"
+        yield f"{unknown} of those flagged {verb} no r in controls, and cannot be called learned."
     over = f"by a margin of {controls['margin']:g} over networks that learned nothing"
     if by_control is None:
         one = " (a single control does not say how many do so by chance)" if count else ""
@@ -188,9 +192,9 @@ def _no_evidence(summary: dict[str, Any], nulls: str) -> str:
     )
 
 
-def _of_details(details: dict[str, Any]) -> str:
+def _of_details(summary: dict[str, Any]) -> Iterator[str]:
     """What universal neurons follow, and how many tokens they rest on."""
-    said = []
+    details, said = summary["details"], []
     if details["follow_token"] is not None:
         count = details["follow_token"]
         said.append(f"{count} follow{'s' if count == 1 else ''} the current token in both models")
@@ -201,7 +205,12 @@ def _of_details(details: dict[str, Any]) -> str:
     few = details["few_tokens"]
     verb = "rests" if few == 1 else "rest"
     said.append(f"{few} {verb} on fewer than {details['few']} tokens")
-    return "; ".join(said) + "."
+    yield "; ".join(said) + "."
+    blocks = details["blocks"]
+    if blocks == 1:
+        yield "Of a single sample there are no intervals."
+    elif blocks < _FEW_BLOCKS:
+        yield f"Intervals are those of {blocks} samples only, and as uncertain."
 
 
 def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:

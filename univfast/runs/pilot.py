@@ -67,6 +67,12 @@ class Meter:
         """Whether more tokens are passed over."""
         return self.tokens >= PILOT_TOKENS or self._most == 0
 
+    def gave_the_same(self, other: Meter) -> bool:
+        """Whether both took in the same values, so far as is known of them."""
+        own, theirs = ([x for layer in m._layers for x in layer] for m in (self, other))
+        alike = self.tokens == other.tokens and len(own) == len(theirs)
+        return alike and all(x.equal(y.to(x.device)) for x, y in zip(own, theirs, strict=True))
+
     @property
     def live(self) -> int:
         """Neurons that are not constant."""
@@ -98,9 +104,14 @@ class Activity:
         """Compares a control with the model that it stands for.
 
         Raises:
-            InputError: it has less than half of the live neurons of the model.
+            InputError: it is the model, or has less than half of its live neurons.
         """
         model = self._models[number]
+        if control.live and control.gave_the_same(model):
+            raise InputError(
+                f"{control.name}: has the activations of {model.name}, which is trained; give those"
+                " of a network that learned nothing, as uf.control ('univfast control') makes it"
+            )
         if control.live < _LEAST_LIVE * model.live:
             raise InputError(
                 f"{control.name}: has {control.live} live neurons on the first tokens, {model.name}"
@@ -129,7 +140,7 @@ def check_controls(lineup: Lineup, keep: Tensor | None) -> Activity:
     """Compares each control with its model on the first tokens.
 
     Raises:
-        InputError: a control has less than half of the live neurons of its model.
+        InputError: a control is its model, or has less than half of its live neurons.
     """
     tokens = lineup.rounds[-1].tokens
 
