@@ -19,6 +19,7 @@ from univfast.experiment import (
     capture_mlp,
     default_half,
     train,
+    train_together,
 )
 
 
@@ -74,6 +75,41 @@ def test_seed_half_and_data_change_the_model(
     trained: TrainedModel, data: str, seed: int, half: experiment.Half
 ) -> None:
     assert not same_state(trained, train(SMALL, data, seed, half, BRIEF))
+
+
+def test_models_that_are_trained_together_are_those_of_each_alone() -> None:
+    threads = torch.get_num_threads()
+    steps: list[int] = []
+    state = torch.get_rng_state()
+    together = train_together(SMALL, "docs", (1, 2, 4), BRIEF, lambda done, *_: steps.append(done))
+    assert steps == list(range(1, 3 * BRIEF.steps + 1))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random state was moved"
+    torch.set_num_threads(1)
+    try:
+        for model, seed in zip(together, (1, 2, 4), strict=True):
+            alone = train(SMALL, "docs", seed, default_half(seed), BRIEF)
+            assert same_state(model, alone)
+            assert (model.loss, model.half, model.seed) == (alone.loss, alone.half, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_all_stop_when_one_fails_or_the_user_asks_for_it() -> None:
+    long = dataclasses.replace(BRIEF, steps=100_000)
+    seen = []
+
+    def stop(done: int, total: int, loss: float) -> None:
+        seen.append(total)
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_together(SMALL, "docs", (1, 2), long, stop)
+    assert set(seen) == {200_000}
+    wild = dataclasses.replace(long, learning_rate=10.0, weight_decay=10.0)
+    with pytest.raises(InputError, match=r"^learning_rate: 10\.0 is too large"):
+        train_together(SMALL, "docs", (1, 2), wild)
 
 
 def test_halves_follow_the_seed() -> None:

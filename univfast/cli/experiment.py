@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "train"]
 
-# Of the demo: controls of each model, and rotations.
+# Of the demo: seeds of its models, controls of each, and rotations.
+_SEEDS = (1, 2)
 _CONTROLS = 4
 _DRAWS = 20
 
@@ -138,7 +139,7 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
 
     check_directory(out)
     job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
-    models = [job.initial(seed) if untrained else job.run(seed, "auto") for seed in (1, 2)]
+    models = [job.initial(seed) for seed in _SEEDS] if untrained else job.run_together(_SEEDS)
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]
     for path, model in zip(paths, models, strict=True):
@@ -233,7 +234,20 @@ class _Job:
         chosen = default_half(seed) if half == "auto" else cast("Half", half)
         with progress_bar(f"train (seed {seed})", "steps", self.quiet) as progress:
             trained = train(self.config, self.data, seed, chosen, self.options, progress)
-        if not self.quiet:
-            steps = self.options.steps
-            click.echo(f"model of seed {seed}: {steps} steps, loss {trained.loss:.3f}")
+        self._tell(trained)
         return trained
+
+    def run_together(self, seeds: Sequence[int]) -> list[TrainedModel]:
+        """Trains several models at the same time."""
+        from univfast.experiment import train_together
+
+        with progress_bar(f"train ({len(seeds)} models)", "steps", self.quiet) as progress:
+            models = train_together(self.config, self.data, seeds, self.options, progress)
+        for trained in models:
+            self._tell(trained)
+        return models
+
+    def _tell(self, trained: TrainedModel) -> None:
+        if not self.quiet:
+            steps, loss = trained.steps, trained.loss
+            click.echo(f"model of seed {trained.seed}: {steps} steps, loss {loss:.3f}")

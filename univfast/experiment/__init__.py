@@ -4,6 +4,7 @@
 ``data``         the corpora: windows of text, and a test set that is held out
 ``model``        the tiny transformer
 ``training``     next-token prediction
+``together``     several models at the same time
 ``model_files``  trained models as files
 ``untrained``    their controls, and models before training
 ``sites``        activations on the test set, before and after the ReLU
@@ -29,6 +30,7 @@ from univfast.experiment.sites import (
     test_set_name,
     test_tokens,
 )
+from univfast.experiment.together import train_together
 from univfast.experiment.training import Progress, TrainingOptions, train
 from univfast.experiment.untrained import control_of, untrained
 
@@ -57,6 +59,7 @@ __all__ = [
     "test_set_name",
     "test_tokens",
     "train",
+    "train_together",
     "untrained",
 ]
 

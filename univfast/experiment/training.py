@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.model_files import TrainedModel
 
 __all__ = ["Progress", "TrainingOptions", "initial_model", "train"]
+
+# Held while torch's random state, which threads share, is another than the caller's.
+_DRAWING = threading.Lock()
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the steps done, the steps in all and the loss of the batch."""
@@ -128,7 +132,7 @@ def train(
 def initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
     """The model that training begins with; torch's random state is left as it was."""
     # torch.manual_seed would also reseed the CUDA generators, which fork_rng leaves alone here.
-    with torch.random.fork_rng(devices=[]):
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator("weights", seed).initial_seed())
         return TinyTransformer(config).train()
 
