@@ -80,7 +80,7 @@ class _Count:
 
     def __init__(self, site: RateSite) -> None:
         self.site, self.tokens = site, 0
-        self.above = self._low = self._high = torch.empty(0)
+        self.above = self._low = self._high = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def add(self, x: Tensor) -> None:
         """Adds values ``[tokens, neurons]`` from before the activation function."""

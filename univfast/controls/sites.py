@@ -115,7 +115,7 @@ def _is_activation(module: nn.Module) -> bool:
     """Whether a module maps single values as ReLU, GELU and SiLU do: 0 to 0, with their sign."""
     if next(module.children(), None) is not None or [*module.parameters(), *module.buffers()]:
         return False
-    x = torch.tensor([[-10.0, -2.0, -0.5, 0.0, 0.5, 2.0, 5.0]])
+    x = torch.tensor([[-10.0, -2.0, -0.5, 0.0, 0.5, 2.0, 5.0]], dtype=torch.float32, device="cpu")
     try:
         with torch.no_grad():
             # Not by calling the module, which would call its hooks.

@@ -111,6 +111,8 @@ def _record(model: TinyTransformer, tokens: Tensor, hooks: Sequence[str]) -> dic
             for name in captured.layers:
                 values = captured.pop(name)
                 if not start:
-                    recorded[name] = torch.empty(len(tokens), *values.shape[1:])
+                    recorded[name] = torch.empty(
+                        len(tokens), *values.shape[1:], dtype=torch.float32, device="cpu"
+                    )
                 recorded[name][start : start + _BATCH] = values
     return recorded

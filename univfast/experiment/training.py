@@ -161,7 +161,7 @@ def _step(
     """One optimiser step on samples ``[batch, sequence + 1]``; returns the cross entropy before."""
     logits = model(samples[:, :-1])
     loss = cross_entropy(logits.flatten(0, 1), samples[:, 1:].flatten())
-    penalty = torch.zeros(())
+    penalty = torch.zeros((), dtype=torch.float32, device="cpu")
     for i, values in hidden.items():
         # The norm of a neuron's output weights: the penalty on its values alone could be escaped by
         # making these small and the weights large.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
+from univfast.machine.torch_state import methods_in_plain_state
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts, token_groups
@@ -16,6 +17,7 @@ from univfast.sums.token_facts import TokenFacts, token_groups
 __all__ = ["DetailStream", "TokenRecord"]
 
 
+@methods_in_plain_state
 class TokenRecord:
     """The tokens of batches, as they come: samples of one length, and ids where they are seen."""
 
@@ -54,6 +56,7 @@ def _ids(batch: object, shape: torch.Size) -> Tensor | None:
     return batch if whole and batch.dtype != torch.bool else None
 
 
+@methods_in_plain_state
 class DetailStream:
     """Batches that are gone through once more, of matched pairs alone.
 

@@ -164,8 +164,10 @@ def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:
     share v of its mean, tr S, for a Gaussian g with a probability of at most
     e / sqrt(det(1 + 2 S / (v tr S))).
     """
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(x.shape[1], _PROBES, generator=generator).to(x.device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(
+        x.shape[1], _PROBES, generator=generator, dtype=torch.float32, device="cpu"
+    ).to(x.device)
     directions *= weights.float()[:, None]
     seen = x.float() @ directions
     if shift is not None:
