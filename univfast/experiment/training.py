@@ -15,6 +15,7 @@ from univfast.errors import InputError
 from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus, shuffled
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.model_files import TrainedModel
+from univfast.machine.torch_state import exact_products, in_plain_state
 
 __all__ = ["Progress", "TrainingOptions", "initial_model", "train"]
 
@@ -66,6 +67,7 @@ class TrainingOptions:
         as_integer("test_samples", self.test_samples, 1, 1_000_000)
 
 
+@in_plain_state
 def train(
     config: ModelConfig,
     data: str,
@@ -105,7 +107,8 @@ def train(
     for step, batch in enumerate(order, start=1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _schedule(step, options.steps)
-        loss = _step(model, optimizer, samples[batch], hidden, options.sparsity)
+        with torch.enable_grad(), exact_products():
+            loss = _step(model, optimizer, samples[batch], hidden, options.sparsity)
         if not math.isfinite(loss):
             raise InputError(
                 f"learning_rate: {options.learning_rate} is too large, the loss is {loss} after "
@@ -125,6 +128,7 @@ def train(
     )
 
 
+@in_plain_state
 def initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
     """The model that training begins with; torch's random state is left as it was."""
     # torch.manual_seed would also reseed the CUDA generators, which fork_rng leaves alone here.

@@ -13,6 +13,7 @@ from univfast.experiment.model import ModelConfig
 from univfast.experiment.model_files import TrainedModel
 from univfast.experiment.sites import test_tokens
 from univfast.experiment.training import TrainingOptions, initial_model
+from univfast.machine.torch_state import in_plain_state
 from univfast.native.place import numbers
 
 __all__ = ["control_of", "untrained"]
@@ -22,6 +23,7 @@ __all__ = ["control_of", "untrained"]
 _SILENCE = 1.0
 
 
+@in_plain_state
 def untrained(
     config: ModelConfig, data: str, seed: int, half: Half, options: TrainingOptions
 ) -> TrainedModel:
@@ -46,6 +48,7 @@ def untrained(
     return TrainedModel(config, data, seed, half, 0, math.nan, state, options.test_samples)
 
 
+@in_plain_state
 def control_of(
     trained: TrainedModel, seed: int = 0, match_rate: bool = True, side: str = ""
 ) -> TrainedModel:

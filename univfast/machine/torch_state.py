@@ -126,8 +126,25 @@ def _without_function_modes() -> Iterator[None]:
             push(mode)
 
 
-class _Exact:
-    """How many threads need float32 products on the CPU as they are, and what was set before."""
+@contextmanager
+def exact_products(device: str = "cpu", tf32: bool = False) -> Iterator[None]:
+    """A block whose float32 products are made of all bits of their factors, and summed in float32.
+
+    ``torch.set_float32_matmul_precision`` and ``torch.backends`` may have the factors rounded
+    first, and products of 16 bits summed in as many. These are settings of the whole process, so
+    they are put back; on the CPU when the last thread is done, while a CUDA device, where products
+    are only queued within the block, is one thread's at a time.
+
+    Args:
+        device: "cpu" or "cuda".
+        tf32: factors of float32 are rounded all the same, on a CUDA device.
+    """
+    with _cuda_products(tf32) if device == "cuda" else _cpu_products():
+        yield
+
+
+class _OnCpu:
+    """How many threads are within such a block, and what was set before."""
 
     lock = threading.Lock()
     threads = 0
@@ -135,22 +152,42 @@ class _Exact:
 
 
 @contextmanager
-def exact_products() -> Iterator[None]:
-    """A block whose float32 products on the CPU are made of all bits of their factors.
-
-    ``torch.set_float32_matmul_precision("medium")`` and ``torch.backends`` may have them rounded to
-    bfloat16 first. That is one setting for the whole process, so it is put back when the last
-    thread is done.
-    """
+def _cpu_products() -> Iterator[None]:
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    with _Exact.lock:
-        if _Exact.threads == 0 and settings.fp32_precision != "ieee":
-            _Exact.before, settings.fp32_precision = settings.fp32_precision, "ieee"
-        _Exact.threads += 1
+    with _OnCpu.lock:
+        if _OnCpu.threads == 0 and settings.fp32_precision != "ieee":
+            _OnCpu.before, settings.fp32_precision = settings.fp32_precision, "ieee"
+        _OnCpu.threads += 1
     try:
         yield
     finally:
-        with _Exact.lock:
-            _Exact.threads -= 1
-            if _Exact.threads == 0 and _Exact.before is not None:
-                settings.fp32_precision, _Exact.before = _Exact.before, None
+        with _OnCpu.lock:
+            _OnCpu.threads -= 1
+            if _OnCpu.threads == 0 and _OnCpu.before is not None:
+                settings.fp32_precision, _OnCpu.before = _OnCpu.before, None
+
+
+_cuda_lock = threading.Lock()
+
+
+@contextmanager
+def _cuda_products(tf32: bool) -> Iterator[None]:
+    settings = torch.backends.cuda.matmul
+    wanted = {
+        "fp32_precision": "tf32" if tf32 else "ieee",
+        "allow_bf16_reduced_precision_reduction": False,
+        "allow_fp16_reduced_precision_reduction": False,
+        "allow_fp16_accumulation": False,
+    }
+    with _cuda_lock:
+        before = {name: getattr(settings, name) for name in wanted}
+        for name, value in before.items():
+            split = getattr(settings, f"{name}_split_k", None)
+            before[name] = value if split is None else (value, split)
+        try:
+            for name, value in wanted.items():
+                setattr(settings, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(settings, name, value)

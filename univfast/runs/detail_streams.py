@@ -9,6 +9,7 @@ from torch import Tensor
 
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
+from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import methods_in_plain_state
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
@@ -35,7 +36,8 @@ class TokenRecord:
         if ids is None or self._ids is None:
             self._ids = None
         else:
-            self._ids.append(ids.detach().cpu().flatten().long())
+            ids = plain_tensor(ids, "batches: input_ids")
+            self._ids.append(ids.cpu().flatten().long())
 
     def facts(self) -> TokenFacts:
         """What is known of all tokens."""
