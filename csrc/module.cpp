@@ -3,7 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+
 #include "cuda/operations.h"
+#include "floats.h"
 #include "rotation.h"
 #include "univfast.h"
 
@@ -73,6 +76,21 @@ void bind_views(py::module_& m) {
         .def(py::init(&make_co_moments), py::kw_only(), "data"_a, "rows"_a, "columns"_a, "row_stride"_a);
     py::class_<Tile>(m, "Tile", py::module_local())
         .def(py::init(&make_tile), py::kw_only(), "c"_a, "row_inverse"_a, "skip"_a, "threads"_a);
+}
+
+// ---- how this thread computes ---------------------------------------------------------------------------
+
+std::optional<py::bytes> plain_floats() {
+    const auto before = make_floats_plain();
+    if (!before) return std::nullopt;
+    return py::bytes(reinterpret_cast<const char*>(&*before), sizeof *before);
+}
+
+void restore_floats(const std::string& before) {
+    std::fenv_t found;
+    if (before.size() != sizeof found) throw std::invalid_argument("restore_floats: not what plain_floats gave");
+    std::memcpy(&found, before.data(), sizeof found);
+    std::fesetenv(&found);
 }
 
 // ---- on the CPU: the interpreter's lock is released while an operation runs -----------------------------
@@ -167,6 +185,8 @@ void bind_cpu(py::module_& m) {
     m.attr("COMMON_ROUNDS") = kCommonRounds;
     m.attr("SHARED_LAGS") = kSharedLags;
     m.attr("COMPILER") = __VERSION__;
+    m.def("plain_floats", &plain_floats);
+    m.def("restore_floats", &restore_floats, "before"_a);
     m.def("simd_level", &simd_level);
     m.def("simd_levels", &simd_levels);
 

@@ -19,6 +19,7 @@ from univfast.inputs.masks import open_mask
 from univfast.machine import devices
 from univfast.machine.memory import gigabytes, machine_memory, where
 from univfast.machine.processes import Processes, Reducible
+from univfast.machine.torch_state import methods_in_plain_state
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import AllPairsOptions, complete
@@ -46,6 +47,7 @@ _FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=3, ol
 
 
 @documented(AllPairsOptions)
+@methods_in_plain_state
 class AllPairsCorrelation(Reducible):
     """Correlates every neuron of A with every neuron of B, and with random rotations of B.
 

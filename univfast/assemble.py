@@ -15,6 +15,7 @@ from univfast.control_matches import ControlMatches, control_counts, shifted_of,
 from univfast.counts import beside_counts, counts, layer_rows, match_counts
 from univfast.details import details_of, details_summary
 from univfast.inputs.layout import Layout
+from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import statistics
 from univfast.result import CorrelationResult, smallest_and_largest
@@ -112,7 +113,7 @@ def make_result(
     model, match_layer, match_neuron = _highest(matches, correlations)
     result = CorrelationResult(
         layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
-        neuron=torch.cat([torch.arange(width) for width in layers.widths]),
+        neuron=torch.cat([numbers(width) for width in layers.widths]),
         match_layer=match_layer,
         match_neuron=match_neuron,
         correlation=correlation,
@@ -174,7 +175,7 @@ def make_result(
 def _highest(matches: Sequence[Matches], correlations: Tensor) -> tuple[Tensor, list[str], Tensor]:
     """Of the matches with the highest correlation of all models: model, layer name and number."""
     model = correlations.nan_to_num(nan=-2.0).argmax(dim=0)
-    neurons = torch.arange(len(model))
+    neurons = numbers(len(model))
     layer = torch.stack([m.match_layer for m in matches])[model, neurons].tolist()
     names = [
         "" if number < 0 else matches[which].layers[number]

@@ -24,6 +24,7 @@ from univfast.inputs.masks import open_mask
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
+from univfast.machine.torch_state import in_plain_state
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
@@ -79,6 +80,7 @@ def correlate(
     return result
 
 
+@in_plain_state
 def correlate_together(
     processes: Processes | None,
     a: object,

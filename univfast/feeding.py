@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from univfast.errors import InputError
 from univfast.hooks import Captured
+from univfast.inputs.plain import plain_tensor
+from univfast.machine.torch_state import PlainState
 
 __all__ = ["BatchProgress", "Feed", "evaluating", "has_tokens", "run_batch", "with_masks"]
 
@@ -110,8 +112,10 @@ class Feed:
     def _check_again(self, number: int, batch: object) -> None:
         digest = hashlib.blake2b(digest_size=16)
         for x in _tensors(batch):
-            plain = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(plain.numpy().tobytes())
+            plain = plain_tensor(x, f"batches: batch {number}, which is to be gone through again,")
+            with PlainState():
+                values = plain.cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(values.numpy().tobytes())
         if self._pass == 1:
             self._digests.append(digest.digest())
         elif number >= len(self._digests) or self._digests[number] != digest.digest():

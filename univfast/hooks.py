@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from univfast.errors import InputError
+from univfast.inputs.plain import plain_tensor
+from univfast.machine.torch_state import PlainState
 
 __all__ = ["Captured", "capture"]
 
@@ -160,9 +162,12 @@ class Captured(Mapping[str, Tensor]):
         tensor = _first_tensor(value)
         if tensor is None:
             raise InputError(f"hooks: layer {site.layer!r} {wrong}; hook another module")
+        kept = plain_tensor(tensor, f"hooks: layer {site.layer!r}")
         # Tensors of inference mode have no version that would tell of a change.
-        copied = tensor.is_inference()
-        kept = tensor.detach().clone() if copied else tensor.detach()
+        copied = kept.is_inference()
+        if copied:
+            with PlainState():
+                kept = kept.clone()
         self._kept[site.layer] = kept, None if copied else kept._version
         running = _running.get() is self
         if running and self._ran_whole and len(self._kept) == len(self._sites):
@@ -199,7 +204,8 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
     Raises:
         InputError: a pattern that matches nothing; a module that stands under several names or is
             called twice in a forward pass, whose activations could not be told apart; a module that
-            gives no tensor.
+            gives no tensor, or one that is no plain memory (sparse, nested, masked, quantized, of a
+            transform of ``torch.func``). A distributed one is made whole, which all processes do.
         TypeError: ``model`` or ``hooks`` of another type.
     """
     if not isinstance(model, nn.Module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
+import torch  # noqa: F401 - types of options name it
 from torch import Tensor, nn
 
 from univfast.assemble import Question, make_result
@@ -19,6 +19,8 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.feeding import BatchProgress, Feed, evaluating, run_batch
 from univfast.hooks import capture
+from univfast.inputs.arrays import to_tensor
+from univfast.machine.torch_state import PlainState, in_plain_state
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
@@ -115,20 +117,21 @@ def correlate_models(
     seconds = time.perf_counter() - start
     same = stream.by_index()
     beside: list[list[Matches]] = [[] if same is None else [same], []]
-    results = [
-        make_result(
-            question, named, layout, stream.tokens, [found], seconds, control, by_index, of_pair
-        )
-        for found, layout, named, control, by_index, of_pair in zip(
-            matches,
-            stream.layouts,
-            (pair, pair[::-1]),
-            controlled or (None, None),
-            beside,
-            (details, []),
-            strict=False,
-        )
-    ]
+    with PlainState():
+        results = [
+            make_result(
+                question, named, layout, stream.tokens, [found], seconds, control, by_index, of_pair
+            )
+            for found, layout, named, control, by_index, of_pair in zip(
+                matches,
+                stream.layouts,
+                (pair, pair[::-1]),
+                controlled or (None, None),
+                beside,
+                (details, []),
+                strict=False,
+            )
+        ]
     for warning in (results[0].summary["controls"] or {}).get("warnings", ()):
         warnings.warn(warning, stacklevel=2)
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
@@ -178,11 +181,12 @@ def _read(
                 break
 
 
+@in_plain_state
 def _measure(meter: Meter, layers: dict[str, Tensor], keep: object) -> None:
     if meter.full or not layers:
         return
     rows = [x.reshape(-1, x.shape[-1]) for x in layers.values()]
-    mask = None if keep is None else torch.as_tensor(keep).reshape(-1)
+    mask = None if keep is None else to_tensor(keep, "mask").reshape(-1)
     if all(len(x) == len(rows[0]) for x in rows) and (mask is None or len(mask) == len(rows[0])):
         meter.add(rows, None if mask is None else mask.bool())
 

@@ -19,6 +19,7 @@ from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
+from univfast.machine.torch_state import methods_in_plain_state
 from univfast.native import PairedState, place
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import HadamardRotations, make_rotations
@@ -43,6 +44,7 @@ _DENSE_TOKENS = 4096
 
 
 @documented(PairedOptions)
+@methods_in_plain_state
 class PairedCorrelation(Reducible):
     """Correlates neuron i of A with neuron i of B, of random rotations of B, and with wrong ones.
 

@@ -13,6 +13,7 @@ from univfast.checks import check_choice
 from univfast.columns import NAMES, PUBLISHED, Only, columns_of
 from univfast.details import Details
 from univfast.errors import InputError
+from univfast.machine.torch_state import methods_in_plain_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ __all__ = ["CorrelationResult", "smallest_and_largest"]
 
 
 @dataclass(frozen=True)
+@methods_in_plain_state
 class CorrelationResult(Details):
     """How each neuron of A correlates with its match in B, against rotations of B.
 

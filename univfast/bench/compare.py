@@ -153,7 +153,7 @@ def _all_pairs(tokens: int, width: int) -> Group:
     ]
     a, b = (list(model.values()) for model in models)
     x, y = (torch.cat([layer.float() for layer in layers], dim=1) for layers in (a, b))
-    product = torch.empty(2 * width, 2 * width)
+    product = torch.empty(2 * width, 2 * width, dtype=torch.float32, device="cpu")
     checked = spread(2 * width)
     rows = reference.pearson_matrix(x[:, checked].double().numpy(), y.double().numpy())
     exact = rows.max(axis=1)[None]

@@ -35,12 +35,17 @@ def correlated(
     floor, far from 0, so that it can be checked.
     """
     g = torch.Generator(device).manual_seed(0)
-    a, b = (torch.randn(tokens, neurons, generator=g, device=device) for _ in range(2))
-    rho = torch.linspace(-1, 1, neurons, device=device)
+    a, b = (
+        torch.randn(tokens, neurons, generator=g, device=device, dtype=torch.float32)
+        for _ in range(2)
+    )
+    rho = torch.linspace(-1, 1, neurons, device=device, dtype=torch.float32)
     b.mul_((1 - rho**2).sqrt()).addcmul_(a, rho)
-    factor = torch.randn(tokens, 1, generator=g, device=device)
+    factor = torch.randn(tokens, 1, generator=g, device=device, dtype=torch.float32)
     for x in (a, b):
-        loadings, means = torch.rand(2, 1, neurons, generator=g, device=device) * 2
+        loadings, means = (
+            torch.rand(2, 1, neurons, generator=g, device=device, dtype=torch.float32) * 2
+        )
         x.addcmul_(factor, loadings - 1).add_(means)
     return a, b
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: bad usage or bad input, said in one line on stderr. 130: interrupted.
     """
     try:
-        status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
+        with _plain_torch():
+            status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
         # Not standalone, click returns the status of --help and --version, and a command's result.
         return status if isinstance(status, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -62,6 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         click.echo(str(cause or "") or "Interrupted.", err=True)
         return INTERRUPTED
+
+
+def _plain_torch() -> AbstractContextManager[None]:
+    """For where torch was imported, and something set for it, before; help does without torch."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    from univfast.machine.torch_state import PlainState
+
+    return PlainState()
 
 
 def _fail(message: str) -> int:

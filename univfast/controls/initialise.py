@@ -17,6 +17,8 @@ from torch.nn.parameter import is_lazy
 from univfast.checks import as_seed
 from univfast.controls.shifts import shifts_of
 from univfast.errors import InputError
+from univfast.inputs.plain import plain_tensor
+from univfast.machine.torch_state import in_plain_state
 
 __all__ = ["initialise", "weights_digest"]
 
@@ -29,6 +31,7 @@ _RESETS = ("reset_parameters", "_reset_parameters")
 _OWN = "give controls that you made yourself"
 
 
+@in_plain_state
 def initialise(model: M, seed: int, side: str = "") -> M:
     """A model of the same architecture that learned nothing.
 
@@ -74,6 +77,7 @@ def initialise(model: M, seed: int, side: str = "") -> M:
     return fresh
 
 
+@in_plain_state
 def weights_digest(model: nn.Module) -> bytes:
     """Tells models by some values of each of their parameters: cheap, where a hash of all is not.
 
@@ -82,7 +86,7 @@ def weights_digest(model: nn.Module) -> bytes:
     digest = hashlib.sha256()
     for name, value in model.named_parameters():
         digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-        flat = value.detach().reshape(-1)
+        flat = plain_tensor(value, f"model: parameter {name!r}").reshape(-1)
         some = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
         digest.update(some.cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.digest()

@@ -16,6 +16,8 @@ from univfast.errors import InputError
 from univfast.feeding import evaluating, has_tokens, run_batch
 from univfast.hooks import Captured, capture
 from univfast.inputs.masks import open_mask
+from univfast.inputs.plain import plain_tensor
+from univfast.machine.torch_state import PlainState, in_plain_state
 
 __all__ = ["PILOT_TOKENS", "match_rates"]
 
@@ -80,17 +82,19 @@ class _Count:
 
     def __init__(self, site: RateSite) -> None:
         self.site, self.tokens = site, 0
-        self.above = self._low = self._high = torch.empty(0)
+        self.above = self._low = self._high = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def add(self, x: Tensor) -> None:
         """Adds values ``[tokens, neurons]`` from before the activation function."""
         if not len(x):
             return
         after = self.site.function(x.clone())  # a function in place would change the model's
-        above, low, high = (x > 0).sum(0), after.amin(0), after.amax(0)
-        if self.tokens:
-            above = self.above + above
-            low, high = self._low.minimum(low), self._high.maximum(high)
+        with PlainState():
+            after = plain_tensor(after, f"hooks: what layer {self.site.layer!r} goes into")
+            above, low, high = (x > 0).sum(0), after.amin(0), after.amax(0)
+            if self.tokens:
+                above = self.above + above
+                low, high = self._low.minimum(low), self._high.maximum(high)
         self.above, self._low, self._high = above, low, high
         self.tokens += len(x)
 
@@ -143,7 +147,8 @@ class _Pilot:
         with watching(control, count.site.place, take), _up_to(control, count.site) as captured:
             for batch, _ in self.batches:
                 run_batch(captured, control, batch, "control")
-        return torch.cat(parts)
+        with PlainState():
+            return torch.cat(parts)
 
     def shift_in_one_pass(self, control: nn.Module, counts: Sequence[_Count]) -> None:
         """Shifts each layer as soon as its values on all of the pilot are there."""
@@ -160,8 +165,10 @@ class _Pilot:
             captured = stack.enter_context(_up_to(control, counts[-1].site))
             run_batch(captured, control, pair[0], "control")
 
+    @in_plain_state
     def _kept(self, x: Tensor, pair: Batch) -> Tensor:
         """``[tokens, neurons]``, of the tokens that count."""
+        x = plain_tensor(x, "hooks: a layer whose rates are matched")
         rows = x.reshape(-1, x.shape[-1])
         if pair[1] is None:
             return rows
@@ -176,6 +183,7 @@ def _up_to(model: nn.Module, site: RateSite) -> Iterator[Captured]:
         yield captured
 
 
+@in_plain_state
 def _shift(values: Tensor, count: _Count) -> Tensor:
     """The shifts ``[neurons]`` of values ``[tokens, neurons]`` of a control."""
     if not bool(values.isfinite().all()):

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from univfast.errors import InputError
+from univfast.machine.torch_state import in_plain_state
 
 __all__ = ["BUFFERS", "INPUT", "add_shifts", "shifted", "shifts_of"]
 
@@ -22,6 +23,7 @@ BUFFERS = tuple(_BUFFER.values())
 """Names of the buffers, at the end of those in a ``state_dict``."""
 
 
+@in_plain_state
 def add_shifts(model: nn.Module, shifts: Mapping[str, Tensor], source: str = "shifts") -> None:
     """Puts shifts ``[neurons]`` onto a network, by place; nothing is done where one does not fit.
 

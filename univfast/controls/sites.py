@@ -16,6 +16,7 @@ from univfast.controls.shifts import INPUT
 from univfast.errors import InputError
 from univfast.feeding import evaluating, run_batch
 from univfast.hooks import capture
+from univfast.machine.torch_state import PlainState
 
 __all__ = ["RateSite", "find_sites", "replacing", "watching"]
 
@@ -115,9 +116,9 @@ def _is_activation(module: nn.Module) -> bool:
     """Whether a module maps single values as ReLU, GELU and SiLU do: 0 to 0, with their sign."""
     if next(module.children(), None) is not None or [*module.parameters(), *module.buffers()]:
         return False
-    x = torch.tensor([[-10.0, -2.0, -0.5, 0.0, 0.5, 2.0, 5.0]])
+    x = torch.tensor([[-10.0, -2.0, -0.5, 0.0, 0.5, 2.0, 5.0]], dtype=torch.float32, device="cpu")
     try:
-        with torch.no_grad():
+        with PlainState():
             # Not by calling the module, which would call its hooks.
             y, alone = module.forward(x.clone()), module.forward(x[:, -1:].clone())
     except Exception:  # of a module that is something else

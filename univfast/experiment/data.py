@@ -19,6 +19,7 @@ from torch import Tensor
 from univfast.checks import as_integer, as_seed, check_choice
 from univfast.errors import InputError
 from univfast.experiment.model import VOCABULARY
+from univfast.native.place import numbers
 
 __all__ = [
     "DOCS",
@@ -59,13 +60,18 @@ def generator(purpose: str, seed: int) -> torch.Generator:
     seeds must not give related streams for different purposes.
     """
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def shuffled(population: int, count: int, rng: torch.Generator) -> Tensor:
     """``count`` indices below ``population``, int64, none twice before all were drawn once."""
     rounds = -(-count // population)
-    return torch.cat([torch.randperm(population, generator=rng) for _ in range(rounds)])[:count]
+    return torch.cat(
+        [
+            torch.randperm(population, generator=rng, dtype=torch.int64, device="cpu")
+            for _ in range(rounds)
+        ]
+    )[:count]
 
 
 class Corpus(ABC):
@@ -126,11 +132,15 @@ class RandomCorpus(Corpus):
     name: str = RANDOM
 
     def _draw(self, half: Half, samples: int, rng: torch.Generator) -> Tensor:
-        return torch.randint(VOCABULARY, (samples, self.sequence + 1), generator=rng)
+        return torch.randint(
+            VOCABULARY, (samples, self.sequence + 1), generator=rng, dtype=torch.int64, device="cpu"
+        )
 
     def _held_out(self, samples: int) -> Tensor:
         size = (samples, self.sequence)
-        return torch.randint(VOCABULARY, size, generator=generator("test", 0))
+        return torch.randint(
+            VOCABULARY, size, generator=generator("test", 0), dtype=torch.int64, device="cpu"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +180,7 @@ class TextCorpus(Corpus):
         """
         begin, end = self.part("test")
         last = end - begin - self.sequence
-        return begin + torch.arange(samples) * last // max(samples - 1, 1)
+        return begin + numbers(samples) * last // max(samples - 1, 1)
 
     def _draw(self, half: Half, samples: int, rng: torch.Generator) -> Tensor:
         return self._windows(self.training_starts(half, samples, rng), self.sequence + 1)
@@ -184,7 +194,7 @@ class TextCorpus(Corpus):
         return self._windows(self.test_starts(samples), self.sequence)
 
     def _windows(self, starts: Tensor, length: int) -> Tensor:
-        return self.tokens[starts[:, None] + torch.arange(length)].long()
+        return self.tokens[starts[:, None] + numbers(length)].long()
 
     def _require(self, test_text: int, purpose: str, instead: str) -> None:
         if len(self.tokens) // _PARTS < test_text:
@@ -254,4 +264,8 @@ def _read(path: Path) -> str:
 def _encode(text: str) -> Tensor:
     """ASCII codes, uint8 ``[characters]``."""
     codes = bytearray(text.encode("ascii", errors="replace"))
-    return torch.frombuffer(codes, dtype=torch.uint8) if codes else torch.empty(0).byte()
+    return (
+        torch.frombuffer(codes, dtype=torch.uint8)
+        if codes
+        else torch.empty(0, dtype=torch.uint8, device="cpu")
+    )

@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from univfast.checks import as_integer
 from univfast.errors import InputError
+from univfast.native.place import numbers
 
 __all__ = ["VOCABULARY", "ModelConfig", "TinyTransformer"]
 
@@ -59,9 +60,9 @@ class ModelConfig:
 
 def sinusoidal_positions(sequence: int, d_model: int) -> Tensor:
     """Positional encoding ``[sequence, d_model]`` of Vaswani et al. (2017), section 3.5."""
-    position = torch.arange(sequence, dtype=torch.float64)[:, None]
-    column = torch.arange(d_model)
-    angle = position / 10_000 ** (2 * (column // 2) / d_model)
+    position = torch.arange(sequence, dtype=torch.float64, device="cpu")[:, None]
+    column = numbers(d_model)
+    angle = position / 10_000 ** ((2 * (column // 2)).float() / d_model)
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
@@ -71,8 +72,8 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
-        self.out = nn.Linear(config.d_model, config.d_model)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, dtype=torch.float32)
+        self.out = nn.Linear(config.d_model, config.d_model, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[samples, sequence, d_model]`` to the same shape."""
@@ -89,9 +90,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_mlp)
+        self.up = nn.Linear(config.d_model, config.d_mlp, dtype=torch.float32)
         self.relu = nn.ReLU()  # a module of its own, and not in place, so that it can be hooked
-        self.down = nn.Linear(config.d_mlp, config.d_model)
+        self.down = nn.Linear(config.d_mlp, config.d_model, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., d_model]`` to the same shape, over ``[..., d_mlp]``."""
@@ -104,9 +105,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention_norm = nn.LayerNorm(config.d_model, dtype=torch.float32)
         self.attention = CausalSelfAttention(config)
-        self.mlp_norm = nn.LayerNorm(config.d_model)
+        self.mlp_norm = nn.LayerNorm(config.d_model, dtype=torch.float32)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,15 +123,15 @@ class TinyTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.d_model)
+        self.embedding = nn.Embedding(config.vocabulary, config.d_model, dtype=torch.float32)
         self.positions: Tensor
         # Not persistent: the configuration determines it.
         self.register_buffer(
             "positions", sinusoidal_positions(config.sequence, config.d_model), persistent=False
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.d_model)
-        self.unembedding = nn.Linear(config.d_model, config.vocabulary)
+        self.norm = nn.LayerNorm(config.d_model, dtype=torch.float32)
+        self.unembedding = nn.Linear(config.d_model, config.vocabulary, dtype=torch.float32)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of each next token.

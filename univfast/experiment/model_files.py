@@ -20,6 +20,7 @@ from univfast.experiment.data import HALVES, Half
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.inputs.model_paths import MODEL_FILE_FORMAT, is_model_file
 from univfast.machine.files import save_tensors
+from univfast.machine.torch_state import in_plain_state
 
 __all__ = ["TrainedModel", "from_dict", "is_model_file", "load_model", "save_model"]
 
@@ -57,6 +58,7 @@ class TrainedModel:
     control: int | None = None
     match_rate: bool = False
 
+    @in_plain_state
     def model(self) -> TinyTransformer:
         """The model, on the CPU, in evaluation mode."""
         # The weights are replaced; drawing them must not move the caller's random state.
@@ -66,6 +68,7 @@ class TrainedModel:
         return model.eval()
 
 
+@in_plain_state
 def save_model(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     """Write a model file, in one step: a file already there is replaced or left as it was.
 
@@ -79,6 +82,7 @@ def save_model(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     save_tensors(path, {"format": MODEL_FILE_FORMAT, "version": _VERSION, **content})
 
 
+@in_plain_state
 def load_model(path: str | os.PathLike[str]) -> TrainedModel:
     """Read a model file, with ``weights_only=True``.
 

@@ -13,6 +13,7 @@ from univfast.experiment.data import Corpus, load_corpus
 from univfast.experiment.model import TinyTransformer
 from univfast.experiment.model_files import TrainedModel
 from univfast.hooks import capture
+from univfast.machine.torch_state import exact_products, in_plain_state
 
 __all__ = [
     "SITES",
@@ -31,6 +32,7 @@ SITES: tuple[Site, ...] = ("pre", "post")
 _BATCH = 50
 
 
+@in_plain_state
 def capture_mlp(trained: TrainedModel, site: Site) -> dict[str, Tensor]:
     """The hidden values of every MLP on the model's test set.
 
@@ -59,6 +61,7 @@ def test_set_name(trained: TrainedModel) -> str:
     return f"{corpus.name}, {_test_samples(trained, corpus)} samples of {sequence} tokens"
 
 
+@in_plain_state
 def test_tokens(trained: TrainedModel) -> Tensor:
     """The model's test set, int64 ``[samples, sequence]``.
 
@@ -75,6 +78,7 @@ def _test_samples(trained: TrainedModel, corpus: Corpus) -> int:
     return min(trained.test_samples, corpus.most_test_samples)
 
 
+@in_plain_state
 def capture_layers(trained: TrainedModel, hooks: Sequence[str]) -> dict[str, Tensor]:
     """What any modules of the model give on the model's test set.
 
@@ -91,6 +95,7 @@ def capture_layers(trained: TrainedModel, hooks: Sequence[str]) -> dict[str, Ten
     return _record(trained.model(), test_tokens(trained), hooks)
 
 
+@in_plain_state
 def record_mlp(model: TinyTransformer, tokens: Tensor, site: Site) -> dict[str, Tensor]:
     """The hidden values of every MLP of ``model`` on ``tokens``, int64 ``[samples, sequence]``.
 
@@ -105,12 +110,14 @@ def record_mlp(model: TinyTransformer, tokens: Tensor, site: Site) -> dict[str, 
 
 def _record(model: TinyTransformer, tokens: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
     recorded: dict[str, Tensor] = {}
-    with capture(model, hooks) as captured:
+    with exact_products(), capture(model, hooks) as captured:
         for start in range(0, len(tokens), _BATCH):
             captured.run(tokens[start : start + _BATCH])
             for name in captured.layers:
                 values = captured.pop(name)
                 if not start:
-                    recorded[name] = torch.empty(len(tokens), *values.shape[1:])
+                    recorded[name] = torch.empty(
+                        len(tokens), *values.shape[1:], dtype=torch.float32, device="cpu"
+                    )
                 recorded[name][start : start + _BATCH] = values
     return recorded

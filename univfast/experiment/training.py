@@ -16,6 +16,7 @@ from univfast.errors import InputError
 from univfast.experiment.data import TEST_SAMPLES, Half, generator, load_corpus, shuffled
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.experiment.model_files import TrainedModel
+from univfast.machine.torch_state import exact_products, in_plain_state
 
 __all__ = ["Progress", "TrainingOptions", "initial_model", "train"]
 
@@ -70,6 +71,7 @@ class TrainingOptions:
         as_integer("test_samples", self.test_samples, 1, 1_000_000)
 
 
+@in_plain_state
 def train(
     config: ModelConfig,
     data: str,
@@ -109,7 +111,8 @@ def train(
     for step, batch in enumerate(order, start=1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _schedule(step, options.steps)
-        loss = _step(model, optimizer, samples[batch], hidden, options.sparsity)
+        with torch.enable_grad(), exact_products():
+            loss = _step(model, optimizer, samples[batch], hidden, options.sparsity)
         if not math.isfinite(loss):
             raise InputError(
                 f"learning_rate: {options.learning_rate} is too large, the loss is {loss} after "
@@ -129,6 +132,7 @@ def train(
     )
 
 
+@in_plain_state
 def initial_model(config: ModelConfig, seed: int) -> TinyTransformer:
     """The model that training begins with; torch's random state is left as it was."""
     # torch.manual_seed would also reseed the CUDA generators, which fork_rng leaves alone here.
@@ -165,7 +169,7 @@ def _step(
     """One optimiser step on samples ``[batch, sequence + 1]``; returns the cross entropy before."""
     logits = model(samples[:, :-1])
     loss = cross_entropy(logits.flatten(0, 1), samples[:, 1:].flatten())
-    penalty = torch.zeros(())
+    penalty = torch.zeros((), dtype=torch.float32, device="cpu")
     for i, values in hidden.items():
         # The norm of a neuron's output weights: the penalty on its values alone could be escaped by
         # making these small and the weights large.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import torch
-
 from univfast.checks import as_seed
 from univfast.controls import PILOT_TOKENS, find_sites, initialise, match_rates
 from univfast.errors import InputError
@@ -15,6 +13,8 @@ from univfast.experiment.model import ModelConfig
 from univfast.experiment.model_files import TrainedModel
 from univfast.experiment.sites import test_tokens
 from univfast.experiment.training import TrainingOptions, initial_model
+from univfast.machine.torch_state import in_plain_state
+from univfast.native.place import numbers
 
 __all__ = ["control_of", "untrained"]
 
@@ -23,6 +23,7 @@ __all__ = ["control_of", "untrained"]
 _SILENCE = 1.0
 
 
+@in_plain_state
 def untrained(
     config: ModelConfig, data: str, seed: int, half: Half, options: TrainingOptions
 ) -> TrainedModel:
@@ -47,6 +48,7 @@ def untrained(
     return TrainedModel(config, data, seed, half, 0, math.nan, state, options.test_samples)
 
 
+@in_plain_state
 def control_of(
     trained: TrainedModel, seed: int = 0, match_rate: bool = True, side: str = ""
 ) -> TrainedModel:
@@ -76,7 +78,7 @@ def control_of(
         tokens = test_tokens(trained)
         # Spread evenly, as the test set is in the order of the text.
         samples = min(len(tokens), -(-PILOT_TOKENS // trained.config.sequence))
-        tokens = tokens[torch.arange(samples) * len(tokens) // samples]
+        tokens = tokens[numbers(samples) * len(tokens) // samples]
         sites = find_sites(control, "blocks.*.mlp.relu", tokens[:1])
         shifts = match_rates(model, control, sites, [(tokens, None)])
         for place, shift in shifts.items():

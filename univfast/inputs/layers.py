@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype
 from univfast.inputs.stored import Stored
+from univfast.native.place import numbers
 
 __all__ = [
     "LONE_LAYER",
@@ -121,7 +122,7 @@ class StoredLayer:
         if len(leading) == 1:
             return data[start:stop]
         if isinstance(data, torch.Tensor):
-            tokens = torch.arange(start, stop, device=data.device)
+            tokens = numbers(start, stop, device=data.device)
             return data[torch.unravel_index(tokens, leading)]
         return data[np.unravel_index(np.arange(start, stop), leading)]
 

@@ -55,8 +55,8 @@ class Layout:
 
     def locate(self, neuron: Tensor) -> tuple[Tensor, Tensor]:
         """Number of the layer, and in it, of neurons counted over all layers; -1 stays -1."""
-        ends = torch.tensor(list(accumulate(self.widths)))
+        ends = torch.tensor(list(accumulate(self.widths)), dtype=torch.int64, device="cpu")
         layer = torch.bucketize(neuron.contiguous(), ends, right=True)
-        starts = torch.tensor([part.start for part in self.slices])
+        starts = torch.tensor([part.start for part in self.slices], dtype=torch.int64, device="cpu")
         inside = neuron - starts[layer.clamp(max=len(ends) - 1)]
         return torch.where(neuron < 0, -1, layer), torch.where(neuron < 0, -1, inside)

@@ -137,7 +137,7 @@ class ShardedLayer:
         if len(pieces) == 1:
             ((shard, low, high),) = pieces
             return self._layer(shard, self._files.map(shard.path)).read(low, high)
-        copy = torch.empty(stop - start, self.neurons, dtype=self.dtype)
+        copy = torch.empty(stop - start, self.neurons, dtype=self.dtype, device="cpu")
         row = 0
         # One piece at a time, as each keeps its file open.
         for shard, low, high in pieces:

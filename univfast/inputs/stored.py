@@ -14,6 +14,7 @@ from torch.utils.dlpack import from_dlpack
 
 from univfast.errors import InputError
 from univfast.inputs.mapping import MappedFile
+from univfast.inputs.plain import plain_tensor
 
 __all__ = ["Place", "Stored", "from_bits", "from_memory", "from_numpy"]
 
@@ -115,16 +116,13 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
             )
         try:
             value = from_dlpack(value)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a class of another library raises
             raise InputError(
                 f"{where}: PyTorch cannot take this {type(value).__name__} through DLPack; "
                 "pass it as a NumPy array or a torch.Tensor"
             ) from error
-    if value.layout is not torch.strided or value.device.type == "meta":
-        kind = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
-        raise InputError(f"{where}: is a {kind} tensor; pass a dense one that holds its values")
-    # A lazily negated or conjugated view has other bits than values.
-    return Stored(value.detach().resolve_neg().resolve_conj(), value.dtype)
+    value = plain_tensor(value, where)
+    return Stored(value, value.dtype)
 
 
 def _in_place(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor | NDArray[Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from univfast.checks import differ
 from univfast.errors import InputError
+from univfast.machine.torch_state import methods_in_plain_state
 
 __all__ = ["Processes", "Reducible"]
 
@@ -70,7 +71,7 @@ class Processes:
 
     def any_set(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, whether it is set in any process."""
-        sent = torch.tensor(flags, dtype=torch.uint8)
+        sent = torch.tensor(flags, dtype=torch.uint8, device="cpu")
         sent = sent.to(_wire(sent, self._control))
         with self._talk():
             dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._control)
@@ -159,6 +160,7 @@ class Processes:
             ) from error
 
 
+@methods_in_plain_state
 class Reducible(ABC):
     """An accumulator whose tokens can be those of several processes."""
 

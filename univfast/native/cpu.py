@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from univfast.native.extension import _native
+from univfast.native.place import CPU
 from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
@@ -18,8 +19,11 @@ from univfast.native.views import (
     co_moments,
     dtype_code,
     matrix,
+    pointer,
+    row_numbers,
     shifts_view,
     signs_view,
+    strided,
     tile_view,
     workspace,
 )
@@ -45,12 +49,13 @@ def rotate(x: Tensor, signs: Tensor) -> Tensor:
     """
     threads = torch.get_num_threads()
     view = matrix(x)
-    output = torch.empty(len(signs) - COMMON_ROUNDS, *x.shape, dtype=x.dtype)
+    shape = (len(signs) - COMMON_ROUNDS, *x.shape)
+    output = torch.empty(shape, dtype=x.dtype, device="cpu")
     owner, room = workspace(_native.rotate_workspace(view, threads))
     _native.rotate(
         x=view,
-        signs=signs_view(signs),
-        output=output.data_ptr(),
+        signs=signs_view(signs, x.shape[1]),
+        output=pointer(output, x.dtype, shape),
         workspace=room,
         threads=threads,
     )
@@ -80,19 +85,22 @@ def paired_moments(
         float64 ``[5 + 2 * draws + shifts, neurons]`` (`univfast.sums.moments` names the rows), or
         the value that prevents it.
     """
+    if a.shape != b.shape:
+        raise ValueError(f"native: got a {tuple(a.shape)} and b {tuple(b.shape)}")
     tokens = a.shape[0] if rows is None else rows.shape[0]
     neurons, draws = a.shape[1], len(signs) - COMMON_ROUNDS
     shifts = shifts or Shifts.none()
-    moments = torch.empty(5 + 2 * draws + shifts.total, neurons, dtype=torch.float64)
+    shape = (5 + 2 * draws + shifts.total, neurons)
+    moments = torch.empty(shape, dtype=torch.float64, device="cpu")
     shifted = shifts_view(shifts)
     owner, room = workspace(_native.paired_workspace(tokens, neurons, draws, shifted, threads))
     bad = _native.paired_moments(
         a=matrix(a),
         b=matrix(b),
-        rows=(0 if rows is None else rows.data_ptr(), tokens),
-        signs=signs_view(signs),
+        rows=(0 if rows is None else row_numbers(rows, len(a)), tokens),
+        signs=signs_view(signs, neurons),
         shifts=shifted,
-        moments=moments.data_ptr(),
+        moments=pointer(moments, torch.float64, shape),
         workspace=room,
         threads=threads,
     )
@@ -124,20 +132,38 @@ def pair_details(
             unspecified.
         threads: at most this many; the result does not depend on it.
     """
-    rows = 0 if used.rows is None else used.rows.data_ptr()
+    (tokens,) = {len(x) for side in layers for x in side}
+    widths = [sum(x.shape[1] for x in side) for side in layers]
+    neurons, blocks, ends = len(match), len(used.ends), [0, *used.ends.tolist()]
+    if used.rows is not None:
+        tokens, rows = len(used.rows), row_numbers(used.rows, tokens)
+    else:
+        rows = 0
+    if widths[0] != neurons or ends != sorted(ends) or used.number > tokens:
+        raise ValueError(
+            f"native: got {neurons} pairs of {widths[0]} neurons, and blocks that end at {ends[1:]}"
+            f" of {tokens} tokens"
+        )
+    contexts = neurons, sums.top.value.shape[1]
     a, b = ([matrix(x) for x in side] for side in layers)
     _native.pair_details(
-        frame=(frame[0].data_ptr(), frame[1].data_ptr()),
+        frame=(
+            pointer(frame[0], frame.dtype, (2, neurons)),
+            pointer(frame[1], frame.dtype, (2, neurons)),
+        ),
         dtype=dtype_code(frame.dtype),
         a=a,
         b=b,
-        match=match.data_ptr(),
+        match=row_numbers(match, widths[1]),
         rows=(rows, used.number),
         first_token=used.first_token,
-        ends=(used.ends.data_ptr(), len(used.ends)),
-        sums=(sums.pairs.data_ptr(), sums.powers.data_ptr()),
-        top=(sums.top.pointers(), sums.match_top.pointers()),
-        count=sums.top.value.shape[1],
+        ends=(pointer(used.ends, torch.int64, (blocks,)), blocks),
+        sums=(
+            pointer(sums.pairs, torch.float64, (blocks, 5, neurons)),
+            pointer(sums.powers, torch.float64, (9, neurons)),
+        ),
+        top=(sums.top.pointers(contexts, CPU), sums.match_top.pointers(contexts, CPU)),
+        count=contexts[1],
         threads=threads,
     )
 
@@ -155,12 +181,14 @@ def group_sums(
         sums: float64 ``[groups, neurons]``, neuron stride 1; updated.
         threads: at most this many; the result does not depend on it.
     """
+    if len(groups) != len(rows):
+        raise ValueError(f"native: got {len(groups)} groups of {len(rows)} tokens")
     _native.group_sums(
         x=matrix(x),
-        rows=(rows.data_ptr(), len(rows)),
-        groups=groups.data_ptr(),
-        pivot=pivot.data_ptr(),
-        sums=(sums.data_ptr(), sums.stride(0)),
+        rows=(row_numbers(rows, len(x)), len(rows)),
+        groups=row_numbers(groups, len(sums)),
+        pivot=pointer(pivot, torch.float64, (x.shape[1],)),
+        sums=strided(sums, (torch.float64,), (len(sums), x.shape[1])),
         count=len(sums),
         threads=threads,
     )
@@ -175,10 +203,10 @@ def neuron_moments(x: Tensor, threads: int) -> Tensor | BadValue:
     ``x`` is ``[tokens, neurons]``, at least one each, of any dtype of activations, neuron stride 1.
     Returns the value that prevents it if there is one.
     """
-    moments = torch.empty(2, x.shape[1], dtype=torch.float64)
-    bad = _native.neuron_moments(
-        x=matrix(x), mean=moments[0].data_ptr(), m2=moments[1].data_ptr(), threads=threads
-    )
+    neurons = (x.shape[1],)
+    moments = torch.empty(2, *neurons, dtype=torch.float64, device="cpu")
+    mean, m2 = (pointer(row, torch.float64, neurons) for row in moments)
+    bad = _native.neuron_moments(x=matrix(x), mean=mean, m2=m2, threads=threads)
     return moments if bad is None else BadValue(*bad)
 
 
@@ -188,13 +216,16 @@ def standardise(x: Tensor, mean: Tensor, scale: Tensor, output: Tensor, threads:
     ``mean`` and ``scale`` are float64 ``[neurons]``; ``output`` is float64, or float32 where ``x``
     is not float64, with neuron stride 1.
     """
+    tokens, neurons = x.shape
+    made = (torch.float64,) if x.dtype == torch.float64 else (torch.float64, torch.float32)
+    address, stride = strided(output, made, (tokens, neurons))
     _native.standardise(
         x=matrix(x),
-        mean=mean.data_ptr(),
-        scale=scale.data_ptr(),
-        output=output.data_ptr(),
+        mean=pointer(mean, torch.float64, (neurons,)),
+        scale=pointer(scale, torch.float64, (neurons,)),
+        output=address,
         output_dtype=dtype_code(output.dtype),
-        output_stride=output.stride(0),
+        output_stride=stride,
         threads=threads,
     )
 
@@ -211,11 +242,20 @@ def add_product(
     ``c`` is float64 ``[rows, columns]``, ``product`` float32 or float64 of that shape; scales and
     deltas are float64, of the rows and of the columns.
     """
+    if product.shape != c.shape or product.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"native: got a product {product.dtype} {tuple(product.shape)}")
+
+    def both(sides: tuple[Tensor, Tensor]) -> tuple[int, int]:
+        first, second = (
+            pointer(x, torch.float64, (size,)) for x, size in zip(sides, c.shape, strict=True)
+        )
+        return first, second
+
     _native.add_product(
         c=co_moments(c),
         product=matrix(product),
-        scales=(scales[0].data_ptr(), scales[1].data_ptr()),
-        deltas=(deltas[0].data_ptr(), deltas[1].data_ptr()),
+        scales=both(scales),
+        deltas=both(deltas),
         threads=threads,
     )
 
@@ -242,13 +282,15 @@ def best_pairs(
     """
     view = co_moments(c)
     owner, room = workspace(_native.best_pairs_workspace(view, threads))
+    height, width = c.shape
+    count = rows.place.shape[1]
     _native.best_pairs(
         tile=tile_view(c, inverse[0], skip, threads),
-        column_inverse=inverse[1].data_ptr(),
+        column_inverse=pointer(inverse[1], torch.float64, (width,)),
         first=first,
-        count=rows.place.shape[1],
-        best=rows.pointers(),
-        column_best=(0, 0) if columns is None else columns.pointers(),
+        count=count,
+        best=rows.pointers((height, count), CPU),
+        column_best=(0, 0) if columns is None else columns.pointers((width,), CPU),
         workspace=room,
     )
     del owner  # alive until here
@@ -274,11 +316,12 @@ def rotated_best(
     """
     view = co_moments(c)
     owner, room = workspace(_native.rotated_best_workspace(view, threads))
+    draws = len(signs) - COMMON_ROUNDS
     _native.rotated_best(
         tile=tile_view(c, inverse[0], skip, threads),
-        signs=signs_view(signs),
-        column_inverse=inverse[1].data_ptr(),
-        best=(best.data_ptr(), best.stride(0)),
+        signs=signs_view(signs, c.shape[1]),
+        column_inverse=pointer(inverse[1], torch.float64, (draws, c.shape[1])),
+        best=strided(best, (torch.float64,), (draws, len(c))),
         workspace=room,
     )
     del owner  # alive until here
@@ -289,15 +332,17 @@ def rotated_variance(c: Tensor, signs: Tensor, threads: int) -> Tensor:
 
     ``c`` is float64 ``[neurons, neurons]``, the co-moments within one layer.
     """
-    draws = len(signs) - COMMON_ROUNDS
-    variance = torch.empty(draws, c.shape[1], dtype=torch.float64)
+    draws, neurons = len(signs) - COMMON_ROUNDS, c.shape[1]
+    if c.shape[0] != neurons:
+        raise ValueError(f"native: got co-moments {tuple(c.shape)} within one layer")
+    variance = torch.empty(draws, neurons, dtype=torch.float64, device="cpu")
     view = co_moments(c)
     size = _native.rotated_variance_workspace(view, draws, threads)
     owner, room = workspace(size)
     _native.rotated_variance(
         c=view,
-        signs=signs_view(signs),
-        variance=variance.data_ptr(),
+        signs=signs_view(signs, neurons),
+        variance=pointer(variance, torch.float64, (draws, neurons)),
         workspace=room,
         threads=threads,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from univfast.native import place
 from univfast.native.extension import _native
+from univfast.native.place import numbers
 from univfast.native.views import (
     COMMON_ROUNDS,
     BadValue,
@@ -25,8 +26,10 @@ from univfast.native.views import (
     UsedTokens,
     co_moments,
     matrix,
+    pointer,
     shifts_view,
     signs_view,
+    strided,
     tile_view,
     workspace,
 )
@@ -91,25 +94,40 @@ class PairedState:
         """
         draws = len(signs) - COMMON_ROUNDS
         stream = place.stream(self._device)
-        views = matrix(a), matrix(b)
-        shifted = shifts_view(shifts or Shifts.none())
+        tokens, neurons = a.shape
+        if a.shape != b.shape or a.dtype != b.dtype or neurons != self._moments.shape[2]:
+            raise ValueError(f"native: got {a.dtype} {tuple(a.shape)}, {b.dtype} {tuple(b.shape)}")
+        device = self._device
+        views = matrix(a, device), matrix(b, device)
+        # None are never read, so that they need not be brought to the device.
+        shifted = shifts_view(Shifts.none()) if shifts is None else shifts_view(shifts, device)
         size = _native.cuda.paired_update_workspace(*views, draws, shifted, stream[0])
         owner, room = workspace(size, self._device)
         now, after = self._now, 1 - self._now
+        wrong = 0 if shifts is None else shifts.total
+        if self._moments.shape[1] != 5 + 2 * draws + wrong:
+            raise ValueError(f"native: got {draws} draws and {wrong} shifts, expected as at first")
         _native.cuda.paired_update(
             a=views[0],
             b=views[1],
-            keep=0 if keep is None else keep.data_ptr(),
+            keep=0 if keep is None else pointer(keep, torch.bool, (tokens,), device),
             first_token=first_token,
-            signs=signs_view(signs),
+            signs=signs_view(signs, neurons, device),
             shifts=shifted,
-            before=(self._moments[now].data_ptr(), self._counters[now].data_ptr()),
-            after=(self._moments[after].data_ptr(), self._counters[after].data_ptr()),
+            before=self._at(now),
+            after=self._at(after),
             workspace=room,
             stream=stream,
         )
         del owner  # alive until here
         self._now = after
+
+    def _at(self, number: int) -> tuple[int, int]:
+        shape = tuple(self._moments.shape[1:])
+        return (
+            pointer(self._moments[number], torch.float64, shape, self._device),
+            pointer(self._counters[number], torch.int64, (5,), self._device),
+        )
 
     @property
     def moments(self) -> Tensor:
@@ -135,12 +153,17 @@ class PairedState:
 
 
 def rotate(x: Tensor, signs: Tensor) -> Tensor:
-    view = matrix(x)
+    view = matrix(x, x.device)
     stream = place.stream(x.device)
-    output = torch.empty(len(signs) - COMMON_ROUNDS, *x.shape, dtype=x.dtype, device=x.device)
+    shape = (len(signs) - COMMON_ROUNDS, *x.shape)
+    output = torch.empty(shape, dtype=x.dtype, device=x.device)
     owner, room = workspace(_native.cuda.rotate_workspace(view, stream[0]), x.device)
     _native.cuda.rotate(
-        x=view, signs=signs_view(signs), output=output.data_ptr(), workspace=room, stream=stream
+        x=view,
+        signs=signs_view(signs, x.shape[1], x.device),
+        output=pointer(output, x.dtype, shape, x.device),
+        workspace=room,
+        stream=stream,
     )
     del owner  # alive until here
     return output
@@ -168,7 +191,7 @@ def paired_moments(
 
 def neuron_moments(x: Tensor, threads: int) -> Tensor | BadValue:
     """As on the CPU; waits for the device."""
-    none = torch.empty(COMMON_ROUNDS, 0, x.shape[1], device=x.device)
+    none = torch.empty(COMMON_ROUNDS, 0, x.shape[1], device=x.device, dtype=torch.float32)
     moments = paired_moments(x, x, None, none, threads)
     return moments if isinstance(moments, BadValue) else moments[:4:2]
 
@@ -188,12 +211,21 @@ def add_product(
     """As on the CPU; deltas may be two of each side: ``[2, rows]`` and ``[2, columns]``."""
     del threads
     rows, columns = (delta.reshape(-1, delta.shape[-1]).contiguous() for delta in deltas)
+    (height, width), device, count = c.shape, c.device, len(rows)
+    if product.shape != c.shape or product.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"native: got a product {product.dtype} {tuple(product.shape)}")
     _native.cuda.add_product(
-        c=co_moments(c),
-        product=matrix(product),
-        scales=(scales[0].data_ptr(), scales[1].data_ptr()),
-        count=len(rows),
-        deltas=(rows.data_ptr(), columns.data_ptr()),
+        c=co_moments(c, device),
+        product=matrix(product, device),
+        scales=(
+            pointer(scales[0], torch.float64, (height,), device),
+            pointer(scales[1], torch.float64, (width,), device),
+        ),
+        count=count,
+        deltas=(
+            pointer(rows, torch.float64, (count, height), device),
+            pointer(columns, torch.float64, (count, width), device),
+        ),
         stream=place.stream(c.device),
     )
 
@@ -207,13 +239,14 @@ def best_pairs(
     skip: Tensor | None,
     threads: int,
 ) -> None:
+    (height, width), device, count = c.shape, c.device, rows.place.shape[1]
     _native.cuda.best_pairs(
-        tile=tile_view(c, inverse[0], skip, threads),
-        column_inverse=inverse[1].data_ptr(),
+        tile=tile_view(c, inverse[0], skip, threads, device),
+        column_inverse=pointer(inverse[1], torch.float64, (width,), device),
         first=first,
-        count=rows.place.shape[1],
-        best=rows.pointers(),
-        column_best=(0, 0) if columns is None else columns.pointers(),
+        count=count,
+        best=rows.pointers((height, count), device),
+        column_best=(0, 0) if columns is None else columns.pointers((width,), device),
         stream=place.stream(c.device),
     )
 
@@ -226,14 +259,15 @@ def rotated_best(
     skip: Tensor | None,
     threads: int,
 ) -> None:
-    view = co_moments(c)
-    stream = place.stream(c.device)
-    owner, room = workspace(_native.cuda.rotated_best_workspace(view, stream[0]), c.device)
+    (height, width), device, draws = c.shape, c.device, len(signs) - COMMON_ROUNDS
+    view = co_moments(c, device)
+    stream = place.stream(device)
+    owner, room = workspace(_native.cuda.rotated_best_workspace(view, stream[0]), device)
     _native.cuda.rotated_best(
-        tile=tile_view(c, inverse[0], skip, threads),
-        signs=signs_view(signs),
-        column_inverse=inverse[1].data_ptr(),
-        best=(best.data_ptr(), best.stride(0)),
+        tile=tile_view(c, inverse[0], skip, threads, device),
+        signs=signs_view(signs, width, device),
+        column_inverse=pointer(inverse[1], torch.float64, (draws, width), device),
+        best=strided(best, (torch.float64,), (draws, height), device),
         workspace=room,
         stream=stream,
     )
@@ -271,7 +305,7 @@ def pair_details(
     step = max(1, _DETAILS_VALUES // len(match))
     top, match_top = sums.top, sums.match_top
     for block, begin, end in _parts(used, step):
-        rows = torch.arange(begin, end, device=match.device)
+        rows = numbers(begin, end, device=match.device)
         rows = rows if used.rows is None else used.rows[begin:end]
         a, b = (torch.cat([x[rows] for x in side], dim=1).double() for side in layers)
         b = b[:, match]

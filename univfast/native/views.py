@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from univfast.native.extension import _native
+from univfast.native.place import CPU, memory
 
 __all__ = [
     "COMMON_ROUNDS",
@@ -22,9 +23,12 @@ __all__ = [
     "co_moments",
     "dtype_code",
     "matrix",
+    "pointer",
     "rotation_signs",
+    "row_numbers",
     "shifts_view",
     "signs_view",
+    "strided",
     "tile_view",
     "workspace",
 ]
@@ -52,7 +56,7 @@ class Best(NamedTuple):
     place: Tensor  # int64
 
     @staticmethod
-    def none(*shape: int, device: torch.device | None = None) -> Best:
+    def none(*shape: int, device: torch.device | None = CPU) -> Best:
         return Best(
             torch.full(shape, -torch.inf, dtype=torch.float64, device=device),
             torch.full(shape, -1, dtype=torch.int64, device=device),
@@ -61,8 +65,11 @@ class Best(NamedTuple):
     def cpu(self) -> Best:
         return Best(self.correlation.cpu(), self.place.cpu())
 
-    def pointers(self) -> tuple[int, int]:
-        return self.correlation.data_ptr(), self.place.data_ptr()
+    def pointers(self, shape: tuple[int, ...], device: torch.device) -> tuple[int, int]:
+        return (
+            pointer(self.correlation, torch.float64, shape, device),
+            pointer(self.place, torch.int64, shape, device),
+        )
 
 
 class Shifts(NamedTuple):
@@ -74,7 +81,11 @@ class Shifts(NamedTuple):
 
     @staticmethod
     def none() -> Shifts:
-        return Shifts(torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 0)
+        return Shifts(
+            torch.empty(0, dtype=torch.int64, device="cpu"),
+            torch.zeros(1, dtype=torch.int64, device="cpu"),
+            0,
+        )
 
     def each(self, neurons: int) -> Tensor:
         """The shifts, int64 ``[total]``."""
@@ -95,7 +106,7 @@ class Contexts(NamedTuple):
     partner: Tensor  # float64: the other neuron's value at the same token
 
     @staticmethod
-    def none(neurons: int, count: int, device: torch.device | None = None) -> Contexts:
+    def none(neurons: int, count: int, device: torch.device | None = CPU) -> Contexts:
         best = Best.none(neurons, count, device=device)
         return Contexts(*best, torch.full_like(best.correlation, torch.nan))
 
@@ -108,8 +119,12 @@ class Contexts(NamedTuple):
             both = [x.gather(1, order) for x in both]
         return Contexts(*(x[:, :count].contiguous() for x in both))
 
-    def pointers(self) -> tuple[int, int, int]:
-        return self.value.data_ptr(), self.token.data_ptr(), self.partner.data_ptr()
+    def pointers(self, shape: tuple[int, int], device: torch.device) -> tuple[int, int, int]:
+        return (
+            pointer(self.value, torch.float64, shape, device),
+            pointer(self.token, torch.int64, shape, device),
+            pointer(self.partner, torch.float64, shape, device),
+        )
 
 
 class UsedTokens(NamedTuple):
@@ -157,12 +172,69 @@ def dtype_code(dtype: torch.dtype) -> _native.DType:
     }[dtype]
 
 
-def matrix(x: Tensor) -> _native.Matrix:
-    """Describes a tensor ``[rows, columns]`` whose columns are contiguous."""
+# ---- what is handed over, all of it checked, as the core cannot ---------------------------------
+
+
+def pointer(
+    x: Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device = CPU
+) -> int:
+    """The address of a contiguous tensor of this dtype and shape, on this device.
+
+    Raises:
+        ValueError: it is another, which the core would read or write as this one.
+    """
+    if x.dtype != dtype or x.shape != shape or not x.is_contiguous():
+        expected = f"contiguous {dtype} {shape}"
+        raise ValueError(f"native: got {_seen(x)}, expected {expected} on {device}")
+    return _address(x, device)
+
+
+def strided(
+    x: Tensor, dtypes: tuple[torch.dtype, ...], shape: tuple[int, int], device: torch.device = CPU
+) -> tuple[int, int]:
+    """The address of rows that the core writes, each contiguous, and the stride between them.
+
+    Raises:
+        ValueError: it is no such tensor, or rows share memory.
+    """
+    stride = x.stride(0) if x.dim() == 2 else 0
+    apart = shape[0] <= 1 or stride >= shape[1]
+    along = shape[1] <= 1 or (x.dim() == 2 and x.stride(1) == 1)
+    if x.dtype not in dtypes or x.shape != shape or not (apart and along):
+        raise ValueError(f"native: got {_seen(x)}, expected rows of {dtypes[0]} {shape}")
+    return _address(x, device), stride
+
+
+def row_numbers(rows: Tensor, tokens: int, device: torch.device = CPU) -> int:
+    """The address of int64 numbers of rows, each below ``tokens``.
+
+    Raises:
+        ValueError: they are no such numbers.
+    """
+    if len(rows):
+        low, high = (int(x) for x in rows.aminmax())
+        if low < 0 or high >= tokens:
+            raise ValueError(f"native: got rows {low} to {high} of {tokens}")
+    return pointer(rows, torch.int64, (rows.numel(),), device)
+
+
+def _address(x: Tensor, device: torch.device) -> int:
+    needed, held = memory(x)
+    if type(x) is not Tensor or x.device != device or needed > held:
+        raise ValueError(f"native: got {_seen(x)} of {held} bytes, expected one on {device}")
+    return x.data_ptr()
+
+
+def _seen(x: Tensor) -> str:
+    return f"a {type(x).__name__}, {x.dtype} {tuple(x.shape)} strides {x.stride()} on {x.device}"
+
+
+def matrix(x: Tensor, device: torch.device = CPU) -> _native.Matrix:
+    """Describes a tensor ``[rows, columns]`` that is read, whose columns are contiguous."""
     if x.dim() != 2 or (x.shape[1] > 1 and x.stride(1) != 1):
-        raise ValueError(f"native matrix: got {x.device} {tuple(x.shape)} strides {x.stride()}")
+        raise ValueError(f"native: got {_seen(x)}, expected a matrix with contiguous rows")
     return _native.Matrix(
-        data=x.data_ptr(),
+        data=_address(x, device),
         dtype=dtype_code(x.dtype),
         rows=x.shape[0],
         columns=x.shape[1],
@@ -170,29 +242,35 @@ def matrix(x: Tensor) -> _native.Matrix:
     )
 
 
-def co_moments(c: Tensor) -> _native.CoMoments:
+def co_moments(c: Tensor, device: torch.device = CPU) -> _native.CoMoments:
     """Describes float64 co-moments ``[rows, columns]`` whose columns are contiguous."""
-    matrix(c)  # refuses what is no such matrix
-    return _native.CoMoments(
-        data=c.data_ptr(), rows=c.shape[0], columns=c.shape[1], row_stride=c.stride(0)
-    )
+    rows, columns = c.shape
+    data, stride = strided(c, (torch.float64,), (rows, columns), device)
+    return _native.CoMoments(data=data, rows=rows, columns=columns, row_stride=stride)
 
 
-def signs_view(signs: Tensor) -> _native.Signs:
-    """Describes what `rotation_signs` returns."""
-    return _native.Signs(data=signs.data_ptr(), draws=len(signs) - COMMON_ROUNDS)
+def signs_view(signs: Tensor, neurons: int, device: torch.device = CPU) -> _native.Signs:
+    """Describes what `rotation_signs` returns for so many neurons."""
+    shape = (len(signs), SIGN_STAGES, neurons)
+    if len(signs) < COMMON_ROUNDS:
+        raise ValueError(f"native: got {_seen(signs)}, expected {COMMON_ROUNDS} rounds of signs")
+    data = pointer(signs, torch.float32, shape, device)
+    return _native.Signs(data=data, draws=len(signs) - COMMON_ROUNDS)
 
 
-def shifts_view(shifts: Shifts) -> _native.Shifts:
+def shifts_view(shifts: Shifts, device: torch.device = CPU) -> _native.Shifts:
+    leads, lags = shifts.leads.numel(), shifts.lags.numel()
+    if not 0 <= shifts.total <= leads * lags:
+        raise ValueError(f"native: got {shifts.total} shifts of {leads} leads and {lags} lags")
     return _native.Shifts(
-        leads=shifts.leads.data_ptr(),
-        lags=shifts.lags.data_ptr(),
+        leads=pointer(shifts.leads, torch.int64, (leads,), device),
+        lags=pointer(shifts.lags, torch.int64, (lags,), device),
         count=shifts.total,
-        lag_count=len(shifts.lags),
+        lag_count=lags,
     )
 
 
-def workspace(size: int, device: torch.device | None = None) -> tuple[Tensor, tuple[int, int]]:
+def workspace(size: int, device: torch.device = CPU) -> tuple[Tensor, tuple[int, int]]:
     """The tensor that owns at least ``size`` aligned bytes, and their address and size."""
     owner = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=device)
     return owner, (owner.data_ptr() + -owner.data_ptr() % _ALIGNMENT, size)
@@ -203,15 +281,24 @@ def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
 
     Those of the `COMMON_ROUNDS`, which all draws share, then those of each draw's own round.
     """
-    signs = torch.empty(COMMON_ROUNDS + draws, SIGN_STAGES, neurons)
-    _native.rotation_signs(signs=signs.data_ptr(), draws=draws, neurons=neurons, seed=seed)
+    shape = (COMMON_ROUNDS + draws, SIGN_STAGES, neurons)
+    signs = torch.empty(shape, dtype=torch.float32, device="cpu")
+    data = pointer(signs, torch.float32, shape)
+    _native.rotation_signs(signs=data, draws=draws, neurons=neurons, seed=seed)
     return signs
 
 
-def tile_view(c: Tensor, row_inverse: Tensor, skip: Tensor | None, threads: int) -> _native.Tile:
+def tile_view(
+    c: Tensor,
+    row_inverse: Tensor,
+    skip: Tensor | None,
+    threads: int,
+    device: torch.device = CPU,
+) -> _native.Tile:
+    rows = (len(c),)
     return _native.Tile(
-        c=co_moments(c),
-        row_inverse=row_inverse.data_ptr(),
-        skip=0 if skip is None else skip.data_ptr(),
+        c=co_moments(c, device),
+        row_inverse=pointer(row_inverse, torch.float64, rows, device),
+        skip=0 if skip is None else pointer(skip, torch.int64, rows, device),
         threads=threads,
     )

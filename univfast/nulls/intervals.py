@@ -32,7 +32,9 @@ def jackknife_error(left_out: Tensor) -> Tensor:
     """
     blocks = len(left_out)
     if blocks < 2:
-        return torch.full(left_out.shape[1:], torch.nan, dtype=left_out.dtype)
+        return torch.full(
+            left_out.shape[1:], torch.nan, dtype=left_out.dtype, device=left_out.device
+        )
     deviations = left_out - left_out.mean(dim=0)
     return (deviations.square().sum(dim=0) * ((blocks - 1) / blocks)).sqrt()
 

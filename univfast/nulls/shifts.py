@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from univfast import native
+from univfast.native.place import numbers
 from univfast.nulls.matrices import layer_seed
 
 __all__ = ["make_shifts", "partners", "shifts_of"]
@@ -47,7 +48,11 @@ def make_shifts(neurons: int, shifts: int, seed: int, layer: str) -> native.Shif
                 taken |= moved
     if len(taken) < count or count < native.SHARED_LAGS:
         leads, lags = [each for each in _shuffled(neurons, own, _LAGS) if each][:count], [0]
-    return native.Shifts(torch.tensor(leads), torch.tensor(lags), count)
+    return native.Shifts(
+        torch.tensor(leads, dtype=torch.int64, device="cpu"),
+        torch.tensor(lags, dtype=torch.int64, device="cpu"),
+        count,
+    )
 
 
 def shifts_of(neurons: int, shifts: int, seed: int, layer: str) -> Tensor:
@@ -57,7 +62,7 @@ def shifts_of(neurons: int, shifts: int, seed: int, layer: str) -> Tensor:
 
 def partners(shifts: Tensor, neurons: int) -> Tensor:
     """The neuron of B that each shift pairs each neuron of A with, int64 ``[shifts, neurons]``."""
-    return (torch.arange(neurons, device=shifts.device) + shifts[:, None]) % neurons
+    return (numbers(neurons, device=shifts.device) + shifts[:, None]) % neurons
 
 
 def _shuffled(neurons: int, seed: int, word: int) -> list[int]:

@@ -146,7 +146,7 @@ def _q_values(p_value: Tensor) -> Tensor:
     """Benjamini and Hochberg (1995), over all p-values that are not NaN."""
     alive = ~p_value.isnan()
     p, order = p_value[alive].sort(stable=True)
-    q = p * len(p) / torch.arange(1, len(p) + 1, dtype=p.dtype)
+    q = p * len(p) / torch.arange(1, len(p) + 1, dtype=p.dtype, device="cpu")
     q = q.flip(0).cummin(0).values.flip(0) if len(q) else q
     unsorted = torch.empty_like(q)
     unsorted[order] = q

@@ -366,11 +366,11 @@ def _parsed(column: Column, cells: Sequence[str]) -> Any:
     if column.dtype == "text":
         return list(cells)
     if column.dtype == "integer":
-        return torch.tensor([int(cell) for cell in cells], dtype=torch.int64)
+        return torch.tensor([int(cell) for cell in cells], dtype=torch.int64, device="cpu")
     if column.dtype == "flag":
         flags = {"true": True, "false": False}
-        return torch.tensor([flags[cell] for cell in cells], dtype=torch.bool)
-    return torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
+        return torch.tensor([flags[cell] for cell in cells], dtype=torch.bool, device="cpu")
+    return torch.tensor([float(cell) for cell in cells], dtype=torch.float64, device="cpu")
 
 
 def _not_a_result(directory: str | os.PathLike[str], error: Exception) -> InputError:

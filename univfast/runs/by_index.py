@@ -11,6 +11,7 @@ from torch import Tensor
 from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
 from univfast.native import place
+from univfast.native.place import numbers
 from univfast.option import select
 from univfast.options import CorrelateOptions, PairedOptions
 from univfast.paired import PairedCorrelation
@@ -63,7 +64,7 @@ class IndexPass:
                 PairDetails(
                     {name: width},
                     {name: width},
-                    torch.arange(width),
+                    numbers(width),
                     facts,
                     threads=options["threads"],
                     device=device,

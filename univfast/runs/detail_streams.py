@@ -9,6 +9,8 @@ from torch import Tensor
 
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
+from univfast.inputs.plain import plain_tensor
+from univfast.machine.torch_state import methods_in_plain_state
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts, token_groups
@@ -16,6 +18,7 @@ from univfast.sums.token_facts import TokenFacts, token_groups
 __all__ = ["DetailStream", "TokenRecord"]
 
 
+@methods_in_plain_state
 class TokenRecord:
     """The tokens of batches, as they come: samples of one length, and ids where they are seen."""
 
@@ -33,7 +36,8 @@ class TokenRecord:
         if ids is None or self._ids is None:
             self._ids = None
         else:
-            self._ids.append(ids.detach().cpu().flatten().long())
+            ids = plain_tensor(ids, "batches: input_ids")
+            self._ids.append(ids.cpu().flatten().long())
 
     def facts(self) -> TokenFacts:
         """What is known of all tokens."""
@@ -54,6 +58,7 @@ def _ids(batch: object, shape: torch.Size) -> Tensor | None:
     return batch if whole and batch.dtype != torch.bool else None
 
 
+@methods_in_plain_state
 class DetailStream:
     """Batches that are gone through once more, of matched pairs alone.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
+from univfast.machine.torch_state import methods_in_plain_state
 from univfast.runs.comparisons import Lineup
 from univfast.runs.passes import LEAST_TOKENS, aligned, opened
 
@@ -23,6 +24,7 @@ _FEW = 30  # tokens, on which a share rests too loosely to compare
 _MOST_APART = 2.0  # of median shares of active tokens, without a warning
 
 
+@methods_in_plain_state
 class Meter:
     """How active a model's neurons are on the first tokens.
 
@@ -84,10 +86,13 @@ class Meter:
         shares = [
             (active[low != high].double() / self.tokens).cpu() for active, low, high in self._layers
         ]
-        together = torch.cat(shares) if shares else torch.empty(0)
+        together = (
+            torch.cat(shares) if shares else torch.empty(0, dtype=torch.float32, device="cpu")
+        )
         return float(together.median()) if len(together) else 0.0
 
 
+@methods_in_plain_state
 class Activity:
     """How active models are, and their controls.
 

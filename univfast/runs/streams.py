@@ -15,6 +15,8 @@ from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import all_layers, in_order, match_layers
 from univfast.machine.devices import as_device, of_inputs
+from univfast.machine.torch_state import methods_in_plain_state
+from univfast.native.place import numbers
 from univfast.option import select
 from univfast.options import AllPairsOptions, ModelOptions, PairedOptions
 from univfast.runs.detail_streams import DetailStream
@@ -111,6 +113,7 @@ class _AllPairs:
         return self._searches.by_index()
 
 
+@methods_in_plain_state
 class Stream:
     """What two models gave on each batch, summed. The first batch tells names and widths.
 
@@ -148,7 +151,7 @@ class Stream:
         pair, shape = self._measure(a, b)
         keep = None if mask is None else open_mask(mask, shape, name)
         if self._most is not None and self.seen + shape.numel() > self._most:
-            first = torch.arange(shape.numel()) < self._most - self.seen
+            first = numbers(shape.numel()) < self._most - self.seen
             keep = first if keep is None else keep & first.to(keep.device)
         if self._sums is None:
             options = self._settings.options
@@ -196,7 +199,7 @@ class Stream:
         assert self._pair is not None
         place = matches.place
         if not self._settings.all_pairs:  # each has its match, be it dead or not
-            place = torch.arange(self._pair[0].neurons)
+            place = numbers(self._pair[0].neurons)
         assert place is not None
         threads = self._settings.options["threads"]
         details = PairDetails(

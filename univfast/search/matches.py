@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from univfast.native.place import numbers
+
 __all__ = ["LayerCorrelation", "Matches", "matches_by_index"]
 
 
@@ -81,12 +83,14 @@ def matches_by_index(layers: Sequence[LayerCorrelation]) -> Matches:
     return Matches(
         layers=tuple(layer.match_layer for layer in layers),
         correlation=correlation,
-        match_layer=torch.arange(len(layers)).repeat_interleave(torch.tensor(widths)),
-        match_neuron=torch.cat([torch.arange(width) for width in widths]),
+        match_layer=numbers(len(layers)).repeat_interleave(
+            torch.tensor(widths, dtype=torch.int64, device="cpu")
+        ),
+        match_neuron=torch.cat([numbers(width) for width in widths]),
         # A neuron that is constant in B alone has an r with rotations of B, and with others of B.
         rotated=torch.where(dead, torch.nan, rotated),
         dead=dead,
-        place=torch.where(dead, -1, torch.arange(len(dead))),
+        place=torch.where(dead, -1, numbers(len(dead))),
         back=correlation,
         shifted=torch.where(dead, torch.nan, shifted),
     )

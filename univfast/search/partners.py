@@ -12,6 +12,7 @@ from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.native import Best
+from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draws_together, make_rotations
 from univfast.search.matches import Matches, matches_by_index
@@ -153,7 +154,7 @@ class Search:
         found = top.place >= 0  # [neurons, top_k]
         layer, neuron = self.searched.locate(match)
         top_layer, top_neuron = self.searched.locate(top.place)
-        own = torch.arange(len(match))
+        own = numbers(len(match))
         mutual = (match >= 0) & (back.place[match] == own) & (top.place[:, 0] == match)
         return Matches(
             layers=self.searched.names,
@@ -182,11 +183,11 @@ class Search:
         r = r.mul_(searched.inverse_norm).cpu()  # where it is assigned
         match = self._assign(matching, r)
         correlation = _taken(r, match)
-        back = torch.full((r.shape[1],), torch.nan, dtype=torch.float64)
+        back = torch.full((r.shape[1],), torch.nan, dtype=torch.float64, device="cpu")
         back[match[match >= 0]] = correlation[match >= 0]
         block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
         dead = searched.inverse_norm.isnan().cpu()
-        rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64)
+        rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64, device="cpu")
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
                 self._rotate(r[:, part], block, (matched, searched), i, rotation, draw)
@@ -229,7 +230,7 @@ class Search:
             r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
         dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
         rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
-        match = torch.full((len(r),), -1)
+        match = torch.full((len(r),), -1, dtype=torch.int64, device="cpu")
         if len(rows) and len(columns):
             whole = len(rows) * len(columns) == r.numel()
             live = r if whole else r[rows[:, None], columns]
@@ -275,12 +276,12 @@ def assignment_bytes(a: Layout, b: Layout) -> int:
 
 def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
     """For each neuron matched, the number of the same neuron among those searched; -1 for none."""
-    same = torch.full((matched.neurons,), -1)
+    same = torch.full((matched.neurons,), -1, dtype=torch.int64, device="cpu")
     for name, own in zip(matched.names, matched.slices, strict=True):
         if name in searched.names:
             other = searched.slices[searched.names.index(name)]
             width = min(own.stop - own.start, other.stop - other.start)
-            same[own.start : own.start + width] = torch.arange(other.start, other.start + width)
+            same[own.start : own.start + width] = numbers(other.start, other.start + width)
     return same
 
 
@@ -290,5 +291,5 @@ def _inverse_root(moments: Tensor) -> Tensor:
 
 def _taken(r: Tensor, match: Tensor) -> Tensor:
     """r of each row with its match, NaN where it has none."""
-    values = r[torch.arange(len(match)), match.clamp(min=0)]
+    values = r[numbers(len(match)), match.clamp(min=0)]
     return torch.where(match >= 0, values, torch.nan)

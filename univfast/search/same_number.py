@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from univfast.inputs.layout import Layout
+from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import Rotations
 from univfast.nulls.shifts import shifts_of
@@ -51,7 +52,7 @@ class SameNumbers:
             block = cross[rows, own]
             inverse_a, inverse_b = matched.inverse_norm[rows], searched.inverse_norm[own]
             self._r[own] = (block.diagonal() * inverse_a * inverse_b).clamp(-1, 1)
-            i = torch.arange(matched.layout.widths[number], device=cross.device)
+            i = numbers(matched.layout.widths[number], device=cross.device)
             for k, shift in enumerate(self._shifts[place].tolist()):
                 j = (i + shift) % len(i)
                 self._shifted[k, own] = (block[i, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
@@ -82,7 +83,7 @@ class SameNumbers:
         block, width = cross[rows, own], own.stop - own.start
         step = max(1, tile_bytes(cross.device) // (8 * width * len(draws)))
         for first in range(0, width, step):
-            part = torch.arange(first, min(first + step, width), device=cross.device)
+            part = numbers(first, min(first + step, width), device=cross.device)
             turned = rotations.apply(block[part])  # [draws, rows, width]
             c = turned[:, part - first, part]
             scale = matched.inverse_norm[rows][part] * inverse[:, part]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from univfast import native
+from univfast.machine.torch_state import exact_products
 from univfast.native import place
 
 __all__ = ["Chunk", "Pending", "multiply"]
@@ -134,20 +135,12 @@ class Chunk:
 
 def multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
     """``product = x @ y``, in float32 for tensors of 16 bits, whose products are exact."""
-    if not x.is_cuda:
-        torch.mm(x, y, out=product)
-        return
-    settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
-    settings.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    settings.allow_bf16_reduced_precision_reduction = False
-    try:
-        if x.dtype in _NARROW:
+    device = "cuda" if x.is_cuda else "cpu"
+    with exact_products(device, tf32=precision == "tf32"):
+        if x.is_cuda and x.dtype in _NARROW:
             torch.mm(x, y, out_dtype=torch.float32, out=product)
         else:
             torch.mm(x, y, out=product)
-    finally:
-        settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = before
 
 
 def _multiplied_raw(layer: Tensor, mean: Tensor, m2: Tensor) -> bool:
@@ -164,13 +157,16 @@ def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:
     share v of its mean, tr S, for a Gaussian g with a probability of at most
     e / sqrt(det(1 + 2 S / (v tr S))).
     """
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(x.shape[1], _PROBES, generator=generator).to(x.device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(
+        x.shape[1], _PROBES, generator=generator, dtype=torch.float32, device="cpu"
+    ).to(x.device)
     directions *= weights.float()[:, None]
-    seen = x.float() @ directions
-    if shift is not None:
-        seen -= shift.float() @ directions
-    s = (seen.T @ seen).double()
+    with exact_products("cuda" if x.is_cuda else "cpu"):
+        seen = x.float() @ directions
+        if shift is not None:
+            seen -= shift.float() @ directions
+        s = (seen.T @ seen).double()
     one = torch.eye(_PROBES, dtype=torch.float64, device=x.device)
     determinant = one.add(2 / _CANCELLED * s / s.trace()).logdet()
     return bool(1 - determinant / 2 > -math.log(_ROTATED_NEURONS))

@@ -15,6 +15,7 @@ from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
 from univfast.native import BadValue, Contexts, PairSums, UsedTokens
+from univfast.native.place import numbers
 from univfast.sums.batches import bad_value, readable
 from univfast.sums.group_sums import Grouping
 from univfast.sums.pair_statistics import PairStatistics, statistics_of_pairs
@@ -102,7 +103,7 @@ class PairDetails(Reducible):
 
     def reset(self) -> None:
         """Forgets every token."""
-        neurons, device = self._a.neurons, self._device
+        neurons, device = self._a.neurons, self._device or devices.CPU
         # Neurons without a partner are paired with any, and left out at the end.
         self._partners = self.match.clamp(min=0).to(device)
         self._starts = self.facts.block_starts
@@ -150,7 +151,7 @@ class PairDetails(Reducible):
         if len(used.ends) == 0 or used.number == 0:
             return
         if rows is None:
-            rows = torch.arange(tokens, device=device)
+            rows = numbers(tokens, device=device)
         if self.tokens == 0:
             self._set_frame(layers, rows)
         for last in (False, True):
@@ -205,8 +206,13 @@ class PairDetails(Reducible):
         self._narrow = all(x.dtype != torch.float64 for side in layers for x in side)
         count = min(_SAMPLED, len(rows))
         # One of each equal share, at irregular places, so that what recurs does not fall on many.
-        shares = torch.arange(count, dtype=torch.float64)
-        places = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        shares = torch.arange(count, dtype=torch.float64, device="cpu")
+        places = torch.rand(
+            count,
+            dtype=torch.float64,
+            generator=torch.Generator("cpu").manual_seed(0),
+            device="cpu",
+        )
         sampled = ((shares + places) * (len(rows) / count)).long().clamp(max=len(rows) - 1)
         own = rows[sampled.to(rows.device)]
         found = [[_mean_and_std(x[own]) for x in side] for side in layers]

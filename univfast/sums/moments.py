@@ -31,12 +31,9 @@ __all__ = [
 MEAN_A, MEAN_B, M2_A, M2_B, CO_AB, ROTATED = range(6)
 
 
-NO_SHIFTS = torch.empty(0, dtype=torch.int64)
-
-
 def zero(neurons: int, draws: int, shifts: int = 0) -> Tensor:
     """The state of no tokens."""
-    return torch.zeros(ROTATED + 2 * draws + shifts, neurons, dtype=torch.float64)
+    return torch.zeros(ROTATED + 2 * draws + shifts, neurons, dtype=torch.float64, device="cpu")
 
 
 def merge(
@@ -45,7 +42,7 @@ def merge(
     second: Tensor,
     second_tokens: int,
     rotations: Rotations,
-    shifts: Tensor = NO_SHIFTS,
+    shifts: Tensor | None = None,
 ) -> Tensor:
     """The state of both sets of tokens: pairwise update of Chan, Golub and LeVeque (1983).
 
@@ -66,7 +63,7 @@ def about(
     tokens: int,
     means: Tensor,
     rotations: Rotations,
-    shifts: Tensor = NO_SHIFTS,
+    shifts: Tensor | None = None,
 ) -> Tensor:
     """The same sums about other means ``[2, neurons]``: sets of tokens that share them just add."""
     moved = moments.clone()
@@ -76,7 +73,7 @@ def about(
 
 
 def _move(
-    moments: Tensor, weight: float, deltas: Tensor, rotations: Rotations, shifts: Tensor
+    moments: Tensor, weight: float, deltas: Tensor, rotations: Rotations, shifts: Tensor | None
 ) -> None:
     """Adds to the sums what means that are ``deltas`` ``[2, neurons]`` away add."""
     delta_a, delta_b = deltas
@@ -87,7 +84,7 @@ def _move(
     rotated, shifted = _draws(moments, rotations.draws)
     rotated[::2] += weight * delta_rotated * delta_rotated
     rotated[1::2] += weight * delta_a * delta_rotated
-    if len(shifts):
+    if shifts is not None and len(shifts):
         shifted += weight * delta_a * delta_b[partners(shifts, len(delta_b))]
 
 
@@ -98,7 +95,7 @@ def _draws(moments: Tensor, draws: int) -> tuple[Tensor, Tensor]:
 
 
 def finish(
-    moments: Tensor, draws: int, shifts: Tensor = NO_SHIFTS
+    moments: Tensor, draws: int, shifts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pearson's r, and r with rotations of B and with wrong partners.
 
@@ -113,7 +110,7 @@ def finish(
     alive = (root_a > 0) & (root_b > 0)
     r = torch.where(alive, r.clamp(-1.0, 1.0), torch.nan)
     rotated = torch.where(alive, rotated.clamp(-1.0, 1.0), torch.nan)
-    if not len(shifts):
+    if shifts is None or not len(shifts):
         return r, rotated, shifted
     root_wrong = root_b[partners(shifts, len(root_b))]
     alive = (root_a > 0) & (root_wrong > 0)

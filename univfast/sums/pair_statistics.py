@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from univfast.native import Contexts
+from univfast.native.place import numbers
 from univfast.nulls.intervals import fisher_interval, jackknife_error
 from univfast.sums.group_sums import Grouping, GroupSums
 from univfast.sums.power_sums import (
@@ -247,7 +248,7 @@ def _groups(grouping: Grouping, pairs: _Pairs) -> _Groups:
 def _some_groups(
     grouping: Grouping, together: _Together | None, pairs: _Pairs, part: slice
 ) -> _Groups:
-    columns = [torch.arange(part.start, part.stop, device=pairs.match.device)]
+    columns = [numbers(part.start, part.stop, device=pairs.match.device)]
     columns.append(pairs.match[part].clamp(min=0))
     m2 = pairs.m2[:, part]
 

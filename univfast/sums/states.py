@@ -10,6 +10,7 @@ from torch import Size, Tensor
 
 from univfast.checks import check_options
 from univfast.errors import InputError
+from univfast.inputs.plain import plain_tensor
 
 __all__ = ["StateFormat", "check_tensor"]
 
@@ -75,4 +76,4 @@ def check_tensor(name: str, found: object, shape: Size) -> Tensor:
         raise InputError(
             f"load_state_dict: {name} is missing or not of shape {list(shape)}; {_CUT}"
         )
-    return found
+    return plain_tensor(found, f"load_state_dict: {name}")

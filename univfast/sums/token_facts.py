@@ -14,6 +14,7 @@ from torch import Tensor
 
 from univfast.checks import as_integer
 from univfast.errors import InputError
+from univfast.native.place import numbers
 
 __all__ = ["BLOCKS", "TokenFacts", "token_groups"]
 
@@ -37,7 +38,7 @@ def token_groups(ids: Tensor) -> Tensor:
     _, inverse, counts = torch.unique(ids.reshape(-1), return_inverse=True, return_counts=True)
     rank = torch.empty_like(counts)
     order = counts.argsort(descending=True, stable=True)
-    rank[order] = torch.arange(len(counts), device=ids.device)
+    rank[order] = numbers(len(counts), device=ids.device)
     return rank.clamp(max=_FREQUENT)[inverse]
 
 
@@ -95,7 +96,7 @@ class TokenFacts:
         """
         samples = self.samples
         blocks = min(BLOCKS, samples)
-        first = -(-torch.arange(blocks + 1) * samples // blocks)
+        first = -(-numbers(blocks + 1) * samples // blocks)
         return (first * self.window).clamp(max=self.tokens)
 
     def plain(self) -> dict[str, object]:

@@ -24,8 +24,8 @@ class _Slot:
     """A part on its way: in pinned memory of the host, and on the device."""
 
     def __init__(self) -> None:
-        self.pinned = torch.empty(0, dtype=torch.uint8)
-        self.on_device = torch.empty(0, dtype=torch.uint8)
+        self.pinned = torch.empty(0, dtype=torch.uint8, device="cpu")
+        self.on_device = torch.empty(0, dtype=torch.uint8, device="cpu")
         self.copied, self.consumed = _event(), _event()
 
 
@@ -67,7 +67,7 @@ class Uploads:
             size += -(-tensor.numel() * tensor.element_size() // _ALIGNMENT) * _ALIGNMENT
         slot.copied.synchronize()
         if slot.pinned.numel() < size:
-            slot.pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            slot.pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True, device="cpu")
             slot.on_device = torch.empty(size, dtype=torch.uint8, device=self._device)
             slot.consumed.record(main)  # earlier work may still use the memory
         sent = []

@@ -99,7 +99,7 @@ def padding(windows: TokenWindows, vocabulary: Vocabulary) -> Tensor:
     """
     if vocabulary.pad is None:
         raise _missing("padding", vocabulary)
-    found = torch.empty(windows.tokens, dtype=torch.bool)
+    found = torch.empty(windows.tokens, dtype=torch.bool, device="cpu")
     step = max(1, _BLOCK // windows.window) * windows.window
     for start in range(0, windows.tokens, step):
         block = slice(start, start + step)
@@ -121,7 +121,7 @@ def _ends(ids: Tensor, window: int, vocabulary: Vocabulary) -> Tensor:
 
 
 def _at_positions(windows: TokenWindows, positions: slice) -> Tensor:
-    keep = torch.zeros(windows.tokens, dtype=torch.bool)
+    keep = torch.zeros(windows.tokens, dtype=torch.bool, device="cpu")
     whole = windows.tokens - windows.tokens % windows.window
     keep[:whole].view(-1, windows.window)[:, positions] = True
     keep[whole:][positions] = True  # from the end means from the end of a shorter window, too
@@ -131,14 +131,14 @@ def _at_positions(windows: TokenWindows, positions: slice) -> Tensor:
 def _ids(kind: str, windows: TokenWindows, vocabulary: Vocabulary) -> Tensor:
     """The token ids of a kind, as found in the windows or in the vocabulary."""
     if kind == "newline":
-        found = torch.zeros(int(windows.ids.max()) + 1, dtype=torch.bool)
+        found = torch.zeros(int(windows.ids.max()) + 1, dtype=torch.bool, device="cpu")
         for start in range(0, windows.tokens, _BLOCK):
             found[windows.ids[start : start + _BLOCK].long()] = True
         return vocabulary.with_newline(found.nonzero().flatten())
     ids = vocabulary.special if kind == "special" else [vocabulary.bos]
     if not ids or None in ids:
         raise _missing(kind, vocabulary)
-    return torch.tensor(ids, dtype=torch.int32)
+    return torch.tensor(ids, dtype=torch.int32, device="cpu")
 
 
 def _leave_out(unwanted: Tensor, ids: Tensor, keep: Tensor) -> None:

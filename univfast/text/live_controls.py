@@ -26,6 +26,7 @@ from univfast.controls import (
 from univfast.controls.sites import RateSite
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
+from univfast.native.place import numbers
 from univfast.text.library import silent
 from univfast.text.live_layers import LiveModel, naming, open_layers, running
 from univfast.text.models import LanguageModel, load_model
@@ -67,7 +68,7 @@ class Pilot:
         hooks = tuple(_texts(activations.about["hooks"]))
         # A text so short that it has one window is taken as it is.
         one = whole < 2
-        chosen = torch.arange(stop) if one else _spread(windows.window, whole, run.keep)
+        chosen = numbers(stop) if one else _spread(windows.window, whole, run.keep)
         padding, keep = windows.padding, run.keep
         pilot = dataclasses.replace(
             windows,
@@ -322,13 +323,13 @@ def _check_trained(model: LanguageModel) -> None:
 
 def _spread(window: int, whole: int, keep: Tensor | None) -> Tensor:
     """Tokens of windows that are spread over the first ``whole`` ones, as many as are needed."""
-    places = torch.arange(whole * window).view(whole, window)
-    kept = torch.full((whole,), window)
+    places = numbers(whole * window).view(whole, window)
+    kept = torch.full((whole,), window, dtype=torch.int64, device="cpu")
     if keep is not None and keep[: whole * window].any():
         kept = keep[: whole * window].view(whole, window).sum(1)
         places, kept = places[kept > 0], kept[kept > 0]
     count = min(len(places), -(-PILOT_TOKENS // max(1, int(kept.float().mean()))))
-    return places[torch.arange(count) * len(places) // count].flatten()
+    return places[numbers(count) * len(places) // count].flatten()
 
 
 def _texts(value: Any) -> Sequence[str]:

@@ -76,7 +76,9 @@ class Shards:
         """
         check_choice("dtype", dtype, (AUTO, *DTYPES))
         self._activations, self._windows = activations, windows
-        self._keep = torch.ones(windows.tokens, dtype=torch.bool) if keep is None else keep
+        self._keep = (
+            torch.ones(windows.tokens, dtype=torch.bool, device="cpu") if keep is None else keep
+        )
         self._columns = [
             _Column(layer, DTYPES.get(dtype, layer.dtype)) for layer in activations.layers.values()
         ]

@@ -64,7 +64,7 @@ class Vocabulary:
                 "\n" in tokenizer.decode([token], clean_up_tokenization_spaces=False)
                 for token in ids.tolist()
             ]
-        return ids[torch.tensor(found, dtype=torch.bool)]
+        return ids[torch.tensor(found, dtype=torch.bool, device="cpu")]
 
     def _need(self, what: str) -> Any:
         if self.tokenizer is None:
