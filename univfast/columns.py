@@ -20,6 +20,12 @@ Only = Literal["always", "models", "controls", "details"]
 
 _EVERYWHERE: tuple[Table, ...] = ("neurons", "matches", "top")
 _MATCHED: tuple[Table, ...] = ("neurons", "matches")
+# Limits of numbers. The last bits of means may be beyond.
+_R = (-1 - 1e-9, 1 + 1e-9)
+_OF_TWO = (-2 - 1e-9, 2 + 1e-9)  # the difference of two r
+_P = (0.0, 1.0)
+_NUMBER = (-1, 2**63 - 1)
+_ANY = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Column:
             without it.
         value: of a `CorrelationResult`, ``[neurons]``: what follows from it is computed where it is
             asked for, and not read from files. None for what a result holds.
+        limits: that its numbers lie between, unless somebody edited the table.
     """
 
     name: str
@@ -46,6 +53,7 @@ class Column:
     only: Only = "always"
     since: int = 1
     value: Callable[[Any], Any] | None = None
+    limits: tuple[float, float] = _ANY
 
     def of(self, result: Any) -> list[Any]:
         """Its cells of a `CorrelationResult`, a neuron each; absent ones where it has none."""
@@ -55,8 +63,10 @@ class Column:
         return values if isinstance(values, list) else list(values.tolist())
 
 
-def _of_controls(name: str, dtype: Dtype, meaning: str) -> Column:
-    return Column(name, dtype, meaning, only="controls", since=2)
+def _of_controls(
+    name: str, dtype: Dtype, meaning: str, limits: tuple[float, float] = _ANY
+) -> Column:
+    return Column(name, dtype, meaning, only="controls", since=2, limits=limits)
 
 
 _OF_A_NEURON = (
@@ -93,7 +103,9 @@ COLUMNS: Registry[Column] = Registry(
     [
         Column("model", "text", "the other model", ("matches", "top")),
         Column("layer", "text", "the neuron's layer in A", _EVERYWHERE),
-        Column("neuron", "integer", "its number in that layer, from 0", _EVERYWHERE),
+        Column(
+            "neuron", "integer", "its number in that layer, from 0", _EVERYWHERE, limits=_NUMBER
+        ),
         Column("rank", "integer", "1 for the partner with the highest r", ("top",)),
         Column(
             "match_layer",
@@ -103,35 +115,58 @@ COLUMNS: Registry[Column] = Registry(
             _EVERYWHERE,
         ),
         Column(
-            "match_neuron", "integer", "its match's number there; -1 where it has none", _EVERYWHERE
+            "match_neuron",
+            "integer",
+            "its match's number there; -1 where it has none",
+            _EVERYWHERE,
+            limits=_NUMBER,
         ),
-        Column("correlation", "number", "Pearson's r with the match", _EVERYWHERE),
-        Column("baseline", "number", "the mean of r with rotations of B", _MATCHED),
-        Column("baseline_std", "number", "the standard deviation of r over draws", _MATCHED),
-        Column("excess", "number", "correlation - baseline", _MATCHED),
+        Column("correlation", "number", "Pearson's r with the match", _EVERYWHERE, limits=_R),
+        Column("baseline", "number", "the mean of r with rotations of B", _MATCHED, limits=_R),
         Column(
-            "p_value", "number", "share of the layer's null excesses at or above its own", _MATCHED
+            "baseline_std",
+            "number",
+            "the standard deviation of r over draws",
+            _MATCHED,
+            limits=_OF_TWO,
         ),
-        Column("q_value", "number", "Benjamini-Hochberg over all live neurons", _MATCHED),
+        Column("excess", "number", "correlation - baseline", _MATCHED, limits=_OF_TWO),
+        Column(
+            "p_value",
+            "number",
+            "share of the layer's null excesses at or above its own",
+            _MATCHED,
+            limits=_P,
+        ),
+        Column(
+            "q_value", "number", "Benjamini-Hochberg over all live neurons", _MATCHED, limits=_P
+        ),
         Column("mutual", "flag", "each is the best of the other; empty by index", ("matches",)),
         Column("universal", "flag", "excess > threshold"),
         Column("dead", "flag", "zero variance in A (by index: in A or B)"),
-        Column("correlation_min", "number", "smallest r over the models", only="models"),
-        Column("correlation_max", "number", "largest r over the models", only="models"),
+        Column("correlation_min", "number", "smallest r over the models", only="models", limits=_R),
+        Column("correlation_max", "number", "largest r over the models", only="models", limits=_R),
         _of_controls(
-            "control_a", "number", "mean r of its match with networks that learned nothing, for A"
+            "control_a",
+            "number",
+            "mean r of its match with networks that learned nothing, for A",
+            limits=_R,
         ),
         _of_controls(
-            "control_b", "number", "mean r with its match in networks that learned nothing, for B"
+            "control_b",
+            "number",
+            "mean r with its match in networks that learned nothing, for B",
+            limits=_R,
         ),
         _of_controls(
             "excess_control",
             "number",
             "r on the tokens of controls - highest of baseline, control_a, control_b there",
+            limits=_OF_TWO,
         ),
-        _of_controls("p_control_a", "number", "share of controls of A that reach its r"),
-        _of_controls("p_control_b", "number", "share of controls of B that reach its r"),
-        _of_controls("p_control", "number", "the larger of the two"),
+        _of_controls("p_control_a", "number", "share of controls of A that reach its r", limits=_P),
+        _of_controls("p_control_b", "number", "share of controls of B that reach its r", limits=_P),
+        _of_controls("p_control", "number", "the larger of the two", limits=_P),
         _of_controls("learned", "flag", "universal, and excess_control above the margin"),
         *_details(),
     ],

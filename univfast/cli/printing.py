@@ -39,8 +39,7 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
         click.echo(summary_json(result.summary), nl=False)
         return
     summary = result.summary
-    # A file name need not be text, and a terminal shows text alone.
-    models = " and ".join(summary["models"]).encode(errors="replace").decode()
+    models = _shown(" and ".join(summary["models"]))
     click.echo(f"{models}: {summary['tokens']} tokens, match {summary['match']}")
     width = max(5, *(len(row["layer"]) for row in summary["layers"]))
     controls = summary["controls"] is not None
@@ -53,7 +52,7 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
         r, baseline, excess = _means(row)
         by_control = f"  {_mean(row['universal_by_control']):>10}" if controls else ""
         click.echo(
-            f"{row['layer']:<{width}}  {row['neurons'] - row['dead']:>7}  {row['dead']:>5}"
+            f"{_shown(row['layer']):<{width}}  {row['neurons'] - row['dead']:>7}  {row['dead']:>5}"
             f"  {row['universal']:>9}  {_mean(row['universal_by_chance']):>9}{by_control}"
             f"  {r:>6}  {baseline:>8}  {excess:>6}"
         )
@@ -61,6 +60,11 @@ def print_result(result: CorrelationResult, as_json: bool, out: str | None) -> N
     click.echo(click.wrap_text(result.verdict(), width=88))
     if out is not None:
         click.echo(f"Written to {out}: tables, summary.json, plots and report.html.")
+
+
+def _shown(name: str) -> str:
+    """A name as a terminal may show it: it need not be text, and would obey control characters."""
+    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _total(summary: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ test set share no character either: a character that is read twice is no second 
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from univfast.checks import as_integer, as_seed, check_choice
 from univfast.errors import InputError
 from univfast.experiment.model import VOCABULARY
+from univfast.machine.reading import open_file, reason
 from univfast.native.place import numbers
 
 __all__ = [
@@ -46,6 +48,7 @@ TEST_SAMPLES = 1_000
 # The test text is one part of so many.
 _PARTS = 5
 _MOST_SAMPLES = 1_000_000
+_MOST_TOKENS = 1 << 27  # of a test set, which is held in memory
 
 
 def default_half(seed: int) -> Half:
@@ -113,7 +116,7 @@ class Corpus(ABC):
         Raises:
             InputError: ``samples`` is out of range, or the text too short for so many.
         """
-        as_integer("test_samples", samples, 1, _MOST_SAMPLES)
+        as_integer("test_samples", samples, 1, min(_MOST_SAMPLES, _MOST_TOKENS // self.sequence))
         return self._held_out(samples)
 
     @abstractmethod
@@ -245,15 +248,15 @@ def _docs() -> str:
 
 
 def _read(path: Path) -> str:
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file; give 'docs', 'random' or the path of a text file")
     try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; give 'docs', 'random' or the path of a text file"
-        ) from error
+        with open_file(path, "give a text file") as file:
+            text = file.read().decode("utf-8")
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); give a text file") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)}); give a text file") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: is not UTF-8 text; give a text file") from error
     if "\0" in text:

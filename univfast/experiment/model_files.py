@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from univfast.errors import InputError
 from univfast.experiment.data import HALVES, Half
 from univfast.experiment.model import ModelConfig, TinyTransformer
 from univfast.inputs.model_paths import MODEL_FILE_FORMAT, is_model_file
+from univfast.inputs.torch_files import load_plain
 from univfast.machine.files import save_tensors
+from univfast.machine.reading import open_file
 from univfast.machine.torch_state import in_plain_state
 
 __all__ = ["TrainedModel", "from_dict", "is_model_file", "load_model", "save_model"]
@@ -90,28 +92,18 @@ def load_model(path: str | os.PathLike[str]) -> TrainedModel:
         InputError: the file is missing, unreadable or no model file; names the file.
     """
     source = os.fspath(path)
-    with _open(source) as file:
-        return from_dict(_load(file, source), source)
-
-
-def _open(source: str) -> BinaryIO:
+    if not os.path.lexists(source):
+        raise InputError(f"{source}: no such file; write it with `univfast train`")
+    with open_file(source, "give a model file"):
+        pass  # it is one that can be read
     try:
-        return open(source, "rb")
-    except FileNotFoundError as error:
-        raise InputError(f"{source}: no such file; write it with `univfast train`") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{source}: cannot be read ({reason}); give a model file") from error
-
-
-def _load(file: BinaryIO, source: str) -> object:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises almost anything on a file that is not its own
+        content = load_plain(source)
+    except InputError as error:
         raise InputError(
             f"{source}: is damaged, or not a file of plain tensors, "
             f"which alone can be loaded safely; {_REMEDY}"
         ) from error
+    return from_dict(content, source)
 
 
 def from_dict(obj: object, source: str) -> TrainedModel:

@@ -6,8 +6,8 @@ asked only once where the values lie.
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,14 +16,16 @@ import numpy as np
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.formats import reading
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.shards import OpenFiles, Shard
 from univfast.inputs.stored import Place
+from univfast.machine.reading import read_json, reading
 
 __all__ = ["is_dataset", "read_dataset"]
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+
+_WITH_FOOTER = b"ARROW1"  # the beginning of a file that is no stream
 
 _DTYPES = {"double": torch.float64, "float": torch.float32, "halffloat": torch.float16}
 _LISTS = ("list", "large_list", "fixed_size_list")
@@ -62,7 +64,7 @@ def read_dataset(
             whose rows are to be taken in another order than they have in its files.
     """
     try:
-        import pyarrow as pa
+        import pyarrow  # noqa: F401 - to say at once that it is missing
     except ImportError as error:
         raise InputError(
             f"{path}: is a Hugging Face dataset, which needs pyarrow to read; "
@@ -74,8 +76,9 @@ def read_dataset(
         files.note(file)
         with reading(file):
             mapped = files.map(file)
-            for batch in pa.ipc.open_stream(pa.py_buffer(mapped.bytes)):
-                batch.validate()  # or lengths that point out of the file would be followed
+            for batch in _batches(mapped):
+                if len({*batch.schema.names}) < len(batch.schema.names):
+                    raise ValueError("two columns of one name")
                 arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
                 for name in [name for name in arrays if name not in unusable]:
                     try:
@@ -93,21 +96,36 @@ def _data_files(path: str) -> list[str]:
     """The dataset's files, in its order."""
     splits, state = os.path.join(path, _SPLITS), os.path.join(path, _STATE)
     if os.path.isfile(splits):
-        with reading(splits), open(splits, encoding="utf-8") as text:
-            names = json.load(text)["splits"]
+        with reading(splits):
+            names = read_json(splits)["splits"]
             shown = ", ".join(repr(name) for name in names)
             raise InputError(
                 f"{path}: is a DatasetDict of the splits {shown}; give one of them, "
                 f"{os.path.join(path, names[0])}"
             )
-    with reading(state), open(state, encoding="utf-8") as text:
-        content = json.load(text)
+    with reading(state):
+        content = read_json(state)
         if content.get("_indices_data_files") or content.get("_indices_files"):
             raise InputError(
                 f"{path}: its rows are shuffled or selected by indices; save it again, as "
                 "dataset.flatten_indices().save_to_disk(...)"
             )
-        return [os.path.join(path, file["filename"]) for file in content["_data_files"]]
+        files = [file["filename"] for file in content["_data_files"]]
+        for file in files:
+            if os.path.basename(file) != file or files.count(file) > 1:
+                raise ValueError(f"{file!r} is no file in it, or stands twice")
+        return [os.path.join(path, file) for file in files]
+
+
+def _batches(mapped: MappedFile) -> Iterator[Any]:
+    """The batches of rows of a file, whether their number stands at its end or not."""
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(mapped.bytes)
+    if mapped.bytes[: len(_WITH_FOOTER)].tobytes() == _WITH_FOOTER:
+        found = pa.ipc.open_file(buffer)
+        return (found.get_batch(i) for i in range(found.num_record_batches))
+    return iter(pa.ipc.open_stream(buffer))
 
 
 def _add(columns: dict[str, _Column], name: str, array: Any, file: str, mapped: MappedFile) -> None:
@@ -115,6 +133,7 @@ def _add(columns: dict[str, _Column], name: str, array: Any, file: str, mapped: 
     array = getattr(array, "storage", array)  # of a type that datasets made, if it is imported
     where = f"{file}: column {name!r}"
     dtype = _dtype(array.type, where)
+    array.validate(full=True)  # or lengths that point out of the file would be followed
     column = columns.setdefault(name, _Column(name, dtype))
     if column.dtype != dtype:
         raise InputError(f"{where} has another dtype than in the files before; give it one")
@@ -192,7 +211,7 @@ def _place(
     offset = buffer.address - mapped.address + values.offset * size
     if shape[1] and not 0 <= offset <= len(mapped.bytes) - prod(shape) * size:
         raise InputError(
-            f"{where} is compressed, so that it cannot be read in place; save the dataset again, "
-            "with save_to_disk"
+            f"{where} is compressed, or not in this machine's byte order, so that it cannot be "
+            "read in place; save the dataset again, with save_to_disk"
         )
     return Place(shape, dtype, offset, (shape[1] * size, size), f"i{size}")

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count as count_from
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +15,9 @@ from univfast.errors import InputError
 from univfast.inputs.arrow_files import is_dataset, read_dataset
 from univfast.inputs.formats import read_file, suffixes
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
-from univfast.inputs.model_paths import is_model_directory, is_model_file, read_json
+from univfast.inputs.model_paths import is_model_directory, is_model_file
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
+from univfast.machine.reading import read_json
 
 __all__ = ["SHARD", "open_directory"]
 
@@ -23,6 +25,10 @@ SHARD = "shard-{:05}.safetensors"
 """A file of a capture, by its number."""
 
 _AGAIN = "run the same `univfast capture` command again"
+
+# Of ``capture.json``, what is read here; of what else it says, `check_sources` compares these.
+_COUNTS = ("shards", "tokens")
+_TEXTS = ("text", "kept", "positions")
 
 _OF = r"(\d+)(?:[-_]of[-_](\d+))?"
 _SHARD = r"(?:shard|part|chunk|batch|acts|activations)"
@@ -123,24 +129,32 @@ def _refuse_model(path: str) -> None:
 
 def _capture(path: str) -> Mapping[str, Any]:
     """What `univfast capture` says of what it wrote; empty where it wrote nothing."""
-    capture = read_json(os.path.join(path, "capture.json"))
+    file = os.path.join(path, "capture.json")
+    if not os.path.lexists(file):
+        return {}
+    capture = read_json(file, _AGAIN)
     if capture.get("format") != "univfast-capture":
         return {}
-    if not all(isinstance(capture.get(name), int) for name in ("shards", "tokens")):
+    counts = all(type(n := capture.get(name)) is int and n > 0 for name in _COUNTS)
+    texts = all(isinstance(capture.get(name), (str, type(None))) for name in _TEXTS)
+    skip = capture.get("skip") or []
+    if not (counts and texts and isinstance(skip, list) and all(isinstance(x, str) for x in skip)):
         raise InputError(f"{path}: its capture.json is damaged; {_AGAIN}")
     return capture
 
 
 def _captured_files(path: str, capture: Mapping[str, Any]) -> list[str]:
     """The shards of a capture, and none beside them."""
-    files = [os.path.join(path, SHARD.format(number)) for number in range(capture["shards"])]
-    missing = [file for file in files if not os.path.exists(file)]
-    if missing:
+    there, count = {os.path.basename(file) for file in _visible(path)}, capture["shards"]
+    # Looked for among the files that there are, however many there should be.
+    missing = next(name for number in count_from(0) if (name := SHARD.format(number)) not in there)
+    names = [SHARD.format(number) for number in range(min(count, len(there)))]
+    if len(names) < count or not there.issuperset(names):
         raise InputError(
-            f"{path}: the capture is incomplete, {len(files) - len(missing)} of {len(files)} "
-            f"shards are there, {os.path.basename(missing[0])} is not; {_AGAIN}"
+            f"{path}: the capture is incomplete, {len(there.intersection(names))} of {count} "
+            f"shards are there, {missing} is not; {_AGAIN}"
         )
-    return files
+    return [os.path.join(path, name) for name in names]
 
 
 def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:

@@ -5,21 +5,18 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-import os
-import stat
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from univfast.errors import InputError
+from univfast.machine.reading import open_file, reading
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
-    from univfast.inputs.mapping import Member
     from univfast.inputs.stored import Stored
+    from univfast.inputs.zip_files import Member
 
     # Called with the file and the name that a lone array gets; gives its arrays by name, or the
     # dict that it holds, where it is a model file of ``univfast train``.
@@ -32,8 +29,6 @@ __all__ = [
     "files_in_words",
     "in_words",
     "read_file",
-    "reading",
-    "reason",
     "suffixes",
 ]
 
@@ -53,9 +48,12 @@ class SourceFile:
     @cached_property
     def members(self) -> list[Member] | None:
         """Of a zip file, in its order; None of any other."""
-        from univfast.inputs.mapping import zip_members
+        from univfast.inputs.zip_files import zip_members
 
-        return zip_members(self.path, self.mapped) if self.start.startswith(b"PK") else None
+        if not self.start.startswith(b"PK"):
+            return None
+        with open_file(self.path) as file:
+            return zip_members(self.path, file, self.mapped.bytes)
 
 
 @dataclass(frozen=True)
@@ -149,51 +147,12 @@ def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
-    with reading(path):
+    with reading(path, give=f"give one file ({in_words()})"):
         file = SourceFile(path)
         for known in FORMATS.values():
             if known.is_that(file):
                 reader: Reader = resolve(known.reader)
-                return reader(file, lone)
+                found = reader(file, lone)
+                file.mapped.check()
+                return found
         raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")
-
-
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Makes an InputError, of one line, of whatever goes wrong while the file is read."""
-    _check_file(path)
-    try:
-        with warnings.catch_warnings():
-            # Readers warn of old headers, protocols and TorchScript: what matters is an error.
-            warnings.simplefilter("ignore")
-            yield
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: {reason(error)}; check the file") from error
-    except MemoryError as error:
-        raise InputError(
-            f"{path}: does not fit into memory; save it uncompressed, so that it can be mapped"
-        ) from error
-    except Exception as error:
-        # Damaged files make the readers raise anything, from struct.error to RecursionError.
-        raise InputError(f"{path}: is damaged or incomplete; write it again") from error
-
-
-def _check_file(path: str) -> None:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {reason(error)}; check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{path}: is a directory; give one file ({in_words()})")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path}: is not a regular file; save it to one ({in_words()})")
-    if status.st_size == 0:
-        raise InputError(f"{path}: is empty; write it again")
-
-
-def reason(error: Exception) -> str:
-    """What the system says of an error, to stand in a line of ours."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text[:1].lower() + text[1:]

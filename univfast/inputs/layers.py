@@ -96,6 +96,8 @@ class StoredLayer:
     def read(self, start: int, stop: int) -> torch.Tensor:
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
+        if self._stored.mapped is not None:
+            self._stored.mapped.check()
         rows = self._rows(start, stop)
         if not isinstance(rows, torch.Tensor):
             return self._stored.copy_rows(rows)

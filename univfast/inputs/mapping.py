@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import mmap
-import zipfile
-from dataclasses import dataclass
+import os
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["MappedFile", "Member", "zip_members"]
+from univfast.errors import InputError
+from univfast.machine.reading import open_file
+
+__all__ = ["MappedFile"]
 
 # Bytes. Linux maps up to one huge page around the byte that was touched, so pages outside a slice
 # become resident with it; giving back whole blocks of this size gets those too. A multiple of the
 # page size everywhere (4, 16 or 64 KiB), as madvise asks.
 _BLOCK = 2 << 20
-
-_ZIP_LOCAL_HEADER = 30  # bytes before the name in the header that precedes a member's data
 
 
 class MappedFile:
@@ -27,13 +28,36 @@ class MappedFile:
     (a private writable one, which ``torch.load(mmap=True)`` makes, may not), and its pages are
     always clean, so giving them back can lose nothing. Writing to an array in it is a
     segmentation fault. ``bytes`` are the file's, ``address`` that of the first.
+
+    Reading behind the end of a file that became shorter ends the process, so `check` comes before
+    each slice. A file that is cut in the moment between the two still does that: nothing may write
+    to a file while it is read. One that is replaced under its name stays as it was.
+
+    Raises:
+        InputError: it cannot be opened, or is no regular file.
     """
 
     def __init__(self, path: str) -> None:
-        with open(path, "rb") as file:
+        self._path = os.path.abspath(path)
+        self._name = path
+        with open_file(path) as file:
+            self._state = _state(os.fstat(file.fileno()))
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self.address: int = self.bytes.ctypes.data
+
+    def check(self) -> None:
+        """Raises InputError where the file was written to since it was mapped."""
+        changed = self._map.size() != len(self.bytes)
+        try:
+            now = _state(os.stat(self._path))
+        except OSError:
+            now = self._state  # removed: what is mapped stays
+        same_file = now[:2] == self._state[:2]
+        if changed or (same_file and now != self._state):
+            raise InputError(
+                f"{self._name}: changed while it was read; let nothing write to it, and start again"
+            )
 
     def array(
         self,
@@ -43,12 +67,19 @@ class MappedFile:
         strides: tuple[int, ...] | None = None,
         order: Literal["C", "F"] = "C",
     ) -> NDArray[Any]:
-        """An array in place, over the bytes ``span = (start, stop)`` of the file, both >= 0.
+        """An array in place, within the bytes ``span = (start, stop)`` of the file.
 
-        ``strides`` are in bytes. Raises TypeError or ValueError where it would reach beyond.
+        ``strides`` are in bytes. Raises ValueError where it would reach beyond, or shape, strides
+        or span are none.
         """
-        buffer = self.bytes[slice(*span)].data  # fewer bytes where the file ends before
-        array: NDArray[Any] = np.ndarray(shape, dtype, buffer=buffer, strides=strides, order=order)
+        start, stop = span
+        kind = np.dtype(dtype)
+        if not 0 <= start <= stop <= len(self.bytes):
+            raise ValueError(f"bytes {start} to {stop} of {len(self.bytes)}")
+        if not extent(shape, strides, kind.itemsize) <= stop - start:
+            raise ValueError(f"shape {list(shape)} in {stop - start} bytes")
+        buffer = self.bytes[start:stop].data
+        array: NDArray[Any] = np.ndarray(shape, kind, buffer=buffer, strides=strides, order=order)
         return array
 
     def prepare(self, low: int, high: int) -> None:
@@ -71,29 +102,29 @@ class MappedFile:
             self._map.madvise(getattr(mmap, advice), start, stop - start)
 
 
-@dataclass(frozen=True)
-class Member:
-    """A file inside a zip file: its name, and the bytes of its data where they are as written."""
+def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, size: int) -> int:
+    """Bytes from the first to the end of the last value of an array, in integers of any size.
 
-    name: str
-    span: tuple[int, int]  # (start, stop) in the zip file
-    compressed: bool
+    Args:
+        shape: of the array.
+        strides: in bytes; None where its values follow each other.
+        size: bytes of a value.
+
+    Raises:
+        ValueError: these are no shape and strides, negative ones included.
+    """
+    for numbers in (shape, strides or ()):
+        # A bool is an int to Python, and to nobody who writes files.
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"shape or strides {list(numbers)}")
+    if strides is not None and len(strides) != len(shape):
+        raise ValueError(f"shape {list(shape)} with strides {list(strides)}")
+    if 0 in shape:
+        return 0
+    if strides is None:
+        return prod(shape) * size
+    return sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + size
 
 
-def zip_members(path: str, mapped: MappedFile) -> list[Member]:
-    """The members of the zip file ``path``, in its order. Raises zipfile.BadZipFile."""
-    with zipfile.ZipFile(path) as archive:
-        return [_member(info, mapped) for info in archive.infolist()]
-
-
-def _member(info: zipfile.ZipInfo, mapped: MappedFile) -> Member:
-    # The central directory has no offset of the data: the local header's own name and extra field,
-    # whose lengths need not be those of the directory's, lie between.
-    header = mapped.bytes[info.header_offset : info.header_offset + _ZIP_LOCAL_HEADER].tobytes()
-    if len(header) < _ZIP_LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
-        raise zipfile.BadZipFile(f"no local header for {info.filename}")
-    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    start = info.header_offset + _ZIP_LOCAL_HEADER + lengths
-    # Bit 0 of the flags: encrypted, so not as written either.
-    compressed = info.compress_type != zipfile.ZIP_STORED or bool(info.flag_bits & 1)
-    return Member(info.filename, (start, start + info.compress_size), compressed)
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, TypeGuard
 
-__all__ = ["MODEL_FILE_FORMAT", "is_model_directory", "is_model_file", "read_json"]
+from univfast.machine.reading import MOST_JSON, open_file, parse_json
+
+__all__ = ["MODEL_FILE_FORMAT", "is_model_directory", "is_model_file"]
 
 MODEL_FILE_FORMAT = "univfast-checkpoint"
 
@@ -18,16 +19,18 @@ def is_model_file(content: object) -> TypeGuard[dict[str, Any]]:
 
 
 def is_model_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether a directory has a ``config.json`` that says which Hugging Face model it is."""
-    config = read_json(os.path.join(path, "config.json"))
-    return "model_type" in config or "architectures" in config
+    """Whether a directory has a ``config.json`` that says which Hugging Face model it is.
 
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
+    Raises:
+        InputError: it has one that is no regular file, or cannot be read.
+    """
+    file = os.path.join(path, "config.json")
+    if not os.path.lexists(file):
+        return False
+    with open_file(file) as opened:
+        text = opened.read(MOST_JSON)  # what is cut off here is no JSON any more
     try:
-        with open(path, encoding="utf-8") as text:
-            content = json.load(text)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        config = parse_json(text)
+    except ValueError:
+        return False  # some other program's
+    return "model_type" in config or "architectures" in config

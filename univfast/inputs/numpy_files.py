@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import zipfile
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
-from univfast.inputs.mapping import MappedFile, Member
 from univfast.inputs.stored import Stored, from_numpy
+from univfast.inputs.zip_files import read_member
+from univfast.machine.reading import open_file
 
 __all__ = ["read_npy", "read_npz"]
 
@@ -30,8 +31,8 @@ _HEADER_READERS = {
 
 def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The array of a ``.npy`` file, in place."""
-    where, mapped = f"{file.path}: layer {lone!r}", file.mapped
-    return {lone: from_numpy(_map_npy(mapped, (0, len(mapped.bytes)), where), where, mapped)}
+    whole = (0, len(file.mapped.bytes))
+    return {lone: _in_place(file, whole, f"{file.path}: layer {lone!r}")}
 
 
 def read_npz(file: SourceFile, lone: str) -> dict[str, Stored]:
@@ -45,38 +46,65 @@ def read_npz(file: SourceFile, lone: str) -> dict[str, Stored]:
         where = f"{file.path}: layer {layer!r}"
         if layer == member.name:
             raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
-        if member.compressed:
-            arrays[layer] = from_numpy(_load_npy(file.path, member, where), where)
-        else:
-            arrays[layer] = from_numpy(
-                _map_npy(file.mapped, member.span, where), where, file.mapped
-            )
+        if not member.compressed:
+            arrays[layer] = _in_place(file, member.span, where)
+            continue
+        with open_file(file.path) as opened:
+            data = read_member(opened, member)
+        header = _Header(data[:_HEADER].tobytes(), len(data), where)
+        array: NDArray[Any] = np.ndarray(
+            header.shape, header.dtype, data.data, header.length, order=header.order
+        )
+        arrays[layer] = from_numpy(array, where)
     return arrays
 
 
-def _map_npy(mapped: MappedFile, span: tuple[int, int], where: str) -> NDArray[Any]:
+def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> Stored:
     start, stop = span
-    file = io.BytesIO(mapped.bytes[start : min(start + _HEADER, stop)].tobytes())
-    shape, fortran_order, dtype = _header(file, where)
-    span = (start + file.tell(), stop)
-    return mapped.array(shape, dtype, span, order="F" if fortran_order else "C")
+    begin = file.mapped.bytes[start : min(start + _HEADER, stop)].tobytes()
+    header = _Header(begin, stop - start, where)
+    span = (start + header.length, stop)
+    array = file.mapped.array(header.shape, header.dtype, span, order=header.order)
+    return from_numpy(array, where, file.mapped)
 
 
-def _load_npy(path: str, member: Member, where: str) -> NDArray[Any]:
-    with zipfile.ZipFile(path) as archive:
-        with archive.open(member.name) as file:
-            _header(io.BytesIO(file.read(_HEADER)), where)
-        with archive.open(member.name) as file:
-            array: NDArray[Any] = npy_format.read_array(file, allow_pickle=False)
-            return array
+class _Header:
+    """What stands before the values of an array.
 
+    Attributes:
+        shape, dtype: of the array.
+        order: "C" or "F".
+        length: bytes of the header.
+    """
 
-def _header(file: io.BytesIO, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    read = _HEADER_READERS[npy_format.read_magic(file)]
-    shape, fortran_order, dtype = read(file)
-    if dtype.hasobject:
-        raise InputError(
-            f"{where}: holds pickled Python objects, which were not executed; "
-            "save it as an array of float32"
-        )
-    return shape, fortran_order, dtype
+    def __init__(self, begin: bytes, size: int, where: str) -> None:
+        """Of a file of ``size`` bytes that begins so.
+
+        Raises:
+            InputError: the array is of pickled objects, or more follows behind it.
+            ValueError: it is no header, or the file ends within the array.
+        """
+        file = io.BytesIO(begin)
+        try:
+            read = _HEADER_READERS[npy_format.read_magic(file)]
+            self.shape, fortran_order, self.dtype = read(file)
+        except Exception as error:
+            # It is parsed as Python, which runs out of memory where it is nested too deep.
+            raise ValueError("no header that NumPy writes") from error
+        if self.dtype.hasobject:
+            raise InputError(
+                f"{where}: holds pickled Python objects, which were not executed; "
+                "save it as an array of float32"
+            )
+        self.order: Literal["C", "F"] = "F" if fortran_order else "C"
+        self.length = file.tell()
+        if not all(type(axis) is int and axis >= 0 for axis in self.shape) or self.dtype.shape:
+            raise ValueError(f"an array of shape {list(self.shape)} and dtype {self.dtype}")
+        missing = self.length + prod(self.shape) * self.dtype.itemsize - size
+        if missing > 0:
+            raise ValueError(f"{missing} bytes are missing")
+        if missing < 0:
+            raise InputError(
+                f"{where}: has {-missing} bytes behind the array of shape {list(self.shape)}, as "
+                "if it held several; save each array to a file of its own"
+            )

@@ -6,14 +6,15 @@ library, which maps files private and writable, so that none larger than memory 
 
 from __future__ import annotations
 
-import json
-import math
+from typing import Any
 
 import torch
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
+from univfast.inputs.mapping import extent
 from univfast.inputs.stored import Stored, from_bits
+from univfast.machine.reading import parse_json
 
 __all__ = ["read_safetensors"]
 
@@ -31,25 +32,57 @@ _DTYPES = {
 }
 
 
+# Bytes, as the format has it.
+_MOST_HEADER = 100_000_000
+
+
 def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored]:
-    """The arrays of the file, in place, in its order. Raises whatever a damaged header causes."""
+    """The arrays of the file, in place, in its order.
+
+    Raises whatever a damaged header causes: ValueError where its arrays do not follow each other to
+    the end of the file, as the format demands.
+    """
     mapped = file.mapped
     data = 8 + int.from_bytes(mapped.bytes[:8].tobytes(), "little")
-    header = json.loads(mapped.bytes[8:data].tobytes())
+    if data > min(8 + _MOST_HEADER, len(mapped.bytes)):
+        raise ValueError(f"a header of {data - 8} bytes")
+    header = parse_json(mapped.bytes[8:data].tobytes(), once=True)
     header.pop("__metadata__", None)
+    entries = {name: _Entry(entry) for name, entry in header.items()}
+    end = 0
+    for start, stop in sorted(entry.offsets for entry in entries.values()):
+        if start != end:
+            raise ValueError(f"arrays that overlap, or a gap between them, at byte {end}")
+        end = stop
+    if data + end != len(mapped.bytes):
+        raise ValueError(f"{data + end} bytes by its header, {len(mapped.bytes)} are there")
     arrays: dict[str, Stored] = {}
-    for layer, entry in header.items():
-        dtype = _DTYPES.get(entry["dtype"])
+    for layer, entry in entries.items():
+        dtype = _DTYPES.get(entry.dtype)
         if dtype is None:
             raise InputError(
-                f"{file.path}: layer {layer!r} has dtype {entry['dtype']}, which is not supported; "
+                f"{file.path}: layer {layer!r} has dtype {entry.dtype}, which is not supported; "
                 "convert it to float32"
             )
-        shape = tuple(entry["shape"])
-        start, stop = entry["data_offsets"]
-        if start < 0 or stop - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"bytes {start} to {stop} for shape {shape}")
-        span = (data + start, data + stop)
-        bits = mapped.array(shape, f"<i{dtype.itemsize}", span)
+        start, stop = entry.offsets
+        if stop - start != extent(entry.shape, None, dtype.itemsize):
+            raise ValueError(f"bytes {start} to {stop} for shape {list(entry.shape)}")
+        bits = mapped.array(entry.shape, f"<i{dtype.itemsize}", (data + start, data + stop))
         arrays[layer] = from_bits(bits, dtype, mapped)
     return arrays
+
+
+class _Entry:
+    """What the header says of an array. Raises ValueError where it is of another form."""
+
+    def __init__(self, entry: Any) -> None:
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError("an entry without dtype, shape and data_offsets")
+        self.dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        plain = isinstance(self.dtype, str) and isinstance(shape, list)
+        if not plain or not isinstance(offsets, list) or len(offsets) != 2:
+            raise ValueError(f"an entry {entry}")
+        if not all(type(number) is int and number >= 0 for number in (*shape, *offsets)):
+            raise ValueError(f"shape {shape} at bytes {offsets}")
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.offsets: tuple[int, int] = (offsets[0], offsets[1])

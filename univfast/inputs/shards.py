@@ -14,10 +14,10 @@ from threading import Lock
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.formats import reason
 from univfast.inputs.layers import StoredLayer, check_layer, fingerprint
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.stored import Place
+from univfast.machine.reading import reason
 
 __all__ = ["OpenFiles", "Shard", "ShardedLayer"]
 
@@ -73,7 +73,9 @@ class OpenFiles:
             )
         try:
             return MappedFile(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: {reason(error)}; check the file") from error
 
 

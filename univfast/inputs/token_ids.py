@@ -33,7 +33,7 @@ def open_token_ids(ids: object, shape: tuple[int, ...]) -> torch.Tensor:
         if is_model_file(content) or len(content) != 1:
             raise InputError(f"{name}: a file of token ids must hold one array; save them alone")
         (stored,) = content.values()
-        found = stored.tensor()
+        found = stored.tensor().clone()  # used when its file may have been written to
     else:
         found = to_tensor(ids, name)
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:

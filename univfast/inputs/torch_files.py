@@ -2,124 +2,193 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import sys
+import io
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
-from univfast.inputs.mapping import MappedFile, Member
+from univfast.inputs.mapping import MappedFile
 from univfast.inputs.model_paths import is_model_file
-from univfast.inputs.stored import Stored, from_bits, from_memory
+from univfast.inputs.pickles import SAVE_AGAIN, Other, Pickle, TensorPlace, kind_of
+from univfast.inputs.stored import Stored, from_bits
+from univfast.inputs.zip_files import Member, read_member
+from univfast.machine.reading import open_file, reading
 
-__all__ = ["read_torch"]
+__all__ = ["load_plain", "read_torch"]
 
-_ALIGNMENT = 64  # bytes
-
-_SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
+# Bytes. One of ten thousand tensors has two megabytes.
+_MOST_PICKLE = 64 << 20
+# What files from before PyTorch 1.6 begin with.
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any]:
-    """The tensors of the file, in place where they lie there as PyTorch writes them.
+    """The tensors of the file, in place.
 
-    Those of the format from before PyTorch 1.6 are loaded whole. A model file of ``univfast train``
-    is returned as the dict that it is.
+    Those of the format from before PyTorch 1.6, and compressed or negated ones, are loaded whole. A
+    model file of ``univfast train`` is returned as the dict that it is.
     """
-    path, mapped, members = file.path, file.mapped, file.members
-    if members is None or not _as_written(mapped, members):
-        content = _load(path, map_location="cpu")
-        return content if is_model_file(content) else _tensors(content, path, lone)
-    # Without the data: types, shapes, and the place of each storage in the file.
-    content = _load(path, map_location="meta")
+    path = file.path
+    content, data = _described(file)
     if is_model_file(content):
-        found: dict[str, Any] = _load(path, map_location="cpu")
-        return found
-    tensors = {lone: content} if isinstance(content, torch.Tensor) else content
-    data = {member.span for member in members if "/data/" in member.name}
-    spans = _spans(tensors, data) if isinstance(tensors, dict) else None
-    if spans is not None:
-        _check_names(tensors, path)
-        return {layer: _map(mapped, tensors[layer], span) for layer, span in spans.items()}
-    # Not written by PyTorch, so that the places are not told. PyTorch's own
-    # mapping will do, whose pages the kernel takes back only when it needs them, but its tensors
-    # lie wherever the data does, so only where that is aligned as PyTorch aligns it.
-    aligned = all(start % _ALIGNMENT == 0 for start, _ in data)
-    return _tensors(_load(path, map_location="cpu", mmap=aligned), path, lone)
-
-
-def _as_written(mapped: MappedFile, members: list[Member]) -> bool:
-    """Whether the bytes of the storages are in the file as this machine holds them in memory."""
-    # PyTorch finds members in any case. With the other order it crashes without the data, and with
-    # compression it maps the compressed bytes as if they were the values (both in 2.13).
-    orders = [m.span for m in members if m.name.lower().endswith("/byteorder")]
-    found = {mapped.bytes[slice(*span)].tobytes() for span in orders} or {b"little"}
-    return found == {sys.byteorder.encode()} and not any(member.compressed for member in members)
-
-
-def _load(path: str, **options: Any) -> Any:
-    try:
-        return torch.load(path, weights_only=True, **options)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = (
-            f"holds more than tensors (it asks for {wanted[1]})"
-            if wanted
-            else "is damaged or holds more than tensors"
-        )
-        raise InputError(f"{path}: {what} and was not executed; {_SAVE_AGAIN}") from error
-
-
-def _spans(
-    tensors: dict[Any, Any], places: set[tuple[int, int]]
-) -> dict[Any, tuple[int, int]] | None:
-    """Where each tensor's storage lies (start, stop), or None unless each is one of ``places``.
-
-    PyTorch computes its answer from its own way of writing; only what the zip file's directory
-    confirms is trusted.
-    """
-    spans = {}
+        model: dict[str, Any] = load_plain(path)
+        return model
+    tensors = {lone: content} if isinstance(content, (TensorPlace, Other)) else content
+    if not isinstance(tensors, dict) or (isinstance(content, Other) and not content.tensor):
+        raise InputError(f"{path}: holds a {kind_of(content)}; {SAVE_AGAIN}")
     for layer, value in tensors.items():
-        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            return None
-        storage = value.untyped_storage()
-        start = getattr(storage, "_checkpoint_offset", None)
-        if start is None or (start, start + storage.nbytes()) not in places:
-            return None
-        spans[layer] = (start, start + storage.nbytes())
-    return spans
-
-
-def _map(mapped: MappedFile, tensor: torch.Tensor, span: tuple[int, int]) -> Stored:
-    size = tensor.dtype.itemsize
-    bits = mapped.array(
-        tuple(tensor.shape),
-        f"i{size}" if size <= 8 else "c16",  # complex128, refused later as any complex dtype is
-        (span[0] + int(tensor.storage_offset()) * size, span[1]),
-        tuple(stride * size for stride in tensor.stride()),
-    )
-    return from_bits(bits, tensor.dtype, mapped)
-
-
-def _tensors(content: object, name: str, lone: str) -> dict[str, Stored]:
-    tensors = {lone: content} if isinstance(content, torch.Tensor) else content
-    if not isinstance(tensors, dict):
-        raise InputError(f"{name}: holds a {type(content).__name__}; {_SAVE_AGAIN}")
-    _check_names(tensors, name)
-    for layer, value in tensors.items():
-        if not isinstance(value, torch.Tensor):
-            raise InputError(
-                f"{name}: layer {layer!r} is a {type(value).__name__}, not a tensor; {_SAVE_AGAIN}"
-            )
-    return {
-        layer: from_memory(value, f"{name}: layer {layer!r}", InputError)
-        for layer, value in tensors.items()
-    }
-
-
-def _check_names(tensors: dict[Any, Any], name: str) -> None:
-    for layer in tensors:
         if not isinstance(layer, str):
-            raise InputError(f"{name}: layer names must be text, found {layer!r}; {_SAVE_AGAIN}")
+            shown = layer.kind if isinstance(layer, Other) else repr(layer)
+            raise InputError(f"{path}: layer names must be text, found {shown}; {SAVE_AGAIN}")
+        where = f"{path}: layer {layer!r}"
+        if isinstance(value, Other) and value.tensor:
+            raise InputError(
+                f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
+            )
+        if not isinstance(value, TensorPlace):
+            raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
+    return {layer: data.stored(value) for layer, value in tensors.items()}
+
+
+def load_plain(path: str) -> Any:
+    """What ``torch.load(weights_only=True)`` gives of a file, looked through before.
+
+    Raises:
+        InputError: it is damaged, or holds more than plain tensors, text, numbers, and lists and
+            dicts of them; or tensors are compressed, or larger than what the file holds.
+    """
+    with reading(path):
+        file = SourceFile(path)
+        _, data = _described(file)
+        others = data.pickle.others
+        if others:
+            raise InputError(f"{path}: holds more than plain tensors ({others[0].kind})")
+        data.check_whole()
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@dataclass
+class _Data:
+    """The data of a file: where each storage lies, and in which byte order."""
+
+    file: SourceFile
+    pickle: Pickle
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    compressed: dict[str, Member] = field(default_factory=dict)
+    order: str = "<"
+    in_place: bool = True
+    loaded: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def check_storages(self) -> None:
+        """Raises ValueError unless each storage has as many bytes as the pickle says."""
+        for key, storage in self.pickle.storages.items():
+            if key in self.compressed:
+                found = self.compressed[key].size
+            elif key in self.spans:
+                found = self.spans[key][1] - self.spans[key][0]
+            else:
+                raise ValueError(f"storage {key!r} is missing")
+            if found != storage.bytes:
+                raise ValueError(f"storage {key!r} has {found} bytes, not {storage.bytes}")
+
+    def check_whole(self) -> None:
+        """Raises ValueError where PyTorch would take more memory than the file has bytes."""
+        if self.compressed:
+            raise ValueError("compressed")
+        if self.pickle.repeats:
+            raise ValueError("tensors whose values lie upon each other")
+
+    def stored(self, place: TensorPlace) -> Stored:
+        """A tensor: in place, or copied where it cannot be."""
+        size, key = place.dtype.itemsize, place.storage.key
+        # PyTorch has types that NumPy has not, so values are mapped as their bits.
+        bits = np.dtype(f"{self.order}{f'i{size}' if size <= 8 else 'c16'}")
+        strides = tuple(stride * size for stride in place.stride)
+        mapped: MappedFile | None = None
+        if key in self.spans and self.in_place:
+            mapped = self.file.mapped
+            start, stop = self.spans[key]
+            array = mapped.array(place.size, bits, (start + place.offset * size, stop), strides)
+        else:
+            data = self._load(key)[place.offset * size :].data
+            array = np.ndarray(place.size, bits, buffer=data, strides=strides)
+        found = from_bits(array, place.dtype, mapped)
+        return Stored(found.tensor().neg(), place.dtype) if place.negated else found
+
+    def _load(self, key: str) -> NDArray[np.uint8]:
+        if key not in self.loaded and key in self.spans:
+            self.loaded[key] = self.file.mapped.bytes[slice(*self.spans[key])].copy()
+        elif key not in self.loaded:
+            with open_file(self.file.path) as file:
+                self.loaded[key] = read_member(file, self.compressed[key])
+        return self.loaded[key]
+
+
+def _described(file: SourceFile) -> tuple[Any, _Data]:
+    """What the file holds, with `TensorPlace` for tensors; and where their data is."""
+    data = _Data(file, Pickle(file.path))
+    content = _old(file, data) if file.members is None else _zipped(file, file.members, data)
+    data.check_storages()
+    return content, data
+
+
+def _zipped(file: SourceFile, members: list[Member], data: _Data) -> Any:
+    """Of a file as PyTorch writes them since 1.6, a zip file."""
+    roots = [
+        root
+        for member in members
+        if "/" not in (root := member.name.removesuffix("/data.pkl")) and root != member.name
+    ]
+    if len(roots) != 1:
+        raise ValueError(f"{len(roots)} pickles of data")
+    by_name = {member.name.removeprefix(f"{roots[0]}/"): member for member in members}
+    if "byteorder" in by_name:
+        order = _content(file, by_name["byteorder"], len("little"))
+        data.order = {b"little": "<", b"big": ">"}[order]
+    for name, member in by_name.items():
+        if name.startswith("data/"):
+            key = name.removeprefix("data/")
+            if member.compressed:
+                data.compressed[key] = member
+            else:
+                data.spans[key] = member.span
+    return data.pickle.read(io.BytesIO(_content(file, by_name["data.pkl"], _MOST_PICKLE)))
+
+
+def _content(file: SourceFile, member: Member, most: int) -> bytes:
+    if member.size > most:
+        raise ValueError(f"{member.name} has {member.size} bytes, over {most}")
+    if not member.compressed:
+        return file.mapped.bytes[slice(*member.span)].tobytes()
+    with open_file(file.path) as opened:
+        return read_member(opened, member).tobytes()
+
+
+def _old(file: SourceFile, data: _Data) -> Any:
+    """Of a file from before PyTorch 1.6: pickles, and then the storages."""
+    data.in_place = False
+    whole = file.mapped.bytes
+    stream = io.BytesIO(whole[:_MOST_PICKLE].tobytes())
+    first = data.pickle.read(stream)
+    if first != _MAGIC or data.pickle.read(stream) != _PROTOCOL:
+        raise InputError(f"{file.path}: is a pickle that torch.save did not write; {SAVE_AGAIN}")
+    data.pickle.read(stream)  # about the machine; the data is little-endian on all
+    content = data.pickle.read(stream)
+    keys = data.pickle.read(stream)
+    at = stream.tell()
+    for key in keys:
+        storage = data.pickle.storages[key]
+        start = at + 8
+        at = start + storage.bytes
+        values = int.from_bytes(whole[start - 8 : start].tobytes(), "little")
+        if values != storage.values or at > len(whole):
+            raise ValueError(f"storage {key!r} has {values} values, not {storage.values}")
+        data.spans[key] = start, at
+    if at != len(whole):
+        raise ValueError(f"{len(whole) - at} bytes behind the storages")
+    return content

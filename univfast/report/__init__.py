@@ -2,7 +2,10 @@
 
 ===============  ===========================================================
 ``verdict``      what the counts mean, in words
-``files``        the files of a result, written whole and read back
+``files``        the files of a result, written whole, and drawn again
+``tables``       CSV that reads back as it was, and holds no formula
+``saved``        a result read back from its files
+``summaries``    what a summary holds, and what is none
 ``html``         ``report.html``
 ``definitions``  its words, and what they mean
 ``page``         a web page that needs no other file, and what it is made of

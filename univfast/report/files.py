@@ -1,23 +1,22 @@
-"""Files: a result written so that a crash leaves no half file, and read back."""
+"""Files: a result written so that a crash leaves no half file, and drawn again."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from univfast.columns import COLUMNS, Column, Table, columns_of
+from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
 from univfast.machine.files import make_directory, replacing
+from univfast.report.saved import load_result, not_a_result
+from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
 
 __all__ = ["load_result", "redraw", "save_result", "summary_json"]
@@ -33,7 +32,10 @@ _ALWAYS = (
     "report.html",
 )
 _SOMETIMES = ("matches.csv", "top.csv", "contexts.npz", "published.csv", "layers.png", "models.png")
+_SUMMARY = "summary.json"
 _REVERSE = "reverse"
+# What a result may have inside: what is beside it may have a reverse, and nothing else has more.
+_PARTS = ("beside", _REVERSE)
 
 
 def save_result(
@@ -75,7 +77,7 @@ def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
     Raises:
         InputError: there is no such result, or the directory cannot be written to.
     """
-    result, files = _redrawn(Path(directory))
+    result, files = _redrawn(Path(directory), _PARTS)
     write_files(directory, files)
     return result
 
@@ -113,20 +115,25 @@ def _all_files(
     return files
 
 
-def _redrawn(folder: Path) -> tuple[CorrelationResult, dict[str, bytes]]:
-    """The saved result, and its pictures and reports by their path in its directory."""
+def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, bytes]]:
+    """The saved result, and its pictures and reports by their path in its directory.
+
+    ``parts_of`` says what it may have inside, which itself has less.
+    """
     result = load_result(folder)
     try:
-        entries = result.summary.get("beside", [])
+        entries = result.summary.get("beside", []) if "beside" in parts_of else []
         titles = {_check_inside(entry["directory"]): entry["title"] for entry in entries}
-    except (InputError, TypeError, KeyError, AttributeError) as error:
-        raise _not_a_result(folder, error) from error
-    names = [*titles, *([_REVERSE] if (folder / _REVERSE / "summary.json").is_file() else [])]
-    parts = {name: _redrawn(folder / name) for name in names}
+    except InputError as error:
+        raise not_a_result(folder, _SUMMARY, error) from error
+    parts = {name: _redrawn(folder / name, (_REVERSE,)) for name in titles}
+    if _REVERSE in parts_of and (folder / _REVERSE / _SUMMARY).is_file():
+        parts[_REVERSE] = _redrawn(folder / _REVERSE, ())
     try:
         files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _not_a_result(folder, error) from error
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        # Each value is what it may be, and together they are no result.
+        raise not_a_result(folder, _SUMMARY, error) from error
     for name, (_, drawn) in parts.items():
         files.update(_inside(name, drawn))
     return result, files
@@ -187,7 +194,7 @@ def summary_json(summary: Mapping[str, Any]) -> str:
 
 
 def neurons_csv(result: CorrelationResult) -> bytes:
-    """The table, a row a neuron. Numbers have all their digits, absent ones are ``nan``."""
+    """The table, a row a neuron, as `csv_bytes` writes it."""
     return _table(result.columns())
 
 
@@ -197,10 +204,10 @@ def _partners(result: CorrelationResult) -> dict[str, bytes]:
     files = {}
     if result.by_model or result.mutual is not None:
         columns = columns_of("matches", {name for model in models for name in model.having})
-        rows = chain.from_iterable(_matches(model, columns) for model in models)
-        files["matches.csv"] = _csv([column.name for column in columns], rows)
+        names = [column.name for column in columns]
+        files["matches.csv"] = csv_bytes(names, (_matches(model, columns) for model in models))
     if any(model.top_neuron is not None for model in models):
-        files["top.csv"] = _csv(_names("top"), chain.from_iterable(map(_top, models)))
+        files["top.csv"] = csv_bytes(_names("top"), map(_top, models))
     return files
 
 
@@ -222,21 +229,18 @@ def _names(table: Table) -> list[str]:
     return [column.name for column in columns_of(table)]
 
 
-def _matches(result: CorrelationResult, named: Sequence[Column]) -> Iterator[tuple[object, ...]]:
-    """A row a neuron, of one model. By index there is no mutual, and the cell is empty."""
+def _matches(result: CorrelationResult, named: Sequence[Column]) -> list[list[Any]]:
+    """Columns, a row a neuron, of one model. By index there is no mutual: the cell is empty."""
     neurons = len(result.layer)
     given = {
         "model": [result.summary["models"][1]] * neurons,
         "mutual": [""] * neurons if result.mutual is None else result.mutual.tolist(),
     }
-    columns = [
-        given[column.name] if column.name in given else column.of(result) for column in named
-    ]
-    return zip(*columns, strict=True)
+    return [given[column.name] if column.name in given else column.of(result) for column in named]
 
 
-def _top(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
-    """A row a neuron and partner, of one model; from the highest r on."""
+def _top(result: CorrelationResult) -> list[list[Any]]:
+    """A row a neuron and partner, of one model, as columns; from the highest r on."""
     assert result.top_correlation is not None
     assert result.top_layer is not None
     assert result.top_neuron is not None
@@ -254,20 +258,11 @@ def _top(result: CorrelationResult) -> Iterator[tuple[object, ...]]:
         if column.name not in given:
             own = column.of(result)
             given[column.name] = [own[i] for i, _ in there]
-    return zip(*(given[column.name] for column in columns_of("top")), strict=True)
+    return [given[column.name] for column in columns_of("top")]
 
 
 def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
-    return _csv(columns, zip(*columns.values(), strict=True))
-
-
-def _csv(head: Iterable[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    for row in rows:
-        writer.writerow(str(v).lower() if isinstance(v, bool) else v for v in row)
-    return text.getvalue().encode("utf-8", "replace")
+    return csv_bytes([*columns], [[*columns.values()]])
 
 
 def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
@@ -288,93 +283,3 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
             # Whatever the disk refuses, it refuses here, before the first file takes its place.
             file.flush()
             os.fsync(file.fileno())
-
-
-def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
-    """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
-
-    What is in other files (other partners, what is mutual, each model by itself, the reverse) is
-    not part of it.
-
-    Raises:
-        InputError: a file is missing, or is not of that form.
-    """
-    folder = Path(directory)
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        with open(folder / "neurons.csv", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-        found = set(reader.fieldnames or ())
-        having = {column.only for name, column in COLUMNS.items() if name in found}
-        tensors = {
-            column.name: _parsed(column, [row[column.name] for row in rows])
-            for column in columns_of("neurons", having)
-            if column.value is None and (column.since == 1 or column.name in found)
-        }
-        _complete(summary)
-        null = torch.from_numpy(np.load(folder / "null_excess.npy"))
-        # By index, chance is what wrong partners give; in results of before, what rotations give.
-        shape = (summary.get("shifts") or summary["rotation"]["draws"], len(rows))
-        if null.numel() > 0 and tuple(null.shape) != shape:
-            raise ValueError(f"null_excess.npy has shape {list(null.shape)}, not {list(shape)}")
-        null_excess = null if null.numel() > 0 else None
-        return CorrelationResult(**tensors, null_excess=null_excess, summary=summary)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or folder}: cannot be read ({error.strerror}); give the directory"
-            " that univfast correlate --out wrote"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise _not_a_result(directory, error) from error
-
-
-# What summaries have since the second schema of the tables, and their rows of layers and models.
-_SINCE_2 = (
-    "universal_partners",
-    "universal_mutual",
-    "universal_on_control_tokens",
-    "universal_by_control",
-    "fdr_control",
-    "learned",
-    "learned_by_control",
-    "controls",
-    "by_index",
-    "details",
-)
-_OF_LAYERS_SINCE_2 = ("universal_by_chance", "universal_by_control", "learned")
-_OF_MODELS_SINCE_2 = (
-    "universal_partners",
-    "universal_mutual",
-    "universal_by_control",
-    "learned",
-    "details",
-)
-
-
-def _complete(summary: dict[str, Any]) -> None:
-    """Adds what a summary that was written before does not have: None."""
-    for name in _SINCE_2:
-        summary.setdefault(name, None)
-    for rows, names in (("layers", _OF_LAYERS_SINCE_2), ("by_model", _OF_MODELS_SINCE_2)):
-        for row in summary.get(rows, ()):
-            row.update({name: row.get(name) for name in names})
-
-
-def _parsed(column: Column, cells: Sequence[str]) -> Any:
-    """The values of a column, from its cells."""
-    if column.dtype == "text":
-        return list(cells)
-    if column.dtype == "integer":
-        return torch.tensor([int(cell) for cell in cells], dtype=torch.int64, device="cpu")
-    if column.dtype == "flag":
-        flags = {"true": True, "false": False}
-        return torch.tensor([flags[cell] for cell in cells], dtype=torch.bool, device="cpu")
-    return torch.tensor([float(cell) for cell in cells], dtype=torch.float64, device="cpu")
-
-
-def _not_a_result(directory: str | os.PathLike[str], error: Exception) -> InputError:
-    return InputError(
-        f"{directory}: does not hold a saved result ({type(error).__name__}: {error}); write it"
-        " again with univfast correlate --out"
-    )

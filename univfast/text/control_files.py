@@ -7,19 +7,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from univfast.checks import as_seed
 from univfast.controls import add_shifts, shifts_of, weights_digest
 from univfast.controls.shifts import BUFFERS
 from univfast.errors import InputError
+from univfast.inputs.torch_files import load_plain
 from univfast.machine.files import making_directory, save_tensors
 from univfast.text.library import one_line, silent
 
@@ -103,14 +104,18 @@ def apply_note(directory: str, module: Any) -> ControlNote | None:
         InputError: what it says is damaged, or of another network.
     """
     path = Path(directory) / NOTE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(str(path))
+    except InputError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: is damaged ({why}); {_REMEDY}") from error
+    try:
         seed, matched_on, shifts = _checked(content)
     except InputError as error:
         raise InputError(f"{path}: {error}; {_REMEDY}") from error
-    except Exception as error:  # torch raises almost anything on a file that is not its own
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({one_line(error)}); {_REMEDY}") from error
     if content.get("weights") != weights_digest(module).hex():
         raise InputError(f"{path}: is of another network than the weights beside it; {_REMEDY}")

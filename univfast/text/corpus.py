@@ -7,16 +7,16 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.formats import in_words, read_file, suffixes
 from univfast.inputs.model_paths import is_model_file
+from univfast.inputs.stored import Stored
+from univfast.machine.reading import open_file
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 
@@ -72,8 +72,8 @@ def read_corpus(
     samples = None
     if holds_tokens(path):
         found = _open_tokens(path)
-        samples = found.shape[1] if found.dim() == 2 else None
-        blocks = _blocks(found.flatten())
+        samples = found.data.shape[1] if found.data.ndim == 2 else None
+        blocks = _blocks(found)
     else:
         blocks = _encoded(path, vocabulary)
     window = _window(path, samples, longest, options)
@@ -116,26 +116,29 @@ def _window(path: str, samples: int | None, longest: int | None, options: Corpus
     return asked
 
 
-def _open_tokens(path: str) -> Tensor:
+def _open_tokens(path: str) -> Stored:
     content = read_file(path, "tokens")
     if is_model_file(content) or len(content) != 1:
         raise InputError(f"{path}: a file of tokens holds one array; save the tokens alone")
     (stored,) = content.values()
-    found: Tensor = stored.tensor()
+    found: Stored = stored
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         raise InputError(
             f"{path}: holds {str(found.dtype).removeprefix('torch.')}, not tokens; save token ids "
             "as integers"
         )
-    if found.dim() not in (1, 2):
+    if found.data.ndim not in (1, 2):
         raise InputError(
-            f"{path}: has shape {list(found.shape)}, expected [tokens] or [samples, sequence]"
+            f"{path}: has shape {list(found.data.shape)}, expected [tokens] or [samples, sequence]"
         )
     return found
 
 
-def _blocks(ids: Tensor) -> Iterator[Ids]:
+def _blocks(found: Stored) -> Iterator[Ids]:
+    ids = found.tensor().flatten()
     for start in range(0, len(ids), _BLOCK):
+        if found.mapped is not None:
+            found.mapped.check()
         yield ids[start : start + _BLOCK].to(torch.int64).numpy()
 
 
@@ -143,7 +146,7 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     done, rest = 0, ""
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path, f"give a text, or a file of tokens ({in_words()})") as file:
             data = file.read(_BLOCK)
             while data:
                 after = file.read(_BLOCK)

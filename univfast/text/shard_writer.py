@@ -8,6 +8,7 @@ and ``tokens``, and all that the values follow from. ``shard-00000.safetensors``
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from univfast.errors import InputError
 from univfast.inputs.directories import SHARD
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
+from univfast.machine.reading import read_json
 from univfast.text.windows import TokenWindows
 
 __all__ = ["AUTO", "DTYPES", "Shards"]
@@ -191,7 +193,7 @@ def _claim(out: str, about: dict[str, Any]) -> Path:
     """The directory, which says that it holds this capture, and holds no other."""
     folder = make_directory(out)
     path = folder / _ABOUT
-    if path.exists():
+    if os.path.lexists(path):
         _check_same(out, path, about)
     elif any(folder.glob("shard-*")):
         raise InputError(f"{out}: holds shards of an unknown capture; name another directory")
@@ -203,10 +205,11 @@ def _claim(out: str, about: dict[str, Any]) -> Path:
 
 def _check_same(out: str, path: Path, about: dict[str, Any]) -> None:
     try:
-        found = json.loads(path.read_bytes())
-        differs = [name for name in about if found.get(name) != about[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); name another directory") from error
+        found = read_json(path)
+    except InputError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: cannot be read ({why}); name another directory") from error
+    differs = [name for name in about if found.get(name) != about[name]]
     if differs:
         raise InputError(
             f"{out}: holds another capture, which differs in {', '.join(differs)}; name another "

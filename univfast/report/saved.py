@@ -1,0 +1,107 @@
+"""Results read back from the files that were written, each of their values checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from univfast.columns import COLUMNS, columns_of
+from univfast.errors import InputError
+from univfast.inputs.formats import read_file
+from univfast.machine.reading import MOST_JSON, damaged, open_file, parse_json
+from univfast.report.summaries import check_summary
+from univfast.report.tables import parsed, read_csv
+from univfast.result import CorrelationResult
+
+__all__ = ["load_result", "not_a_result"]
+
+_AGAIN = "write it again with univfast correlate --out"
+_GIVE = "give the directory that univfast correlate --out wrote"
+_NULL = "null_excess.npy"
+
+
+def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
+    """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
+
+    What is in other files (other partners, what is mutual, each model by itself, the reverse) is
+    not part of it.
+
+    Raises:
+        InputError: a file is missing, or is not of that form; names it.
+    """
+    folder = Path(directory)
+    with _file(folder, "summary.json") as file:
+        text = file.read(MOST_JSON + 1)
+        if len(text) > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON >> 20} MiB")
+        summary = parse_json(text)
+        check_summary(summary)
+    with _file(folder, "neurons.csv") as file:
+        cells = read_csv(file)
+        having = {column.only for name, column in COLUMNS.items() if name in cells}
+        columns: dict[str, Any] = {
+            column.name: parsed(column, cells)
+            for column in columns_of("neurons", having)
+            if column.value is None and (column.since == 1 or column.name in cells)
+        }
+        _check_columns(columns, summary)
+    with _file(folder, _NULL):
+        null_excess = _null_excess(folder, summary)
+    return CorrelationResult(**columns, null_excess=null_excess, summary=summary)
+
+
+def not_a_result(folder: str | os.PathLike[str], name: str, error: Exception) -> InputError:
+    """The error that says which file of a directory is not what was written, and why."""
+    said = str(damaged(name, error, _AGAIN)).removeprefix(f"{name}: is damaged or incomplete ")
+    return InputError(f"{os.fsdecode(folder)}: does not hold a saved result, in {name} {said}")
+
+
+@contextmanager
+def _file(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """A file of a result; whatever is wrong with its content becomes one line that names it."""
+    with open_file(folder / name, _GIVE) as file:
+        try:
+            yield file
+        except InputError:
+            raise
+        except Exception as error:
+            raise not_a_result(folder, name, error) from error
+
+
+def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Raises ValueError where the table is of other neurons than the summary counts."""
+    layers = summary["layers"]
+    names = [row["layer"] for row in layers for _ in range(row["neurons"])]
+    numbers = [i for row in layers for i in range(row["neurons"])]
+    if columns["layer"] != names or columns["neuron"].tolist() != numbers:
+        raise ValueError("its rows are not the neurons of the layers in summary.json")
+    lost = int((columns["correlation"].isnan() & ~columns["dead"]).sum())
+    found = {name: int(columns[name].sum()) for name in ("dead", "universal")}
+    for name, count in {**found, "unmatched": lost}.items():
+        if count != summary[name]:
+            raise ValueError(f"{count} neurons are {name}, {summary[name]} in summary.json")
+    if ("learned" in columns) != (summary["learned"] is not None):
+        raise ValueError("learned is in one of it and summary.json only")
+    several = len(summary["models"]) > 2
+    if ("correlation_min" in columns) != several:
+        raise ValueError("correlation_min and correlation_max are for several models")
+
+
+def _null_excess(folder: Path, summary: dict[str, Any]) -> Tensor | None:
+    (stored,) = read_file(str(folder / _NULL), "null").values()
+    # Copied, for its file is replaced when the result is saved again.
+    null: Tensor = stored.tensor().clone()
+    if null.numel() == 0:
+        return None
+    # By index, chance is what wrong partners give; in results of before, what rotations give.
+    shape = (summary.get("shifts") or summary["rotation"]["draws"], summary["neurons"])
+    if tuple(null.shape) != shape or not null.is_floating_point():
+        raise ValueError(f"has shape {list(null.shape)}, not {list(shape)}")
+    if bool((null.abs() > 2).any()):
+        raise ValueError("an excess is outside of -2 to 2")
+    return null
