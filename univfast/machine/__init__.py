@@ -4,6 +4,9 @@
 ``devices``    where sums are taken: on the CPU, or on a CUDA device
 ``memory``     how much there is, of the machine and of the groups that limit it
 ``files``      files that are written whole or not at all
+``locks``      files and directories that one run at a time writes to
+``digests``    of plain values and tensors: what was damaged is told
+``threads``    objects that several of them share
 ``processes``  those that share one computation, through ``torch.distributed``
 =============  =================================================================
 """
