@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +18,7 @@ from univfast.inputs.masks import open_mask
 from univfast.machine import devices
 from univfast.machine.memory import gigabytes, machine_memory, where
 from univfast.machine.processes import Processes, Reducible
+from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
@@ -34,7 +34,8 @@ from univfast.sums.batches import (
 )
 from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
-from univfast.sums.states import StateFormat, check_tensor
+from univfast.sums.state_values import check_co_moments, check_pending
+from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AllPairsCorrelation"]
 
-# Version 2 had no tokens that wait for a chunk. Rotations were others in version 1.
-_FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=3, older=(2,))
+# Version 3 had no digest, 2 no tokens that wait for a chunk. Rotations were others in version 1.
+_FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=4, older=(2, 3))
 
 
 @documented(AllPairsOptions)
@@ -65,7 +66,8 @@ class AllPairsCorrelation(Reducible):
     Products are summed in float32 within a chunk of 4,096 tokens and in float64 between them, or in
     float64 throughout where the activations are, or where a layer of B has so low a rank that it
     nearly cancels in a rotation. They are torch's, and may differ in the last bits with the number
-    of threads; batches of any size give the same bits.
+    of threads; batches of any size give the same bits. Several threads may share an accumulator:
+    each batch is added whole.
 
     Args:
         layers_a: width of each layer of A by name, in order.
@@ -98,6 +100,7 @@ class AllPairsCorrelation(Reducible):
             self._place(self._device)
 
     @property
+    @alone
     def tokens(self) -> int:
         """Tokens accumulated so far."""
         return self._pending.tokens + (0 if self._placed is None else self._placed.tokens)
@@ -107,6 +110,7 @@ class AllPairsCorrelation(Reducible):
         """Where the state is; None until the first batch says."""
         return self._device
 
+    @alone
     def reset(self) -> None:
         """Forgets every token."""
         if self._placed is not None:
@@ -163,6 +167,7 @@ class AllPairsCorrelation(Reducible):
         keep = None if mask is None else open_mask(mask, leading)
         self.update_rows(x, y, keep, PairOrigin())
 
+    @alone
     def update_rows(
         self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None, origin: PairOrigin
     ) -> None:
@@ -211,12 +216,15 @@ class AllPairsCorrelation(Reducible):
         if not isinstance(other, AllPairsCorrelation):
             raise TypeError(f"merge: expected an AllPairsCorrelation, got {type(other).__name__}")
         check_options(other._plain_options(), self._plain_options(), "merge")
-        more = other.co_moments()
-        if self._placed is None:
-            self._place(more.device)
-        self._state.merge(more.to(self._state.device))
-        self._flush()
+        with together(self, other):
+            check_total("merge", self.tokens + other.tokens)
+            more = other.co_moments()
+            if self._placed is None:
+                self._place(more.device)
+            self._state.merge(more.to(self._state.device))
+            self._flush()
 
+    @alone
     def _reduce(self, processes: Processes, dst: int | None) -> None:
         tokens, error = self.tokens, None
         try:
@@ -226,6 +234,7 @@ class AllPairsCorrelation(Reducible):
         total = processes.gather_tokens(self._plain_options(), tokens, error)
         self._state.reduce(processes, total, dst)
 
+    @alone
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and tensors, for ``torch.save``.
 
@@ -234,10 +243,11 @@ class AllPairsCorrelation(Reducible):
         """
         state = self.saved_state()
         copies = {name: tensor.clone() for name, tensor in state["moments"].items()}
-        return {**state, "moments": copies}
+        return _FORMAT.seal({**state, "moments": copies})
 
+    @alone
     def saved_state(self) -> dict[str, Any]:
-        """`state_dict`, whose moments on the CPU are not copied."""
+        """`state_dict`, without its digest; moments on the CPU are not copied."""
         state = self._state
         return {
             **_FORMAT.mark(self._plain_options(), self.tokens),
@@ -247,33 +257,67 @@ class AllPairsCorrelation(Reducible):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replaces the state by one that `state_dict` gave.
+        """Replaces the state by one that `state_dict` gave, which is copied.
 
         Raises:
-            InputError: not such a state, of another version, or of other layers or options.
+            InputError: not such a state, of another version, of other layers or options, or
+                damaged. The accumulator stays as it was.
         """
+        self._load(state, sealed=True)
+
+    def load_saved(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict`, of what `saved_state` gave."""
+        self._load(state, sealed=False)
+
+    @alone
+    def _load(self, state: Mapping[str, Any], sealed: bool) -> None:
         tokens = _FORMAT.check(state, self._plain_options())
-        moments, pending = state.get("moments"), list(state.get("pending", []))
-        found = moments if isinstance(moments, Mapping) else {}
-        own = self._state.tensors()
-        new = {name: check_tensor(name, found.get(name), x.shape) for name, x in own.items()}
-        waiting = len(pending[0]) if pending and isinstance(pending[0], Tensor) else 0
-        if pending:
-            for x, width in zip_longest(pending, (*self._a.widths, *self._b.widths)):
-                check_tensor("pending", x, torch.Size((waiting, width or 0)))
+        device = self._device
+        try:
+            own = self._state.tensors()
+            new, sides = self._checked(state, own, tokens)
+            if sealed:
+                _FORMAT.check_seal(state)
+        except Exception:
+            if device is None:  # as it was: the first batch says where
+                self._placed, self._device, self._pending = None, None, Pending(0)
+            raise
         for name, tensor in own.items():
             tensor.copy_(new[name])
-        self._state.tokens = tokens - waiting
-        self._pending.tokens = 0
+        waiting = len(sides[0][0]) if sides else 0
+        self._state.tokens, self._pending.tokens = tokens - waiting, 0
         if waiting:
-            layers_a = len(self._a.names)
-            self.update_rows(pending[:layers_a], pending[layers_a:], None, PairOrigin())
+            self.update_rows(sides[0], sides[1], None, PairOrigin())
 
+    def _checked(
+        self, state: Mapping[str, Any], own: Mapping[str, Tensor], tokens: int
+    ) -> tuple[dict[str, Tensor], list[list[Tensor]]]:
+        """The tensors of a state by name, and the layers of A and B that wait, if there are any.
+
+        Raises:
+            InputError: no tokens give these.
+        """
+        found = state.get("moments")
+        found = found if isinstance(found, Mapping) else {}
+        new = {name: check_tensor(name, found.get(name), x.shape) for name, x in own.items()}
+        widths = (*self._a.widths, *self._b.widths)
+        pending = check_pending(state.get("pending", []), widths, tokens)
+        waiting = len(pending[0]) if pending else 0
+        layouts = {"a": self._a, "b": self._b}
+        check_co_moments(new, tokens - waiting, layouts, self.baseline.draws)
+        sides = [pending[: len(self._a.names)], pending[len(self._a.names) :]] if waiting else []
+        if sides:  # a value that is not finite is refused before anything is written
+            here = [[readable(x, self._state.device) for x in layers] for layers in sides]
+            self._moments(here, slice(0, waiting), None, PairOrigin("pending", "pending"))
+        return new, sides
+
+    @alone
     def co_moments(self) -> CoMoments:
         """The state, with every token that was given."""
         self._flush()
         return self._state
 
+    @alone
     def compute(self, match: str = "best", threshold: float = 0.5) -> CorrelationResult:
         """The result so far; more batches may follow.
 

@@ -18,7 +18,10 @@ __all__ = [
     "check_options",
     "differ",
     "plain_text",
+    "shown",
 ]
+
+_SHOWN = 200  # characters
 
 
 def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
@@ -80,14 +83,31 @@ def check_options(got: Mapping[str, Any], expected: Mapping[str, Any], name: str
     """
     for key, value in expected.items():
         if differ(got.get(key), value):
-            raise InputError(f"{name}: {key} differs, got {got.get(key)!r}, expected {value!r}")
+            found = shown(got.get(key))
+            raise InputError(f"{name}: {key} differs, got {found}, expected {shown(value)}")
 
 
 def differ(one: object, other: object) -> bool:
-    """Whether two options differ; layers in another order do, for tensors have them by place."""
+    """Whether two options differ; layers in another order do, for tensors have them by place.
+
+    Values of other types differ too: true is not 1, nor is 1.0.
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return list(one.items()) != list(other.items())
-    return one != other
+        if list(map(str, one)) != list(map(str, other)):
+            return True
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) != len(other) or any(map(differ, one, other))
+    return type(one) is not type(other) or one != other
+
+
+def shown(value: object) -> str:
+    """A value in an error: one line, and no longer than can be read."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of whatever a file holds; even a long int has none
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def plain_text(value: str) -> str:

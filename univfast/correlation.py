@@ -188,19 +188,18 @@ class _Task:
         if len(self._lineup.rounds) > 1:
             self._activity = check_controls(self._lineup, self._keep)
         limit = self._memory_limit()
-        run = self._run(self._way.plan(limit))
-        if run.found:
-            self._way.load(run.found)
-        self._way.check_plan(run.plan[run.first :], limit)
-        for number in range(run.first, len(run.plan)):
-            work = self._way.work(run.plan[number])
-            with opened(work.models):
-                run.do(number, work, self._way.found)
-            if number + 1 == len(run.plan) and self._processes is not None:
-                # All sums are in process 0, which may go on for long.
-                self._processes.close()
-            if self.is_first:
-                self._way.take(run.plan[number], work)
+        with self._run(self._way.plan(limit)) as run:
+            run.go_on(self._way.check_plan, self._way.load)
+            self._way.check_memory(run.plan[run.first :], limit)
+            for number in range(run.first, len(run.plan)):
+                work = self._way.work(run.plan[number])
+                with opened(work.models):
+                    run.do(number, work, self._way.found)
+                if number + 1 == len(run.plan) and self._processes is not None:
+                    # All sums are in process 0, which may go on for long.
+                    self._processes.close()
+                if self.is_first:
+                    self._way.take(run.plan[number], work)
 
     def result(self, direction: int, seconds: float) -> CorrelationResult:
         """What was found: of A in the others (0), or of B in A (1)."""

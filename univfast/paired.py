@@ -19,6 +19,7 @@ from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
+from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
 from univfast.native import PairedState, place
 from univfast.nulls.kinds import Baseline
@@ -29,7 +30,8 @@ from univfast.result import CorrelationResult
 from univfast.search.matches import LayerCorrelation, matches_by_index
 from univfast.sums import moments as m
 from univfast.sums.batches import Origin, bad_value, readable
-from univfast.sums.states import StateFormat, check_tensor
+from univfast.sums.state_values import check_moments
+from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import PART_BYTES, Uploads
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PairedCorrelation"]
 
-_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=3)
+# Version 3 had no digest.
+_FORMAT = StateFormat("univfast-paired", "PairedCorrelation", version=4, older=(3,))
 # Tokens that a dense rotation turns at a time: bounds its memory, and is large enough for the
 # matrix product to run at its full rate.
 _DENSE_TOKENS = 4096
@@ -50,7 +53,8 @@ class PairedCorrelation(Reducible):
 
     Holds ``8 * (5 + 2 * draws + shifts) * neurons`` bytes however many tokens come.
 
-    The result does not depend on the number of threads.
+    The result does not depend on the number of threads. Several may share an accumulator: each
+    batch is added whole.
 
     Args:
         neurons: the width of both layers.
@@ -94,6 +98,7 @@ class PairedCorrelation(Reducible):
         self.reset()
 
     @property
+    @alone
     def tokens(self) -> int:
         """Tokens accumulated so far. Waits for a CUDA device."""
         return self._tokens if self._state is None else self._state.read()[0]
@@ -103,6 +108,7 @@ class PairedCorrelation(Reducible):
         """Where the state is; None until the first batch says."""
         return self._device
 
+    @alone
     def reset(self) -> None:
         """Forgets every token."""
         self._tokens = 0
@@ -143,6 +149,7 @@ class PairedCorrelation(Reducible):
         rows = (-1, self.neurons)
         self.update_rows(x.reshape(rows), y.reshape(rows), keep, self._origin)
 
+    @alone
     def update_rows(self, a: Tensor, b: Tensor, mask: Tensor | None, origin: Origin) -> None:
         """Adds tokens ``[tokens, neurons]`` that are known to fit, naming ``origin`` in errors."""
         if self._device is None:
@@ -233,16 +240,19 @@ class PairedCorrelation(Reducible):
         if not isinstance(other, PairedCorrelation):
             raise TypeError(f"merge: expected a PairedCorrelation, got {type(other).__name__}")
         check_options(other._options, self._options, "merge")
-        more, more_tokens = other._read()
-        if self._device is None:
-            self._place(more.device)
-        moments, tokens = self._read()
-        more = more.to(moments.device)
-        self._write(self._merged(moments, tokens, more, more_tokens), tokens + more_tokens)
+        with together(self, other):
+            more, more_tokens = other._read()
+            total = check_total("merge", self.tokens + more_tokens)
+            if self._device is None:
+                self._place(more.device)
+            moments, tokens = self._read()
+            more = more.to(moments.device)
+            self._write(self._merged(moments, tokens, more, more_tokens), total)
 
     def _merged(self, first: Tensor, tokens: int, second: Tensor, more: int) -> Tensor:
         return m.merge(first, tokens, second, more, self._rotations, self._each_shift)
 
+    @alone
     def _reduce(self, processes: Processes, dst: int | None) -> None:
         moments, tokens, error = self._moments, 0, None
         try:
@@ -269,21 +279,40 @@ class PairedCorrelation(Reducible):
         Raises:
             InputError: a CUDA device found a NaN or infinity.
         """
+        return _FORMAT.seal(self.saved_state())
+
+    @alone
+    def saved_state(self) -> dict[str, Any]:
+        """`state_dict`, without its digest."""
         moments, tokens = self._read()
         return {**_FORMAT.mark(self._options, tokens), "moments": moments.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replaces the state by one that `state_dict` gave.
+        """Replaces the state by one that `state_dict` gave, which is copied.
 
         Raises:
-            InputError: not such a state, of another version, or of other options.
+            InputError: not such a state, of another version, of other options, or damaged. The
+                accumulator stays as it was.
         """
+        self._load(state, sealed=True)
+
+    def load_saved(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict`, of what `saved_state` gave."""
+        self._load(state, sealed=False)
+
+    @alone
+    def _load(self, state: Mapping[str, Any], sealed: bool) -> None:
         tokens = _FORMAT.check(state, self._options)
         moments = check_tensor("moments", state.get("moments"), self._moments.shape)
+        each = self._each_shift.to(moments.device)
+        check_moments("moments", moments, tokens, self._rotations.draws, each)
+        if sealed:
+            _FORMAT.check_seal(state)
         if self._device is None:
             self._place(devices.CPU)
-        self._write(moments.to(device=self._device, dtype=torch.float64, copy=True), tokens)
+        self._write(moments.to(device=self._device, copy=True).contiguous(), tokens)
 
+    @alone
     def correlations(self) -> LayerCorrelation:
         """r, the rotated r, and r with wrong partners of this layer.
 

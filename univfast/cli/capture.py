@@ -89,6 +89,7 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
     from univfast.inputs.model_paths import is_model_directory
     from univfast.machine.devices import as_device, auto_device
     from univfast.machine.files import check_directory
+    from univfast.machine.locks import holding_directory
     from univfast.text import Shards, identity, open_run
 
     text, hooks = take_text(model, options, options["mask"])
@@ -105,7 +106,8 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
         shards = Shards(
             activations, run.windows, run.keep, options["dtype"] or "auto", options["shard_tokens"]
         )
-        shards.write(out, identity(run, hooks, text), progress)
+        with holding_directory(out):
+            shards.write(out, identity(run, hooks, text), progress)
     if not quiet:
         click.echo(
             f"{out}: {len(activations.layers)} layers of {shards.tokens} tokens, "
@@ -118,6 +120,7 @@ def _capture_model_file(model: str, out: str, quiet: bool, options: dict[str, An
 
     from univfast.experiment import capture_layers, capture_mlp, load_model, test_set_name
     from univfast.machine.files import check_writable, save_tensors
+    from univfast.machine.locks import holding_file
 
     trained = load_model(model)
     of_text = [name for name in given(options) if name != "--hooks"]
@@ -135,11 +138,12 @@ def _capture_model_file(model: str, out: str, quiet: bool, options: dict[str, An
     check_writable(out)
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out file")
-    if hooks:
-        activations = capture_layers(trained, hooks)
-    else:
-        activations = capture_mlp(trained, "post" if site == "post" else "pre")
-    save_tensors(out, activations)
+    with holding_file(out):
+        if hooks:
+            activations = capture_layers(trained, hooks)
+        else:
+            activations = capture_mlp(trained, "post" if site == "post" else "pre")
+        save_tensors(out, activations)
     if not quiet:
         shape = list(next(iter(activations.values())).shape)
         click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(trained)}")

@@ -93,29 +93,34 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
 def _of_file(model: str, seed: int, out: str, match_rate: bool) -> None:
     from univfast.experiment import control_of, load_model, save_model
     from univfast.machine.files import check_writable
+    from univfast.machine.locks import holding_file
 
     trained = load_model(model)
     if trained.control is not None:
         raise InputError(f"{model}: is a control itself; give the trained model")
     check_writable(out)
-    save_model(out, control_of(trained, seed, match_rate))
+    with holding_file(out):
+        save_model(out, control_of(trained, seed, match_rate))
 
 
 def _of_directory(model: str, seed: int, out: str, options: dict[str, Any] | None) -> None:
     """``options``: how to match rates; None for a plain control."""
     import torch
 
-    from univfast.machine.files import check_new_directory
+    from univfast.machine.files import check_new_directory, make_directory
+    from univfast.machine.locks import holding_file
     from univfast.text.control_files import ControlNote, save_control
     from univfast.text.live_controls import make_control
     from univfast.text.models import load_model
 
     check_new_directory(out)
-    if options is None:
-        fresh = make_control(load_model(model, torch.device("cpu")), seed, None)
-        save_control(out, model, fresh, ControlNote(seed, None))
-    else:
-        fresh, matched_on = _matched(model, seed, options)
+    make_directory(os.path.dirname(os.path.realpath(out)))
+    with holding_file(out):  # the directory appears when it is whole
+        matched_on = None
+        if options is None:
+            fresh = make_control(load_model(model, torch.device("cpu")), seed, None)
+        else:
+            fresh, matched_on = _matched(model, seed, options)
         save_control(out, model, fresh, ControlNote(seed, matched_on))
 
 

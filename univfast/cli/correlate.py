@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import click
@@ -130,6 +132,7 @@ def correlate(
     from univfast.cli.torchrun import join_processes
     from univfast.correlation import correlate_together
     from univfast.machine.files import check_directory
+    from univfast.machine.locks import holding_directory
     from univfast.options import CorrelateOptions, complete
 
     if out is not None:
@@ -137,24 +140,29 @@ def correlate(
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
     processes, place = join_processes(device, timeout)
-    with (
-        sources((a, *b), options, place) as given,
-        progress_bar("correlate", "tokens", quiet) as progress,
-    ):
-        asked = {
-            **options,
-            **given.arguments(),
-            "device": place,
-            "memory_limit": None if memory_limit is None else memory_limit * 1e9,
-        }
-        settings = complete(CorrelateOptions, asked, "correlate")
-        first, *others = given.models
-        rest = others[0] if len(others) == 1 else others
-        result = correlate_together(processes, first, rest, settings, progress)
-    if result is None:  # process 0 has it
-        return
-    if out is not None:
-        result.save(out, columns)
+    with ExitStack() as held:
+        if out is not None:  # which process 0 alone writes to
+            with nullcontext(True) if processes is None else processes.first_alone() as first:
+                if first:
+                    held.enter_context(holding_directory(out))
+        with (
+            sources((a, *b), options, place) as given,
+            progress_bar("correlate", "tokens", quiet) as progress,
+        ):
+            asked = {
+                **options,
+                **given.arguments(),
+                "device": place,
+                "memory_limit": None if memory_limit is None else memory_limit * 1e9,
+            }
+            settings = complete(CorrelateOptions, asked, "correlate")
+            model, *others = given.models
+            rest = others[0] if len(others) == 1 else others
+            result = correlate_together(processes, model, rest, settings, progress)
+        if result is None:  # process 0 has it
+            return
+        if out is not None:
+            result.save(out, columns)
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         click.echo(f"Warning: {warning}", err=True)
     if not quiet or as_json:
@@ -169,6 +177,9 @@ def report(directory: str) -> None:
     DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
     neurons.csv are read from it.
     """
+    from univfast.machine.locks import holding_directory
     from univfast.report.files import redraw
 
-    print_result(redraw(directory), as_json=False, out=directory)
+    with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
+        result = redraw(directory)
+    print_result(result, as_json=False, out=directory)

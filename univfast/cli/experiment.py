@@ -91,6 +91,7 @@ def train(
     """
     from univfast.experiment import ModelConfig, TrainingOptions, save_model
     from univfast.machine.files import check_writable
+    from univfast.machine.locks import holding_file
 
     options = TrainingOptions(
         steps=steps,
@@ -100,7 +101,8 @@ def train(
         sparsity=sparsity,
     )
     check_writable(out)
-    save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
+    with holding_file(out):
+        save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
 @click.command(short_help="Run the whole experiment, end to end. Start here.")
@@ -133,12 +135,21 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
     four controls of either model: networks that learned nothing, and are active as often. Needs no
     data and no network, and takes under three minutes on two cores.
     """
-    from univfast.experiment import ModelConfig, TrainingOptions, save_model
-    from univfast.machine.files import check_directory, make_directory
+    from univfast.experiment import ModelConfig, TrainingOptions
+    from univfast.machine.locks import holding_directory
+
+    job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
+    with holding_directory(out):
+        _experiment(out, job, untrained)
+
+
+def _experiment(out: str, job: _Job, untrained: bool) -> None:
+    """What `demo` does, which alone writes to its directory."""
+    from univfast.experiment import save_model
+    from univfast.machine.files import make_directory
     from univfast.report.files import save_result
 
-    check_directory(out)
-    job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
+    quiet = job.quiet
     models = [job.initial(seed) for seed in _SEEDS] if untrained else job.run_together(_SEEDS)
     folder = make_directory(out)
     paths = [str(folder / name) for name in ("a.ckpt", "b.ckpt")]

@@ -7,7 +7,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -27,10 +27,13 @@ __all__ = [
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(
+    path: str | os.PathLike[str], before: Callable[[], None] | None = None
+) -> Iterator[BinaryIO]:
     """A file to write, which takes ``path``'s place if the block ends without an exception.
 
     Until then, and after a failure, what was at ``path`` is as it was. A link is followed.
+    ``before`` is called when the file is whole, right before it takes the place.
 
     Raises:
         InputError: the file cannot be written, or is no ordinary file.
@@ -45,6 +48,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the name without the content
+        if before is not None:
+            before()
         os.replace(temporary, target)
     except OSError as error:
         raise InputError(
@@ -63,15 +68,17 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
             left.unlink()
 
 
-def save_tensors(path: str | os.PathLike[str], content: object) -> None:
-    """Writes what ``torch.save`` takes, whole or not at all.
+def save_tensors(
+    path: str | os.PathLike[str], content: object, before: Callable[[], None] | None = None
+) -> None:
+    """Writes what ``torch.save`` takes, whole or not at all; ``before`` as `replacing` has it.
 
     Raises:
         InputError: the file cannot be written.
     """
     import torch
 
-    with replacing(path) as file:
+    with replacing(path, before) as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

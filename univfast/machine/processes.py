@@ -14,6 +14,7 @@ from torch import Tensor
 
 from univfast.checks import differ
 from univfast.errors import InputError
+from univfast.machine.threads import Guarded
 from univfast.machine.torch_state import methods_in_plain_state
 
 __all__ = ["Processes", "Reducible"]
@@ -161,8 +162,8 @@ class Processes:
 
 
 @methods_in_plain_state
-class Reducible(ABC):
-    """An accumulator whose tokens can be those of several processes."""
+class Reducible(Guarded, ABC):
+    """An accumulator whose tokens can be those of several processes, and of several threads."""
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Takes in the tokens of every process of a ``torch.distributed`` group, in each of them.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from univfast.checks import differ
+from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.native.place import numbers
+from univfast.nulls.kinds import Baseline
 from univfast.option import select
 from univfast.options import CorrelateOptions, PairedOptions
 from univfast.paired import PairedCorrelation
@@ -20,6 +23,7 @@ from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
+from univfast.search.saved import check_number, correlation_from
 from univfast.sums.batches import PairOrigin
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
@@ -110,11 +114,12 @@ class IndexPass:
         ]
 
     def states(self) -> list[dict[str, Any]]:
-        return [sums.state_dict() for sums in self._accumulators]
+        return [sums.saved_state() for sums in self._accumulators]
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        check_number("sums", states, len(self._accumulators))
         for sums, state in zip(self._accumulators, states, strict=True):
-            sums.load_state_dict(state)
+            sums.load_saved(state)
 
     def reduce(self) -> None:
         for sums in self._accumulators:
@@ -161,8 +166,13 @@ class ByIndex:
         """The passes, as plain values; of any limit of memory, for they take next to nothing."""
         return [{"tokens": one.tokens, "round": i} for i, one in enumerate(self._lineup.rounds)]
 
-    def check_plan(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
-        """Refuses no plan."""
+    def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
+        """Refuses the plan of a checkpoint that is another."""
+        if differ(list(plan), self.plan(0)):
+            raise InputError("its passes are not those of these inputs")
+
+    def check_memory(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
+        """Refuses no passes."""
 
     def work(self, entry: Mapping[str, Any]) -> IndexPass:
         """What a pass does."""
@@ -181,11 +191,52 @@ class ByIndex:
         found = [[vars(layer) for layer in layers] for layers in self._found]
         return [found, [plain_statistics(details) for details in self._details]]
 
-    def load(self, found: Sequence[Any]) -> None:
-        """Goes on from what `found` gave."""
-        correlations, details = found
-        self._found = [[LayerCorrelation(**layer) for layer in layers] for layers in correlations]
-        self._details = [statistics_from(plain) for plain in details]
+    def load(
+        self, found: object, done: Sequence[Mapping[str, Any]], kept: Callable[[int], int]
+    ) -> None:
+        """Goes on from what `found` gave after the passes that are done.
+
+        ``kept`` says how many of the first so many tokens are used.
+
+        Raises:
+            InputError: it is none that these passes find.
+        """
+        correlations, details = check_number("parts of what was found", found, 2)
+        rounds = [self._lineup.rounds[entry["round"]] for entry in done]
+        comparisons = [(one.tokens, each) for one in rounds for each in one.comparisons]
+        self._found = [
+            self._layers_from(plain, each, kept(tokens))
+            for plain, (tokens, each) in zip(
+                check_number("comparisons", correlations, len(comparisons)),
+                comparisons,
+                strict=True,
+            )
+        ]
+        facts, number = self._facts, len(rounds[0].comparisons) if rounds else 0
+        plain_details = check_number("details", details, 0 if facts is None else number)
+        self._details = [
+            statistics_from(plain, facts, self._lineup.layout(0).neurons, kept(facts.tokens))
+            for plain in plain_details
+            if facts is not None
+        ]
+
+    def _layers_from(
+        self, plain: object, comparison: Comparison, tokens: int
+    ) -> list[LayerCorrelation]:
+        """r of the layers of a comparison, as `found` gave them."""
+        a, b = (self._lineup.layout(i) for i in (comparison.first, comparison.second))
+        draws = Baseline.of(self._options).draws
+        return [
+            correlation_from(
+                layer, names, width, tokens, draws, min(self._options["shifts"], width - 1)
+            )
+            for layer, names, width in zip(
+                check_number("layers", plain, len(a.names)),
+                zip(a.names, b.names, strict=True),
+                a.widths,
+                strict=True,
+            )
+        ]
 
     def details(self, comparison: int) -> PairStatistics | None:
         """Of the pairs of a comparison; None where they were not asked for."""

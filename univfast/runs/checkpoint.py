@@ -1,24 +1,36 @@
-"""The checkpoint of a run: how far it has come, and what it was given."""
+"""The checkpoint of a run: how far it has come, and what it was given.
+
+The one before is kept beside it, as ``NAME.previous``, and serves where the newest is damaged. Both
+have a digest of all that they hold. A run holds the lock of its checkpoint, so that no other writes
+to it.
+"""
 
 from __future__ import annotations
 
 import os
-import pickle
+import secrets
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
+from univfast.checks import differ, shown
 from univfast.errors import InputError
+from univfast.machine.digests import DIGEST, sealed, unsealed
 from univfast.machine.files import check_writable, remove_unfinished, save_tensors
+from univfast.machine.locks import Lock, lock_file
 
 __all__ = ["Position", "SavedRun"]
 
 _FORMAT = "univfast-run"
-_VERSION = 2
+_VERSION = 3
+_OLDER = (2,)  # without a digest
 _REMEDY = "give the same arguments again, or name another checkpoint"
+_PREVIOUS = ".previous"
 
 
 @dataclass
@@ -39,6 +51,38 @@ class Position:
     states: list[dict[str, Any]] = field(default_factory=list)
     found: list[Any] = field(default_factory=list)
 
+    def problem(self) -> str | None:
+        """What cannot be in the position of a run that was saved; None: nothing."""
+        if not isinstance(self.plan, list) or not self.plan:
+            return "its plan has no passes"
+        if not all(_is_pass(entry) for entry in self.plan):
+            return "a pass of its plan has no tokens"
+        if type(self.number) is not int or not 0 <= self.number < len(self.plan):
+            return f"its pass is {shown(self.number)} of {len(self.plan)}"
+        if not isinstance(self.done, list) or not self.done or not all(map(_is_range, self.done)):
+            return "the tokens that are done are no ranges"
+        ends = [0, *(end for span in self.done for end in span), self.plan[self.number]["tokens"]]
+        if ends != sorted(ends):
+            return "the tokens that are done overlap, or are more than there are"
+        if not isinstance(self.states, list) or not self.states:
+            return "it has no sums"
+        return None if isinstance(self.found, list) else "what was found is no list"
+
+
+def _is_pass(entry: object) -> bool:
+    tokens = entry.get("tokens") if isinstance(entry, dict) else None
+    return type(tokens) is int and tokens > 0
+
+
+def _is_range(span: object) -> bool:
+    if not isinstance(span, (tuple, list)) or len(span) != 2:
+        return False
+    return all(type(end) is int for end in span) and span[0] < span[1]
+
+
+class _DamagedError(InputError):
+    """A checkpoint that is none, or not as it was written."""
+
 
 class SavedRun:
     """A checkpoint file, replaced whole each time.
@@ -54,8 +98,11 @@ class SavedRun:
         self, path: str | os.PathLike[str], every: float, identity: Mapping[str, Any]
     ) -> None:
         self.path = os.fspath(path)
+        self._previous = os.path.realpath(path) + _PREVIOUS
         self._every, self._identity = every, dict(identity)
         self._last = time.monotonic()
+        self._lock: Lock | None = None
+        self._good = False  # whether what is at the path may take the place of the one before
 
     @property
     def due(self) -> bool:
@@ -71,47 +118,141 @@ class SavedRun:
         # By hand: `asdict` would copy the states.
         content = {x.name: getattr(position, x.name) for x in fields(position)}
         content.update(format=_FORMAT, version=_VERSION, identity=self._identity)
-        save_tensors(self.path, content)
+        save_tensors(self.path, sealed(content), self._keep_previous)
+        self._good = True
         self._last = time.monotonic()
 
     def load(self) -> Position | None:
-        """Where the run was when it was saved; None if there is no file yet.
+        """Locks the checkpoint, and gives where the run was; None if there is no file yet.
 
         Raises:
-            InputError: the file is no checkpoint, or that of other inputs or options; or could not
-                be written.
+            InputError: another run holds it; the file is no checkpoint, or that of other inputs or
+                options; or could not be written.
         """
         check_writable(self.path)
-        remove_unfinished(self.path)
-        if not os.path.exists(self.path):
-            return None
-        content = self._read()
-        theirs = content.get("identity")
-        for key, value in self._identity.items():
-            found = theirs.get(key) if isinstance(theirs, Mapping) else None
-            if found == value:
-                continue
-            shown = "" if "activations" in key else f", {found!r} instead of {value!r}"
-            raise InputError(f"{self.path}: is the checkpoint of other {key}{shown}; {_REMEDY}")
+        self._lock = lock_file(self.path)
         try:
-            values = {x.name: content[x.name] for x in fields(Position)}
-        except KeyError as error:
-            raise InputError(f"{self.path}: is a checkpoint without {error}; {_REMEDY}") from error
-        return Position(**values)
+            if self._lock.sure:  # else they may be those of a run that is alive
+                remove_unfinished(self.path)
+                remove_unfinished(self._previous)
+            return self._newest()
+        except BaseException:
+            self.close()
+            raise
 
-    def _read(self) -> dict[str, Any]:
+    def close(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """A block in which what cannot be is the fault of this file.
+
+        Raises:
+            InputError: naming it.
+        """
+        try:
+            yield
+        except (InputError, TypeError) as error:
+            reason = str(error).removeprefix("load_state_dict: ").partition("; was the state")[0]
+            raise InputError(
+                f"{self.path}: does not hold the state of a run ({reason}), so it was edited or is"
+                " not of this univfast; name another checkpoint to start anew"
+            ) from error
+
+    def _newest(self) -> Position | None:
+        """The newest that is whole."""
+        if not os.path.exists(self.path):
+            found = self._older() if os.path.exists(self._previous) else None
+            if found is not None:
+                self._say("is not there")
+            return found
+        try:
+            position = self._read(self.path)
+        except _DamagedError as error:
+            found = self._older() if os.path.exists(self._previous) else None
+            if found is None:
+                raise
+            self._say(str(error).removeprefix(f"{self.path}: ").partition(";")[0])
+            return found
+        self._good = True
+        return position
+
+    def _older(self) -> Position | None:
+        """The one before; None where it is no better."""
+        try:
+            return self._read(self._previous)
+        except InputError:
+            return None
+
+    def _say(self, what: str) -> None:
+        warnings.warn(
+            f"{self.path}: {what}; going on from the checkpoint before it, {self._previous}",
+            stacklevel=2,
+        )
+
+    def _keep_previous(self) -> None:
+        """Lets the file, where it is whole, be the one before, so that one is there at any time."""
+        target = os.path.realpath(self.path)
+        if not self._good or not os.path.exists(target):
+            return
+        try:
+            # Linked under a new name first: at no time is either missing.
+            folder, name = os.path.split(self._previous)
+            linked = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+            os.link(target, linked)
+            os.replace(linked, self._previous)
+        except OSError:  # no links in this file system
+            os.replace(target, self._previous)
+
+    def _read(self, path: str) -> Position:
+        """What a file holds.
+
+        Raises:
+            _DamagedError: it is none that was written, or not as it was.
+            InputError: it is that of other inputs, or of another version.
+        """
+        content = self._content(path)
+        self._check_identity(path, content.get("identity"))
+        try:
+            position = Position(**{x.name: content[x.name] for x in fields(Position)})
+        except KeyError as error:
+            raise _DamagedError(f"{path}: is a checkpoint without {error}; {_REMEDY}") from error
+        problem = position.problem()
+        if problem is not None:
+            raise _DamagedError(f"{path}: is damaged, {problem}; {_REMEDY}")
+        position.done = [(start, stop) for start, stop in position.done]
+        return position
+
+    def _content(self, path: str) -> dict[str, Any]:
         try:
             # Mapped, for the state may be as large as half of the memory.
-            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
-            raise InputError(
-                f"{self.path}: cannot be read as a checkpoint of `univfast correlate`; {_REMEDY}"
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # of many kinds, as the damage has it
+            raise _DamagedError(
+                f"{path}: cannot be read as a checkpoint of `univfast correlate`; {_REMEDY}"
             ) from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise InputError(f"{self.path}: is not a checkpoint of `univfast correlate`; {_REMEDY}")
-        if content.get("version") != _VERSION:
+        if not isinstance(content, dict) or differ(content.get("format"), _FORMAT):
+            raise _DamagedError(f"{path}: is not a checkpoint of `univfast correlate`; {_REMEDY}")
+        version = content.get("version")
+        if type(version) is not int or version not in (*_OLDER, _VERSION):
             raise InputError(
-                f"{self.path}: is a checkpoint of version {content.get('version')!r}, this univfast"
-                f" reads {_VERSION}; start anew with another checkpoint"
+                f"{path}: is a checkpoint of version {shown(version)}, this univfast reads"
+                f" {' or '.join(map(str, (*_OLDER, _VERSION)))}; start anew with another checkpoint"
             )
+        problem = unsealed(content) if version == _VERSION or DIGEST in content else None
+        if problem is not None:
+            raise _DamagedError(f"{path}: is damaged or was edited ({problem}); {_REMEDY}")
         return content
+
+    def _check_identity(self, path: str, theirs: object) -> None:
+        for key, value in self._identity.items():
+            found = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if not differ(found, value):
+                continue
+            words = f", {shown(found)} instead of {shown(value)}"
+            raise InputError(
+                f"{path}: is the checkpoint of other {key}"
+                f"{'' if 'activations' in key else words}; {_REMEDY}"
+            )

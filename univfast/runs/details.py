@@ -15,12 +15,19 @@ from univfast.inputs.token_ids import open_token_ids
 from univfast.machine.memory import available_memory, gigabytes
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
+from univfast.search.saved import check_number
 from univfast.sums.details import PairDetails, details_bytes
 from univfast.sums.pair_statistics import PairStatistics, TopContexts
-from univfast.sums.token_facts import TokenFacts, token_groups
+from univfast.sums.states import check_count, check_fields, check_range, check_tensor, refused
+from univfast.sums.token_facts import BLOCKS, TokenFacts, token_groups
 
 __all__ = ["DetailsPass", "joined", "plain_statistics", "statistics_from", "token_facts"]
 
+# What shares, and r, are between.
+_SHARES = {
+    **dict.fromkeys(("active", "token_r2", "position_r2"), (0, 1)),
+    **dict.fromkeys(("correlation", "correlation_low", "correlation_high", "partial_r"), (-1, 1)),
+}
 _LEAST_TOKENS = 4096  # of a slice: blocks of it have work for several threads
 
 
@@ -99,11 +106,11 @@ class DetailsPass:
             layer.release(*part)
 
     def states(self) -> list[dict[str, Any]]:
-        return [self.details.state_dict()]
+        return [self.details.saved_state()]
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
-        (state,) = states
-        self.details.load_state_dict(state)
+        check_number("sums", states, 1)
+        self.details.load_saved(states[0])
 
     def reduce(self) -> None:
         self.details.reduce()
@@ -116,10 +123,43 @@ def plain_statistics(statistics: PairStatistics) -> dict[str, Any]:
     return {**found, **contexts}
 
 
-def statistics_from(plain: Mapping[str, Any]) -> PairStatistics:
-    """What `plain_statistics` gave."""
-    contexts = {name: TopContexts(*plain[name]) for name in ("top", "match_top")}
-    return PairStatistics(**{**plain, **contexts})
+def statistics_from(plain: object, facts: TokenFacts, neurons: int, tokens: int) -> PairStatistics:
+    """What `plain_statistics` gave, of so many neurons and tokens.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    names = [field.name for field in fields(PairStatistics)]
+    found = check_fields("details", plain, names)
+    if check_count("tokens of details", found["tokens"]) != tokens:
+        raise refused(f"details are of {found['tokens']} tokens, of {tokens} that are done")
+    check_count("blocks", found["blocks"], 1, BLOCKS)
+    absent = {*(("token_r2", "partial_r") if facts.groups is None else ())}
+    absent |= {"position_r2"} if facts.positions is None else set()
+    contexts = {}
+    for name, value in found.items():
+        if name in ("tokens", "blocks"):
+            continue
+        if name in ("top", "match_top"):
+            contexts[name] = _contexts_from(name, value, neurons, facts.tokens)
+        elif name.removeprefix("match_") in absent:
+            if value is not None:
+                raise refused(f"{name} is of groups that are not known")
+        else:
+            check_tensor(name, value, (neurons,))
+            if name.removeprefix("match_") in _SHARES:
+                check_range(name, value, *_SHARES[name.removeprefix("match_")], torch.nan)
+    return PairStatistics(**{**found, **contexts})
+
+
+def _contexts_from(name: str, plain: object, neurons: int, tokens: int) -> TopContexts:
+    top = TopContexts(*check_number(f"parts of {name}", plain, len(TopContexts._fields)))
+    known = top.token if isinstance(top.token, Tensor) and top.token.dim() == 2 else None
+    shape = (neurons, 0 if known is None else known.shape[1])
+    check_range(name, check_tensor(name, top.token, shape, torch.int64), -1, tokens - 1)
+    for values in top[1:]:
+        check_tensor(name, values, shape)
+    return top
 
 
 def joined(layers: Sequence[PairStatistics]) -> PairStatistics:

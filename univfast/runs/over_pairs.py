@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from univfast.all_pairs import AllPairsCorrelation
+from univfast.checks import differ
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes
@@ -20,10 +21,13 @@ from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
 from univfast.search.matches import Matches
+from univfast.search.matchings import MATCHINGS
+from univfast.search.saved import check_number
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
 from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.pair_statistics import PairStatistics
+from univfast.sums.states import check_fields
 from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["OverPairs", "PairsPass"]
@@ -84,8 +88,9 @@ class PairsPass:
         return [sums.saved_state() for _, sums in self._sums]
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        check_number("sums", states, len(self._sums))
         for (_, sums), state in zip(self._sums, states, strict=True):
-            sums.load_state_dict(state)
+            sums.load_saved(state)
 
     def reduce(self) -> None:
         for _, sums in self._sums:
@@ -106,6 +111,26 @@ def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any
         i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
         for i in sorted(wanted)
     }
+
+
+def _steps(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
+    """What is done one after another, however it is cut into passes.
+
+    ``whole``: all layers of a job are done at once.
+    """
+    steps: list[Any] = []
+    for entry in plan:
+        if set(entry) == {"tokens", "details"}:
+            steps.append([entry["tokens"], entry["details"]])
+            continue
+        if set(entry) != {"tokens", "jobs"} or not entry["jobs"]:
+            raise ValueError(entry)
+        for number, layers in entry["jobs"]:
+            if not isinstance(layers, list) or not layers:
+                raise ValueError(layers)
+            parts = [layers] if whole else [[layer] for layer in layers]
+            steps += [[entry["tokens"], number, part] for part in parts]
+    return steps
 
 
 class OverPairs:
@@ -172,7 +197,17 @@ class OverPairs:
                 passes += [{"tokens": one.tokens, "details": i} for i in range(number)]
         return passes
 
-    def check_plan(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
+    def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
+        """Refuses the plan of a checkpoint that is none of these inputs: of any limit of memory."""
+        whole = MATCHINGS[self._options["match"]].assign is not None
+        try:
+            known = differ(_steps(plan, whole), _steps(self.plan(float("inf")), whole))
+        except (KeyError, TypeError, ValueError):
+            known = True
+        if known:
+            raise InputError("its passes are not those of these inputs")
+
+    def check_memory(self, rest: Sequence[Mapping[str, Any]], limit: float) -> None:
         """Refuses the passes of a checkpoint that was written where there was more memory."""
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
         need = max(
@@ -240,12 +275,37 @@ class OverPairs:
         """Of the matched pairs of a comparison; None where they were not asked for."""
         return self._details.get(comparison)
 
-    def load(self, found: Sequence[Any]) -> None:
-        """Goes on from what `found` gave."""
-        searches, details = found
-        for search, state in zip(self._searches, searches, strict=True):
-            search.load(state)
-        self._details = {number: statistics_from(plain) for number, plain in details.items()}
+    def load(
+        self, found: object, done: Sequence[Mapping[str, Any]], kept: Callable[[int], int]
+    ) -> None:
+        """Goes on from what `found` gave after the passes that are done.
+
+        ``kept`` says how many of the first so many tokens are used.
+
+        Raises:
+            InputError: it is none that these passes find.
+        """
+        searches, details = check_number("parts of what was found", found, 2)
+        held = {
+            job.comparison: kept(entry["tokens"])
+            for entry in done
+            for job in (self._jobs(entry) if "jobs" in entry else ())
+        }
+        check_number("searches", searches, len(self._searches))
+        for number, (search, state) in enumerate(zip(self._searches, searches, strict=True)):
+            search.load(state, held.get(number, 0))
+        wanted = [entry["details"] for entry in done if "details" in entry]
+        plain = check_fields("what was found of details", details, wanted)
+        self._details = {
+            number: statistics_from(
+                plain[number],
+                self._facts,
+                self._lineup.layout(self._comparisons[number].first).neurons,
+                kept(self._facts.tokens),
+            )
+            for number in wanted
+            if self._facts is not None
+        }
 
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""

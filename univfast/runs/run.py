@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from univfast.checks import shown
 from univfast.errors import InputError
 from univfast.machine.processes import Processes
 from univfast.runs.checkpoint import Position, SavedRun
@@ -30,6 +31,8 @@ _REPEATED = 1.0
 
 # Called with the number of tokens done, over all passes, and their total.
 Progress = Callable[[int, int], None]
+# Takes what passes have found, those passes, and how many of the first so many tokens are used.
+Load = Callable[[list[Any], list[dict[str, Any]], Callable[[int], int]], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """Some passes over tokens, one after another.
+    """Some passes over tokens, one after another; a context, which holds the checkpoint's lock.
 
     Args:
         plan: what each pass does, as plain values; ``tokens`` is how many it reads, from the first.
@@ -71,6 +74,32 @@ class Run:
             known = processes.gather(Position(now.plan, now.number, now.done))[0]
             self._position = known if processes.rank else now
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._saved is not None:
+            self._saved.close()
+
+    def go_on(self, check: Callable[[list[dict[str, Any]]], None], load: Load) -> None:
+        """Goes on from the checkpoint, where there is one.
+
+        Args:
+            check: refuses a plan that is none of the inputs'.
+            load: takes what the passes before have found, in process 0.
+
+        Raises:
+            InputError: naming the checkpoint.
+        """
+        if self._saved is None:
+            return
+        with self._saved.blamed():
+            check(self.plan)
+        with self._by_first() as first:
+            if first and self._position.states:
+                with self._saved.blamed():
+                    load(self.found, self.plan[: self.first], lambda n: self._kept([(0, n)]))
+
     @property
     def plan(self) -> list[dict[str, Any]]:
         """What each pass does: that of the checkpoint, where there is one."""
@@ -103,7 +132,10 @@ class Run:
         position, processes = self._position, self._processes
         with self._by_first() as first:
             if first and position.states:
-                work.load(position.states)
+                assert self._saved is not None
+                with self._saved.blamed():
+                    self._check_held(position)
+                    work.load(position.states)
         position.states = []
         count = 1 if processes is None else processes.count
         shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
@@ -125,6 +157,22 @@ class Run:
                 self._save(work, found)
             if stop or self._agree(None, interrupted())[1]:
                 raise Interrupted(self._where())
+
+    def _kept(self, ranges: Sequence[Range]) -> int:
+        """Tokens in some ranges that are used."""
+        if self._keep is None:
+            return sum(stop - start for start, stop in ranges)
+        return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
+
+    def _check_held(self, position: Position) -> None:
+        """Refuses sums of other tokens than those that are done."""
+        held = self._kept(position.done)
+        for state in position.states:
+            tokens = state.get("tokens") if isinstance(state, dict) else None
+            if type(tokens) is not int or tokens != held:
+                raise InputError(
+                    f"its sums are of {shown(tokens)} tokens, and {held} are marked as done"
+                )
 
     def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
         """The slice of this process; what fails is told the others first."""

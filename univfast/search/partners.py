@@ -124,6 +124,11 @@ class Search:
                 self._threads,
             )
 
+    @property
+    def top_k(self) -> int:
+        """Partners that are kept."""
+        return self._top.place.shape[1]
+
     def tensors(self) -> dict[str, Tensor]:
         """What was found so far, by name, not copied."""
         return {

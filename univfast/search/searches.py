@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
 from univfast.search.partners import Search
 from univfast.search.same_number import SameNumbers
+from univfast.search.saved import check_found, check_number, matches_from
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
-from univfast.sums.states import check_tensor
+from univfast.sums.states import check_count, check_fields, refused
 
 __all__ = ["Searches", "check_same_neurons", "state_bytes"]
 
@@ -94,13 +94,34 @@ class Searches:
             "assigned": [vars(matches) for matches in self._assigned],
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
-        self._tokens = state["tokens"]
-        for search, found in zip(self._searches, state["searches"], strict=True):
+    def load(self, state: object, tokens: int) -> None:
+        """Goes on from what `state` gave, of so many tokens; 0 where nothing was searched.
+
+        Raises:
+            InputError: it is none that these searches give.
+        """
+        found = check_fields("a search", state, ("tokens", "searches", "assigned"))
+        if check_count("tokens of a search", found["tokens"]) != tokens:
+            raise refused(f"a search is of {found['tokens']} tokens, of {tokens} that are done")
+        searches = check_number("directions", found["searches"], len(self._searches))
+        new = [
+            check_found(each, own.tensors(), own.matched.neurons, own.searched.neurons)
+            for own, each in zip(self._searches, searches, strict=True)
+        ]
+        assigns = self.matching.assign is not None and tokens > 0
+        number = len(self._searches) if assigns else 0
+        assigned = [
+            matches_from(plain, own.matched, own.searched, own.top_k, self.baseline.draws)
+            for own, plain in zip(
+                self._searches,
+                check_number("assignments", found["assigned"], number),
+                strict=assigns,
+            )
+        ]
+        for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
-                tensor.copy_(check_tensor(name, found.get(name), tensor.shape))
-        self._assigned = [Matches(**matches) for matches in state["assigned"]]
+                tensor.copy_(tensors[name])
+        self._tokens, self._assigned = tokens, assigned
 
     @property
     def tokens(self) -> int:

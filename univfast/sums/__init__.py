@@ -12,5 +12,6 @@
 ``group_sums``       sums over tokens of one id, or of one position
 ``pair_statistics``  what follows from the state of matched pairs
 ``states``           states as they are saved, and refused where they do not fit
+``state_values``     what sums in a state can be, and what no tokens give
 ===================  ===============================================================
 """

@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 
 from univfast import native
-from univfast.checks import as_integer, check_options
+from univfast.checks import as_integer, check_options, shown
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
+from univfast.machine.threads import alone, together
 from univfast.native import BadValue, Contexts, PairSums, UsedTokens
 from univfast.native.place import numbers
 from univfast.sums.batches import bad_value, readable
 from univfast.sums.group_sums import Grouping
 from univfast.sums.pair_statistics import PairStatistics, statistics_of_pairs
-from univfast.sums.power_sums import Frame, PowerSums
-from univfast.sums.states import StateFormat, check_tensor
+from univfast.sums.power_sums import Frame, PowerSums, mean_and_std
+from univfast.sums.state_values import check_details
+from univfast.sums.states import StateFormat, check_tensor, refused
 from univfast.sums.token_facts import BLOCKS, TokenFacts, digest
 
 __all__ = ["PairDetails", "details_bytes"]
 
-_FORMAT = StateFormat("univfast-details", "PairDetails", version=1)
+# Version 1 had no digest.
+_FORMAT = StateFormat("univfast-details", "PairDetails", version=2, older=(1,))
 # Tokens of the first batch that the frame is taken from where none is given.
 _SAMPLED = 64
 
@@ -42,7 +45,8 @@ class PairDetails(Reducible):
 
     Holds ``8 * 5 * 32 + 48 * top_k`` bytes a pair, and ``8 * (groups + positions)`` a neuron of
     either model where these are known (`details_bytes`), however many tokens come. Batches may come
-    in any order, each token once. The result does not depend on the number of threads.
+    in any order, each token once. The result does not depend on the number of threads, and several
+    may share an accumulator: each batch is added whole.
 
     Args:
         layers_a: width of each layer of A by name, in order.
@@ -97,10 +101,12 @@ class PairDetails(Reducible):
         return self._device
 
     @property
+    @alone
     def tokens(self) -> int:
         """Tokens accumulated so far, without those that masks left out."""
         return self._sums.tokens
 
+    @alone
     def reset(self) -> None:
         """Forgets every token."""
         neurons, device = self._a.neurons, self._device or devices.CPU
@@ -114,6 +120,7 @@ class PairDetails(Reducible):
         self._frame = Frame(zeros, torch.ones_like(zeros))
         self._narrow = True
 
+    @alone
     def update_rows(
         self,
         a: Sequence[Tensor],
@@ -147,7 +154,7 @@ class PairDetails(Reducible):
                 f" {self.facts.tokens} of the run"
             )
         rows = None if mask is None else mask.to(device).nonzero()[:, 0]
-        used, blocks = self._used(tokens, rows, first_token)
+        used, blocks = self.facts.used(tokens, rows, first_token)
         if len(used.ends) == 0 or used.number == 0:
             return
         if rows is None:
@@ -168,16 +175,6 @@ class PairDetails(Reducible):
         self._sums.powers.add_(sums.powers)
         self._top = top
         self._grouping.add(layers, rows, first_token)
-
-    def _used(self, tokens: int, rows: Tensor | None, first_token: int) -> tuple[UsedTokens, slice]:
-        """The tokens of a batch that are used, and the blocks that they are of."""
-        starts = self._starts - first_token
-        first = max(int(torch.searchsorted(starts, 0, right=True)) - 1, 0)
-        last = int(torch.searchsorted(starts, tokens))
-        ends = starts[first + 1 : last + 1].clamp(0, tokens)
-        if rows is not None:
-            ends = torch.searchsorted(rows, ends.to(rows.device)).cpu()
-        return UsedTokens(rows, ends.contiguous(), first_token), slice(first, last)
 
     def _sum(
         self, layers: Sequence[Sequence[Tensor]], used: UsedTokens
@@ -215,7 +212,7 @@ class PairDetails(Reducible):
         )
         sampled = ((shares + places) * (len(rows) / count)).long().clamp(max=len(rows) - 1)
         own = rows[sampled.to(rows.device)]
-        found = [[_mean_and_std(x[own]) for x in side] for side in layers]
+        found = [[mean_and_std(x[own]) for x in side] for side in layers]
         means, stds = (
             [torch.cat([measured[i] for measured in side]) for side in found] for i in range(2)
         )
@@ -271,11 +268,20 @@ class PairDetails(Reducible):
         if not isinstance(other, PairDetails):
             raise TypeError(f"merge: expected a PairDetails, got {type(other).__name__}")
         check_options(other._options, self._options, "merge")
+        with together(self, other):
+            held = self._sums.counts.cpu() + other._sums.counts.cpu()
+            if other is self or bool((held > self._starts.diff()).any()):
+                raise InputError("merge: some tokens are in both; give each to one accumulator")
+            self._merge(other)
+
+    def _merge(self, other: PairDetails) -> None:
         if other.tokens == 0:
             return
         if self.tokens == 0:
-            self._device = self._device or other.device
-            self.load_state_dict(other.state_dict())
+            if self._device is None:
+                self._device = other.device
+                self.reset()
+            self.load_saved(other.saved_state())
             return
         theirs = {name: x.to(self._device) for name, x in other.tensors().items()}
         sums = PowerSums(*(theirs[name] for name in PowerSums._fields))
@@ -294,6 +300,7 @@ class PairDetails(Reducible):
         self._grouping.shift(pivots)
         self._reframe(self._better_frame())
 
+    @alone
     def _reduce(self, processes: Processes, dst: int | None) -> None:
         total = processes.gather_tokens(self._options, self.tokens, None)
         if self._device is None:
@@ -339,27 +346,52 @@ class PairDetails(Reducible):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later: plain values and CPU tensors, for ``torch.save``."""
+        return _FORMAT.seal(self.saved_state())
+
+    @alone
+    def saved_state(self) -> dict[str, Any]:
+        """`state_dict`, without its digest."""
         copies = {name: x.cpu().clone() for name, x in self.tensors().items()}
-        options = {**self._options}
-        return {**_FORMAT.mark(options, self.tokens), "narrow": self._narrow, "details": copies}
+        return {
+            **_FORMAT.mark(self._options, self.tokens),
+            "narrow": self._narrow,
+            "details": copies,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replaces the state by one that `state_dict` gave.
+        """Replaces the state by one that `state_dict` gave, which is copied.
 
         Raises:
-            InputError: not such a state, of another version, or of another run or other pairs.
+            InputError: not such a state, of another version, of another run or other pairs, or
+                damaged. The accumulator stays as it was.
         """
-        _FORMAT.check(state, self._options)
-        found = state.get("details")
+        self._load(state, sealed=True)
+
+    def load_saved(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict`, of what `saved_state` gave."""
+        self._load(state, sealed=False)
+
+    @alone
+    def _load(self, state: Mapping[str, Any], sealed: bool) -> None:
+        tokens = _FORMAT.check(state, self._options)
+        found, narrow = state.get("details"), state.get("narrow")
         found = found if isinstance(found, Mapping) else {}
         own = self.tensors()
-        new = {name: check_tensor(name, found.get(name), x.shape) for name, x in own.items()}
+        new = {
+            name: check_tensor(name, found.get(name), x.shape, x.dtype) for name, x in own.items()
+        }
+        if not isinstance(narrow, bool):
+            raise refused(f"narrow is {shown(narrow)}")
+        check_details(new, tokens, self.facts)
+        if sealed:
+            _FORMAT.check_seal(state)
         if self._device is None:
             self._device = devices.CPU
-        self._narrow = bool(state.get("narrow"))
+        self._narrow = narrow
         for name, x in own.items():
             x.copy_(new[name])
 
+    @alone
     def finish(self) -> PairStatistics:
         """The statistics so far; more batches may follow.
 
@@ -371,18 +403,3 @@ class PairDetails(Reducible):
         return statistics_of_pairs(
             self._sums, self._frame, (self._top[0], self._top[1]), self._grouping, self.match
         )
-
-
-def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the neurons of a layer ``[tokens, width]``; a constant one has the usual deviation.
-
-    The mean is taken from the first token, so that it is exactly the value of a constant neuron.
-    """
-    x = values.double()
-    shift = x - x[0]
-    mean = x[0] + shift.mean(dim=0)
-    std = (x - mean).square().mean(dim=0).sqrt()
-    alive = (std > 0) & std.isfinite()
-    sizes = std[alive] if bool(alive.any()) else mean[mean != 0].abs()
-    usual = sizes.median() if len(sizes) else sizes.new_ones(())
-    return mean, torch.where(alive, std, usual)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Frame", "PowerSums"]
+__all__ = ["Frame", "PowerSums", "mean_and_std"]
 
 X, Y, XX, YY, XY = range(5)
 XXY, XYY, XXYY, XXX, XXXX, YYY, YYYY, ACTIVE_A, ACTIVE_B = range(9)
@@ -142,3 +142,18 @@ class PowerSums(NamedTuple):
         pairs = torch.stack([f, g, f * f, g * g, f * g])
         powers = [f * f * g, f * g * g, f * f * g * g, f**3, f**4, g**3, g**4, one, one]
         return PowerSums(self.pairs * pairs, self.powers * torch.stack(powers), self.counts)
+
+
+def mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the neurons of a layer ``[tokens, width]``; a constant one has the usual deviation.
+
+    The mean is taken from the first token, so that it is exactly the value of a constant neuron.
+    """
+    x = values.double()
+    shift = x - x[0]
+    mean = x[0] + shift.mean(dim=0)
+    std = (x - mean).square().mean(dim=0).sqrt()
+    alive = (std > 0) & std.isfinite()
+    sizes = std[alive] if bool(alive.any()) else mean[mean != 0].abs()
+    usual = sizes.median() if len(sizes) else sizes.new_ones(())
+    return mean, torch.where(alive, std, usual)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Size, Tensor
 
-from univfast.checks import check_options
+from univfast.checks import check_options, shown
 from univfast.errors import InputError
-from univfast.inputs.plain import plain_tensor
+from univfast.machine.digests import DIGEST, sealed, tensor_problem, unsealed
 
-__all__ = ["StateFormat", "check_tensor"]
+__all__ = [
+    "MOST_TOKENS",
+    "StateFormat",
+    "check_count",
+    "check_fields",
+    "check_range",
+    "check_tensor",
+    "check_total",
+    "refused",
+]
+
+MOST_TOKENS = 1 << 53
+"""Of a state: so many float64 counts exactly."""
 
 _CUT = "was the state cut or edited?"
 
@@ -24,8 +37,8 @@ class StateFormat:
     Attributes:
         name: of the format.
         owner: the class whose states they are.
-        version: that is written.
-        older: versions that are read too.
+        version: that is written, which has a digest.
+        older: versions that are read too, which have none.
     """
 
     name: str
@@ -42,6 +55,21 @@ class StateFormat:
             "tokens": tokens,
         }
 
+    def seal(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state with its digest, as users get it."""
+        return sealed(state)
+
+    def check_seal(self, state: Mapping[str, Any]) -> None:
+        """Refuses a state that is not as `seal` gave it; but older versions had no digest.
+
+        Raises:
+            InputError: it is damaged, or was edited.
+        """
+        if state["version"] == self.version or DIGEST in state:
+            problem = unsealed(state)
+            if problem is not None:
+                raise refused(f"this is not the state that was saved ({problem})")
+
     def check(self, state: object, options: Mapping[str, Any]) -> int:
         """The number of tokens in a state.
 
@@ -52,28 +80,91 @@ class StateFormat:
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: expected a dict, got {type(state).__name__}")
         readable = (*self.older, self.version)
-        if state.get("format") != self.name or state.get("version") not in readable:
+        name, version = state.get("format"), state.get("version")
+        known = type(name) is str and type(version) is int
+        if not known or name != self.name or version not in readable:
             raise InputError(
                 f"load_state_dict: not a state of {self.owner} of version"
-                f" {' or '.join(map(str, readable))} (format {state.get('format')!r}, version"
-                f" {state.get('version')!r}); accumulate it again"
+                f" {' or '.join(map(str, readable))} (format {shown(name)}, version"
+                f" {shown(version)}); accumulate it again"
             )
         found = state.get("options")
         check_options(found if isinstance(found, Mapping) else {}, options, "load_state_dict")
-        tokens = state.get("tokens")
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise InputError(f"load_state_dict: got {tokens!r} tokens, expected a number; {_CUT}")
-        return tokens
+        return check_count("tokens", state.get("tokens"))
 
 
-def check_tensor(name: str, found: object, shape: Size) -> Tensor:
-    """A tensor of a state, if it is one of this shape.
+def refused(what: str) -> InputError:
+    """The error for a state that no accumulator gave."""
+    return InputError(f"load_state_dict: {what}; {_CUT}")
+
+
+def check_tensor(
+    name: str, found: object, shape: Size | tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """A tensor of a state, if it is one of this shape and dtype.
+
+    Raises:
+        InputError: it is not, or is no plain memory.
+    """
+    if not isinstance(found, Tensor) or found.shape != shape:
+        raise refused(f"{name} is missing or not of shape {list(shape)}")
+    if found.dtype != dtype:
+        wanted, got = (str(x).removeprefix("torch.") for x in (dtype, found.dtype))
+        raise refused(f"{name} is {got}, expected {wanted}")
+    problem = tensor_problem(found)
+    if problem is not None:
+        raise refused(f"{name} {problem}")
+    return found.detach()
+
+
+def check_range(
+    name: str, x: Tensor, low: float, high: float, absent: float | None = None
+) -> Tensor:
+    """``x``, where all of it is within the range or ``absent``.
+
+    Raises:
+        InputError: some of it is not. Infinity is within no range, NaN in none but as ``absent``.
+    """
+    fits = x.isfinite() & (x >= low) & (x <= high)
+    if absent is not None:
+        fits |= x.isnan() if absent != absent else x == absent
+    if not bool(fits.all()):
+        wrong = x[~fits].flatten()[0].item()
+        raise refused(f"{name} holds {wrong!r}, which is not from {low} to {high}")
+    return x
+
+
+def check_count(name: str, value: object, low: int = 0, high: int = MOST_TOKENS) -> int:
+    """``value``, where it is an int from ``low`` to ``high``.
 
     Raises:
         InputError: it is not.
     """
-    if not isinstance(found, Tensor) or found.shape != shape:
+    if type(value) is not int or not low <= value <= high:
+        raise refused(f"got {shown(value)} {name}, expected a number from {low} to {high}")
+    return value
+
+
+def check_fields(name: str, found: object, fields: Collection[str]) -> Mapping[str, Any]:
+    """``found``, where it is a dict of just these entries.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(found, Mapping) or set(found) != set(fields):
+        raise refused(f"{name} has not the entries {', '.join(fields)}")
+    return found
+
+
+def check_total(what: str, tokens: int) -> int:
+    """The tokens of several states together.
+
+    Raises:
+        InputError: they are too many to be counted.
+    """
+    if tokens > MOST_TOKENS:
         raise InputError(
-            f"load_state_dict: {name} is missing or not of shape {list(shape)}; {_CUT}"
+            f"{what}: {tokens} tokens are together more than 2**53, which no sum can hold; are the"
+            " states of real runs?"
         )
-    return plain_tensor(found, f"load_state_dict: {name}")
+    return tokens

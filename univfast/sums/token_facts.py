@@ -14,6 +14,7 @@ from torch import Tensor
 
 from univfast.checks import as_integer
 from univfast.errors import InputError
+from univfast.native import UsedTokens
 from univfast.native.place import numbers
 
 __all__ = ["BLOCKS", "TokenFacts", "token_groups"]
@@ -98,6 +99,16 @@ class TokenFacts:
         blocks = min(BLOCKS, samples)
         first = -(-numbers(blocks + 1) * samples // blocks)
         return (first * self.window).clamp(max=self.tokens)
+
+    def used(self, tokens: int, rows: Tensor | None, first_token: int) -> tuple[UsedTokens, slice]:
+        """The tokens of a batch that are used, and the blocks that they are of."""
+        starts = self.block_starts - first_token
+        first = max(int(torch.searchsorted(starts, 0, right=True)) - 1, 0)
+        last = int(torch.searchsorted(starts, tokens))
+        ends = starts[first + 1 : last + 1].clamp(0, tokens)
+        if rows is not None:
+            ends = torch.searchsorted(rows, ends.to(rows.device)).cpu()
+        return UsedTokens(rows, ends.contiguous(), first_token), slice(first, last)
 
     def plain(self) -> dict[str, object]:
         """As the options of a state have it."""
