@@ -29,7 +29,7 @@ __all__ = ["PairDetails", "details_bytes"]
 
 # Version 1 had no digest.
 _FORMAT = StateFormat("univfast-details", "PairDetails", version=2, older=(1,))
-# Tokens of the first batch that the frame is taken from where none is given.
+# Tokens of the first batch that the frame is taken from.
 _SAMPLED = 64
 
 
@@ -54,9 +54,6 @@ class PairDetails(Reducible):
         match: int64 ``[neurons of A]``: number of the partner among all neurons of B, layer after
             layer; -1 for none.
         facts: what is known of the tokens.
-        frame: means of A's neurons and of their partners, and 1 / standard deviation, each
-            ``[2, neurons of A]``, where they are known from another pass; None: taken from the
-            first tokens. What follows does not depend on it but in the last bits.
         top_k: contexts to keep.
         threads: at most this many; None for torch's number.
         device: where the state is; None: where the first batch is.
@@ -69,7 +66,6 @@ class PairDetails(Reducible):
         match: Tensor,
         facts: TokenFacts,
         *,
-        frame: tuple[Tensor, Tensor] | None = None,
         top_k: int = 16,
         threads: int | None = None,
         device: torch.device | str | None = None,
@@ -82,7 +78,6 @@ class PairDetails(Reducible):
         if bool((match < -1).any()) or bool((match >= self._b.neurons).any()):
             raise InputError(f"match: expected -1 to {self._b.neurons - 1}")
         self.match, self.facts = match.cpu(), facts
-        self._given = frame
         self._top_k = as_integer("top_k", top_k, 1)
         self._threads = devices.thread_count(threads)
         self._device = devices.as_device(device)
@@ -199,7 +194,7 @@ class PairDetails(Reducible):
         return sums, top
 
     def _set_frame(self, layers: Sequence[Sequence[Tensor]], rows: Tensor) -> None:
-        """Where sums are taken from, as the first tokens say, or as it was given."""
+        """Where sums are taken from, as the first tokens say."""
         self._narrow = all(x.dtype != torch.float64 for side in layers for x in side)
         count = min(_SAMPLED, len(rows))
         # One of each equal share, at irregular places, so that what recurs does not fall on many.
@@ -218,11 +213,7 @@ class PairDetails(Reducible):
         )
         for pivot, mean in zip(self._grouping.pivots, means, strict=True):
             pivot.copy_(mean)
-        if self._given is None:
-            mean, std = (torch.stack([x[0], x[1][self._partners]]) for x in (means, stds))
-        else:
-            mean, std = self._given[0].to(self._device), 1 / self._given[1].to(self._device)
-            mean = torch.where(mean.isfinite(), mean, 0.0)
+        mean, std = (torch.stack([x[0], x[1][self._partners]]) for x in (means, stds))
         self._frame = Frame.of(mean.double(), std.double(), self._narrow)
 
     def _better_frame(self, more: PowerSums | None = None) -> Frame | None:
