@@ -14,6 +14,7 @@
 ``summaries``         made-up summaries, and what is said of them
 ``pictured``          made-up results for pictures and reports, and what a page says
 ``activation_files``  files of activations, written and damaged
+``lying_files``       files whose headers say what is not there
 ``shards``            directories of such files
 ``language_models``   directories of Hugging Face models, and texts
 ``live_models``       models that are run by a test itself

@@ -32,6 +32,8 @@ T = TypeVar("T")
 LONE_LAYER = "activations"
 # Tokens that tell one set of activations from another: first, last and some between.
 _SAMPLES = 16
+# Characters of a layer's name: what reads CSV takes 131,072 in a cell, and a name is no text.
+_LONGEST_NAME = 10_000
 
 
 class Layer(Protocol):
@@ -221,6 +223,11 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
         name.encode()
     except UnicodeEncodeError:
         raise InputError(f"{where} has a name that is not Unicode; rename it") from None
+    if len(name) > _LONGEST_NAME:
+        raise InputError(
+            f"{source}: layer {name[:40]!r}... has a name of {len(name)} characters; give it one "
+            f"of {_LONGEST_NAME} at most"
+        )
     check_dtype(dtype, where)
     if len(shape) < 2:
         raise InputError(

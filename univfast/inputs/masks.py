@@ -46,12 +46,13 @@ def _read(path: str | os.PathLike[str]) -> torch.Tensor:
     if is_model_file(content) or len(content) != 1:
         raise InputError(f"{name}: a mask file must hold one array; save the mask alone")
     (stored,) = content.values()
-    # Copied, for it is used as long as the activations are read: its file may be written to.
-    found = stored.tensor().clone(memory_format=torch.contiguous_format)
+    found: torch.Tensor = stored.tensor()
     if found.numel() == 0:
         raise InputError(f"{name}: the mask is empty; give one value a token")
-    # A byte of a bool may be anything in a file, and is neither true nor false then.
-    return found.view(torch.uint8) if found.dtype == torch.bool else found
+    if found.dtype == torch.bool:
+        found = found.view(torch.uint8)  # in a file, the byte of a bool may be any
+    # Copied, for it is used as long as the activations are read: its file may be written to.
+    return found.clone(memory_format=torch.contiguous_format)
 
 
 def _flags(mask: torch.Tensor, name: str) -> torch.Tensor:

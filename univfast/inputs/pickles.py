@@ -42,6 +42,9 @@ _DTYPES = {
         ("Bool", torch.bool),
         ("ComplexFloat", torch.complex64),
         ("ComplexDouble", torch.complex128),
+        ("QInt8", torch.qint8),
+        ("QUInt8", torch.quint8),
+        ("QInt32", torch.qint32),
         ("Untyped", torch.uint8),
     )
 }
@@ -64,6 +67,7 @@ _HARMLESS = {
     *(f"collections {name}" for name in ("OrderedDict", "defaultdict", "Counter")),
     *(f"{module} set" for module in ("builtins", "__builtin__")),
     *(f"torch {name}" for name in ("Size", "device", "Tensor")),
+    *(f"torch per_{each}_affine" for each in ("tensor", "channel")),
     *(f"torch.nn.parameter {name}" for name in ("Parameter", "Buffer")),
     "torch.serialization _get_layout",
     "_codecs encode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,8 +44,13 @@ def zip_members(path: str, file: BinaryIO, whole: NDArray[np.uint8]) -> list[Mem
         zipfile.BadZipFile: it is damaged, two members have one name, or some overlap.
         InputError: one is encrypted, or compressed by another method than deflate.
     """
-    with zipfile.ZipFile(file) as archive:
-        members = [_member(path, info, whole) for info in archive.infolist()]
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [_member(path, info, whole) for info in archive.infolist()]
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile("a place before the file") from error
     if len({member.name for member in members}) < len(members):
         raise zipfile.BadZipFile("two members of one name")
     spans = sorted(member.span for member in members)

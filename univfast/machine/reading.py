@@ -42,6 +42,8 @@ def reading(
     except InputError:
         raise
     except OSError as error:
+        if error.errno is None:  # not of the system: pyarrow says so of content
+            raise damaged(name, error, remedy) from error
         raise InputError(f"{name}: {reason(error)}; check the file") from error
     except MemoryError as error:
         raise _too_large(name) from error
