@@ -14,6 +14,7 @@ __all__ = [
     "as_integer",
     "as_number",
     "as_seed",
+    "as_text",
     "check_choice",
     "check_options",
     "differ",
@@ -67,6 +68,17 @@ def as_seed(value: object) -> int:
         InputError: it is out of range.
     """
     return as_integer("seed", value, 0, 2**63 - 1)
+
+
+def as_text(name: str, value: object) -> str:
+    """``value`` as a str.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    return plain_text(value)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

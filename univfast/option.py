@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from univfast.checks import as_number, check_choice, plain_text
+from univfast.checks import as_number, as_text, check_choice, plain_text
 from univfast.registry import Registry
 
 __all__ = [
     "Option",
     "as_it_is",
     "as_limit",
+    "as_path",
+    "as_pattern",
     "declared",
     "one_of",
     "select",
@@ -35,6 +37,21 @@ def switch(name: str, value: Any) -> bool:
 def as_limit(name: str, value: Any, low: float) -> float | None:
     """A number, or None for none."""
     return None if value is None else as_number(name, value, low)
+
+
+def as_path(name: str, value: Any) -> str | None:
+    """The path of a file as text, or None for none."""
+    if value is None:
+        return None
+    path = value if isinstance(value, str) else getattr(value, "__fspath__", lambda: None)()
+    if not isinstance(path, str):
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+    return plain_text(path)
+
+
+def as_pattern(name: str, value: Any) -> str | None:
+    """A text, or None for none."""
+    return None if value is None else as_text(name, value)
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:

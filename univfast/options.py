@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, c
 from univfast.checks import as_integer, as_number
 from univfast.errors import InputError
 from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
-from univfast.option import Option, as_limit, declared, one_of, switch
+from univfast.option import Option, as_limit, as_path, as_pattern, declared, one_of, switch
 from univfast.search.matchings import MATCHINGS, Match
 
 if TYPE_CHECKING:
@@ -313,6 +313,7 @@ class CorrelateOptions(ModelOptions, total=False):
             None,
             doc="glob pattern of the layers to use; None for all.",
             help="Use only layers whose name matches, as 'mlp.*'.",
+            check=as_pattern,
             metavar="GLOB",
         ),
     ]
@@ -341,6 +342,7 @@ class CorrelateOptions(ModelOptions, total=False):
             " stays when all is done.",
             help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
             " it, with any number of processes.",
+            check=as_path,
             path=True,
             metavar="FILE",
         ),

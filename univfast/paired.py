@@ -11,13 +11,14 @@ from torch import Tensor
 
 from univfast import native
 from univfast.assemble import Question, make_result
-from univfast.checks import as_integer, check_options, plain_text
+from univfast.checks import as_integer, as_text, check_options
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.machine import devices
+from univfast.machine.memory import gigabytes, machine_memory
 from univfast.machine.processes import Processes, Reducible
 from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
@@ -66,7 +67,8 @@ class PairedCorrelation(Reducible):
     raised by what reads the state.
 
     Raises:
-        InputError: a width, number of draws, rotation or device that cannot be.
+        InputError: a width, number of draws, rotation or device that cannot be, or a state larger
+            than the machine's memory.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class PairedCorrelation(Reducible):
         neurons = as_integer("neurons", neurons, 1)
         self._device = devices.as_device(given["device"])
         self.baseline = Baseline.of(given)
+        _check_memory(neurons, self.baseline.draws, given["shifts"])
         self._rotations = make_rotations(self.baseline, neurons, layer)
         self._shifts = make_shifts(neurons, given["shifts"], self.baseline.seed, layer)
         self._each_shift = self._shifts.each(neurons)
@@ -89,7 +92,7 @@ class PairedCorrelation(Reducible):
             "rotation": self.baseline.kind,
             "shifts": given["shifts"],
             "seed": self.baseline.seed,
-            "layer": plain_text(layer),
+            "layer": as_text("layer", layer),
         }
         self._layer = layer
         self._origin = self._batch = Origin(layer_a=layer, layer_b=layer)
@@ -374,3 +377,13 @@ class PairedCorrelation(Reducible):
             rows_rotated += [draw[m.M2_B], draw[m.CO_AB]]
         rotated_rows = torch.stack(rows_rotated)
         return torch.cat([paired[: m.ROTATED], rotated_rows, paired[m.ROTATED :]])
+
+
+def _check_memory(neurons: int, draws: int, shifts: int) -> None:
+    """Refuses a state that is larger than the machine's memory."""
+    need, memory = 8 * (m.ROTATED + 2 * draws + min(shifts, neurons)) * neurons, machine_memory()
+    if memory is not None and need > memory:
+        raise InputError(
+            f"neurons: the sums of {neurons} neurons take {gigabytes(need)}, this machine has"
+            f" {gigabytes(memory)}; accumulate some of them at a time"
+        )

@@ -32,7 +32,7 @@ def activations(rng: Random) -> tuple[Tensor, Tensor]:
     return a, a + noise
 
 
-# ---- what tensors can be ----------------------------------------------------------------------------
+# ---- what tensors can be -------------------------------------------------------------------------
 
 
 class Named(Tensor):
@@ -110,15 +110,29 @@ def _record(x: Tensor) -> Any:
 
 # Each makes something of plain activations; what it stands for is found by a plain reader below.
 ODD: tuple[Callable[[Tensor], Any], ...] = (
-    *(lambda x: x.T.contiguous().T, lambda x: x.double(), lambda x: x.half(), lambda x: x.bfloat16()),
+    *(
+        lambda x: x.T.contiguous().T,
+        lambda x: x.double(),
+        lambda x: x.half(),
+        lambda x: x.bfloat16(),
+    ),
     lambda x: torch.cat([x, x.new_full((len(x), 9), 7)], 1)[:, : x.shape[1]],
     lambda x: torch.stack([x, 7 * x], 2)[:, :, 0],
     lambda x: torch.stack([x, 7 * x], 1).flatten(0, 1)[::2],
     *(lambda x: x[:1].expand(x.shape), lambda x: x[:, :1].expand(x.shape)),
-    *(lambda x: x.clone().requires_grad_(), lambda x: torch._neg_view(-x), lambda x: x[None, :, None]),
+    *(
+        lambda x: x.clone().requires_grad_(),
+        lambda x: torch._neg_view(-x),
+        lambda x: x[None, :, None],
+    ),
     *(torch.nn.Parameter, torch.nn.Buffer, lambda x: x.as_subclass(Named)),  # type: ignore[attr-defined]
     *(Wrapper, Exporter, Arrayish, _freed, _fake, _masked),
-    *(lambda x: x.to_sparse(), lambda x: x.to_sparse_csr(), lambda x: x.to("meta"), lambda x: x.tolist()),
+    *(
+        lambda x: x.to_sparse(),
+        lambda x: x.to_sparse_csr(),
+        lambda x: x.to("meta"),
+        lambda x: x.tolist(),
+    ),
     *(lambda x: torch.nested.nested_tensor([x, x]), lambda x: x.to_mkldnn()),
     lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
     *(lambda x: x.to(torch.complex64), lambda x: x.long(), lambda x: x > 0),
@@ -126,13 +140,33 @@ ODD: tuple[Callable[[Tensor], Any], ...] = (
     *(lambda x: x[:0], lambda x: x[:, :0], lambda x: x[0], lambda x: x[0, 0], lambda x: x[:1]),
     *(lambda x: x * 1e30, lambda x: x * 1e-30, lambda x: x + 1e5, lambda x: x * 0, lambda x: x / 0),
     *(lambda x: x.numpy(), lambda x: x.numpy()[::-1], lambda x: x.numpy()[:, ::-1]),
-    *(lambda x: np.asfortranarray(x.numpy()), lambda x: x.numpy().astype(">f4"), _unaligned, _record),
+    *(
+        lambda x: np.asfortranarray(x.numpy()),
+        lambda x: x.numpy().astype(">f4"),
+        _unaligned,
+        _record,
+    ),
     *(lambda x: x.numpy().astype(np.longdouble), lambda x: x.numpy().astype(object)),
     *(lambda x: np.ma.masked_array(x.numpy(), x.numpy() < 0), lambda x: np.asmatrix(x.numpy())),
     *(lambda x: np.broadcast_to(x.numpy()[:1], x.shape), lambda x: x.numpy().astype("U5")),
-    *(lambda x: x.numpy().view("M8[s]") if x.shape[1] % 2 == 0 else None, lambda x: memoryview(x.numpy())),
-    *(lambda x: {"activations": x}, lambda x: {"é\n": x}, lambda x: {0: x}, lambda x: {}, lambda x: [x]),
-    *(lambda x: {"a": x, "b": x[:, :1]}, lambda x: [x, x.tolist()], lambda x: "\0", lambda x: b"x", lambda x: Path("gone")),
+    *(
+        lambda x: x.numpy().view("M8[s]") if x.shape[1] % 2 == 0 else None,
+        lambda x: memoryview(x.numpy()),
+    ),
+    *(
+        lambda x: {"activations": x},
+        lambda x: {"é\n": x},
+        lambda x: {0: x},
+        lambda x: {},
+        lambda x: [x],
+    ),
+    *(
+        lambda x: {"a": x, "b": x[:, :1]},
+        lambda x: [x, x.tolist()],
+        lambda x: "\0",
+        lambda x: b"x",
+        lambda x: Path("gone"),
+    ),
 )
 
 
@@ -160,7 +194,7 @@ def plainly(value: Any) -> Tensor | None:
     return found.reshape(-1, found.shape[-1]) if found.dim() else None
 
 
-# ---- what torch can be set to -----------------------------------------------------------------------
+# ---- what torch can be set to --------------------------------------------------------------------
 
 
 @contextmanager
@@ -201,7 +235,7 @@ SETTINGS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
 )
 
 
-# ---- kinds ------------------------------------------------------------------------------------------
+# ---- kinds ---------------------------------------------------------------------------------------
 
 
 @kind("tensor", 20)
@@ -278,7 +312,9 @@ def option(rng: Random, folder: Path) -> None:
     given: dict[str, Any] = {"match": "index", "draws": 1, "shifts": 2}
     for name in rng.sample(sorted(options), rng.choice((1, 1, 2))):
         default = options[name][1].default
-        given[name] = near(rng, default) if type(default) is int and rng.random() < 0.3 else odd(rng)
+        given[name] = (
+            near(rng, default) if type(default) is int and rng.random() < 0.3 else odd(rng)
+        )
     if rng.random() < 0.02:
         given[rng.choice(("", "Draws", "x"))] = odd(rng)
     result = attempt(lambda: uf.correlate(a, b, **given))

@@ -18,12 +18,41 @@ from univfast.cli import main
 
 WORDS = (
     *("a.npy", "b.npy", "keep.npy", "gone.npy", ".", "out", "nan", "inf", "-1", "0", "1", "1e400"),
-    *("index", "best", "one-to-one", "none", "haar", "cpu", "cuda", "auto", "mlp.*", "[", "-", "--"),
+    *(
+        "index",
+        "best",
+        "one-to-one",
+        "none",
+        "haar",
+        "cpu",
+        "cuda",
+        "auto",
+        "mlp.*",
+        "[",
+        "-",
+        "--",
+    ),
 )
 OPTIONS = (
-    *("--match", "--rotation", "--draws", "--shifts", "--seed", "--threshold", "--layers", "--top-k"),
+    *(
+        "--match",
+        "--rotation",
+        "--draws",
+        "--shifts",
+        "--seed",
+        "--threshold",
+        "--layers",
+        "--top-k",
+    ),
     *("--exclude-self", "--reverse", "--mask", "--details", "--token-ids", "--controls-a"),
-    *("--controls-b", "--controls", "--control-tokens", "--control-margin", "--device", "--threads"),
+    *(
+        "--controls-b",
+        "--controls",
+        "--control-tokens",
+        "--control-margin",
+        "--device",
+        "--threads",
+    ),
     *("--precision", "--memory-limit", "--checkpoint", "--checkpoint-every", "--timeout", "--out"),
     *("--columns", "--json", "--quiet", "--text", "--hooks", "--hooks-b", "--help", "--x"),
 )

@@ -53,7 +53,7 @@ def save(path: Path, x: Tensor) -> None:
         save_file({"mlp.0": x}, path)
 
 
-# ---- shards ---------------------------------------------------------------------------------------
+# ---- shards --------------------------------------------------------------------------------------
 
 
 @kind("shards", 12)
@@ -102,7 +102,10 @@ def _some_file(rng: Random, folder: Path) -> Path:
         beside.unlink(missing_ok=True)
         os.mkfifo(beside)
     else:
-        save(path, torch.randn(3, rng.choice((NEURONS, NEURONS + 1))).to(rng.choice(files.FLOATS[:3])))
+        save(
+            path,
+            torch.randn(3, rng.choice((NEURONS, NEURONS + 1))).to(rng.choice(files.FLOATS[:3])),
+        )
     return folder
 
 
@@ -144,7 +147,7 @@ def _plainly(path: Path) -> dict[str, Tensor]:
         raise WrongError(f"{path.name} was taken, but a plain reader says {error!r}") from error
 
 
-# ---- captures -------------------------------------------------------------------------------------
+# ---- captures ------------------------------------------------------------------------------------
 
 
 @kind("capture", 8)
@@ -192,7 +195,7 @@ def capture(rng: Random, folder: Path) -> None:
         raise WrongError(f"took {got} of {whole}")
 
 
-# ---- models ---------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
 @kind("model-directory", 5)
@@ -221,7 +224,7 @@ def model_directory(rng: Random, folder: Path) -> None:
         raise WrongError("took other tokens than those of the shards")
 
 
-# ---- Hugging Face datasets ------------------------------------------------------------------------
+# ---- Hugging Face datasets -----------------------------------------------------------------------
 
 
 @kind("dataset", 12)
@@ -246,8 +249,12 @@ def _some_arrow(rng: Random, content: bytes) -> bytes:
     width = rng.choice((4, 4, 8))
     at = rng.randrange(max(len(content) - width, 1)) // width * width
     there = int.from_bytes(content[at : at + width], "little")
-    value = rng.choice((0, 1, 261, 2**31 - 1, 2**62, -1, there + 1, there - 1, there * 2, there + 8))
-    return content[:at] + (value % 2 ** (8 * width)).to_bytes(width, "little") + content[at + width :]
+    value = rng.choice(
+        (0, 1, 261, 2**31 - 1, 2**62, -1, there + 1, there - 1, there * 2, there + 8)
+    )
+    return (
+        content[:at] + (value % 2 ** (8 * width)).to_bytes(width, "little") + content[at + width :]
+    )
 
 
 def _arrow(rng: Random) -> bytes:

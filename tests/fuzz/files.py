@@ -31,7 +31,7 @@ TOKENS, NEURONS = 12, 5
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-# ---- samples --------------------------------------------------------------------------------------
+# ---- samples -------------------------------------------------------------------------------------
 
 
 def layers(rng: Random, most: int = 2) -> dict[str, Tensor]:
@@ -48,9 +48,14 @@ def layers(rng: Random, most: int = 2) -> dict[str, Tensor]:
 
 
 def numpy_layers(rng: Random, most: int = 2) -> dict[str, Any]:
-    arrays = {name: x.float() if x.dtype == FLOATS[3] else x for name, x in layers(rng, most).items()}
+    arrays = {
+        name: x.float() if x.dtype == FLOATS[3] else x for name, x in layers(rng, most).items()
+    }
     kinds = ("=", "=", "=", ">")
-    return {k: (v := x.numpy()).astype(v.dtype.newbyteorder(rng.choice(kinds))) for k, x in arrays.items()}
+    return {
+        k: (v := x.numpy()).astype(v.dtype.newbyteorder(rng.choice(kinds)))
+        for k, x in arrays.items()
+    }
 
 
 def sample_npy(rng: Random) -> bytes:
@@ -71,7 +76,7 @@ def sample_pt(rng: Random, zipped: bool = True) -> bytes:
     if len(found) == 1 and rng.random() < 0.3:
         (found,) = found.values()
     elif rng.random() < 0.2:  # views of one storage
-        found = dict(zip(found, [x for x in found.values()][:1] * 2, strict=False))
+        found = dict(zip(found, list(found.values())[:1] * 2, strict=False))
     buffer = io.BytesIO()
     torch.save(found, buffer, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
@@ -109,7 +114,7 @@ def sample_ids(rng: Random) -> bytes:
     return buffer.getvalue()
 
 
-# ---- changes --------------------------------------------------------------------------------------
+# ---- changes -------------------------------------------------------------------------------------
 
 
 def some_npy(rng: Random, content: bytes) -> bytes:
@@ -125,9 +130,22 @@ def some_npy(rng: Random, content: bytes) -> bytes:
     elif what == 2:
         length = rng.choice(INTEGERS) % 65_536
     else:
-        fields = dict(eval(header, {}))  # as NumPy wrote it  # noqa: S307
+        fields = dict(eval(header, {}))  # as NumPy wrote it
         name = rng.choice(("shape", "shape", "descr", "fortran_order"))
-        kinds = ("<f4", ">f4", "<f8", "<f2", "|V2", "O", "<U5", "<c8", "<M8[s]", "<i8", "|b1", "<f16")
+        kinds = (
+            "<f4",
+            ">f4",
+            "<f8",
+            "<f2",
+            "|V2",
+            "O",
+            "<U5",
+            "<c8",
+            "<M8[s]",
+            "<i8",
+            "|b1",
+            "<f16",
+        )
         fields[name] = {
             "shape": lambda: _some_shape(rng, fields["shape"]),
             "descr": lambda: rng.choice((*kinds, [("x", "<f4")], ("<f4", (5,)), odd(rng))),
@@ -135,7 +153,9 @@ def some_npy(rng: Random, content: bytes) -> bytes:
         }[name]()
         header = repr(fields).encode("utf-8", "replace") + b"\n"
     wide = version in (b"\2\0", b"\3\0")
-    stated = struct.pack("<I" if wide else "<H", (len(header) if length is None else length) % 65_536)
+    stated = struct.pack(
+        "<I" if wide else "<H", (len(header) if length is None else length) % 65_536
+    )
     return b"\x93NUMPY" + version + stated + header + data
 
 
@@ -234,7 +254,7 @@ def some_safetensors(rng: Random, content: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
-# ---- checks ---------------------------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------
 
 
 def check_mask(path: Path) -> None:
@@ -266,7 +286,12 @@ def _lone(path: Path) -> Tensor:
     return array
 
 
-# ---- kinds ----------------------------------------------------------------------------------------
+# ---- kinds ---------------------------------------------------------------------------------------
+
+
+def check_layers(path: Path) -> None:
+    """Tries a file as activations."""
+    check_activations(path, plain.read)
 
 
 @dataclass(frozen=True)
@@ -276,7 +301,7 @@ class Format:
     suffix: str
     sample: Callable[[Random], bytes]
     changes: tuple[Mutator, ...]
-    check: Callable[[Path], None] = partial(check_activations, plain=plain.read)
+    check: Callable[[Path], None] = check_layers
 
 
 FORMATS = {

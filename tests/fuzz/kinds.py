@@ -98,11 +98,11 @@ def _is_ours(error: BaseException) -> bool:
     return last.filename.startswith(PACKAGE) and (last.line or "").startswith("raise")
 
 
-# ---- the answer -----------------------------------------------------------------------------------
+# ---- the answer ----------------------------------------------------------------------------------
 
 
 def exact_r(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """r of column i with column i, ``[tokens, neurons]`` each, in long double; NaN for constants."""
+    """r of column i with column i, ``[tokens, neurons]`` each, in long double; constants: NaN."""
     with np.errstate(all="ignore"):
         x, y = (v - v[:1] for v in (a.astype(np.longdouble), b.astype(np.longdouble)))
         x, y = x - x.mean(axis=0), y - y.mean(axis=0)
@@ -112,7 +112,7 @@ def exact_r(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def check_r(found: Tensor, a: Tensor, b: Tensor) -> None:
-    """Raises WrongError where r by index ``[neurons]`` is not that of ``[tokens, neurons]`` each."""
+    """Raises WrongError where r by index is not that of ``[tokens, neurons]`` each."""
     x, y = (v.double().numpy() for v in (a, b))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise WrongError("NaN or infinity was taken")

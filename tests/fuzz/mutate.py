@@ -13,7 +13,7 @@ INTEGERS = (
     *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**60, 2**61, 2**62, 2**63 - 1, 2**63),
     *(2**64 - 1, 2**64, 10**30, -1, -2, -4, -8, -60, -(2**31), -(2**62), -(2**63), -(2**64)),
 )
-TEXTS = ("", "x", "0", "nan", "..", "/", "\0", "a\nb", "a\rb", "\ud800", "é" * 3, "=1+1", "x" * 300)
+TEXTS = ("", "x", "0", "nan", "..", "/", "\0", "a\nb", "a\rb", "é" * 3, "=1+1", "x" * 300)
 OTHERS = (True, False, None, 0.0, -0.0, 0.5, 1.5, 5.0, 1e300, float("nan"), float("inf"))
 NESTED = ([], {}, [[]], [0], ["x"], {"x": 0}, [[0, 1], [0, 1]], [0, 2**62], {"dtype": "F32"})
 
@@ -38,7 +38,7 @@ def several(rng: Random, change: Callable[[Random, Any], Any], value: Any) -> An
     return value
 
 
-# ---- bytes ----------------------------------------------------------------------------------------
+# ---- bytes ---------------------------------------------------------------------------------------
 
 
 def some_bytes(rng: Random, content: bytes, other: bytes = b"") -> bytes:
@@ -117,7 +117,7 @@ def _splice(rng: Random, content: bytes, other: bytes) -> bytes:
     return content[:at] + other[start:stop] + content[at + stop - start :]
 
 
-# ---- plain values ---------------------------------------------------------------------------------
+# ---- plain values --------------------------------------------------------------------------------
 
 
 def some_value(rng: Random, tree: Any) -> Any:

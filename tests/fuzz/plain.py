@@ -81,7 +81,7 @@ def _safetensors(content: bytes) -> dict[str, Tensor]:
     return dict(load(content))
 
 
-# ---- PyTorch's files ------------------------------------------------------------------------------
+# ---- PyTorch's files -----------------------------------------------------------------------------
 
 
 class _Kind(NamedTuple):
@@ -208,7 +208,7 @@ def _legacy_pt(content: bytes) -> dict[str, Tensor]:
     return _named(found)
 
 
-# ---- datasets -------------------------------------------------------------------------------------
+# ---- datasets ------------------------------------------------------------------------------------
 
 
 def read_dataset(path: Path) -> dict[str, Tensor]:

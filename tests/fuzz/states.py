@@ -98,7 +98,7 @@ def _told(result: uf.CorrelationResult) -> str:
     return repr((result.columns(), summary, result.null_excess, reverse))
 
 
-# ---- changes --------------------------------------------------------------------------------------
+# ---- changes -------------------------------------------------------------------------------------
 
 
 def some_state(rng: Random, state: Any) -> Any:
@@ -115,7 +115,9 @@ def some_state(rng: Random, state: Any) -> Any:
 
 
 def _tensors(tree: Any) -> Iterator[tuple[Any, Any]]:
-    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    keys = (
+        list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    )
     for key in keys:
         if isinstance(tree[key], Tensor):
             yield tree, key
@@ -146,7 +148,7 @@ def some_tensor(rng: Random, x: Tensor) -> Any:
     return rng.choice(others)()
 
 
-# ---- kinds ----------------------------------------------------------------------------------------
+# ---- kinds ---------------------------------------------------------------------------------------
 
 
 @kind("state", 14)

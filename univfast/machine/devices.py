@@ -38,9 +38,12 @@ def as_device(device: str | torch.device | None) -> torch.device | None:
 
     Raises:
         InputError: no device that this build and this machine can accumulate on.
+        TypeError: no str and no torch.device.
     """
     if device is None:
         return None
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device: expected a str or torch.device, got {type(device).__name__}")
     try:
         found = torch.device(device)
     except RuntimeError:

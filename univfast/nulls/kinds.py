@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     # Called with a generator of a draw and the neurons of a layer; gives R, ``[neurons, neurons]``.
     MatrixMaker = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
-__all__ = ["MIN_STRUCTURED", "ROTATIONS", "Baseline", "Rotation", "RotationKind"]
+__all__ = ["MAX_DRAWS", "MIN_STRUCTURED", "ROTATIONS", "Baseline", "Rotation", "RotationKind"]
 
 MIN_STRUCTURED = 16
 """Neurons from which on a layer has structured rotations, and not uniform ones in their place: the
 choices of narrower ones are too few (one in four of four neurons is a mere permutation)."""
+
+MAX_DRAWS = 100_000
+"""More make no number better, and would take for ever."""
 
 Rotation = Literal["hadamard", "haar", "gaussian", "none"]
 
@@ -109,11 +112,11 @@ class Baseline:
 
     Attributes:
         kind: one of the `ROTATIONS`; ``none`` has no draws.
-        draws: how many.
+        draws: how many, `MAX_DRAWS` at most.
         seed: any integer. The same seed gives the same rotations on every machine.
 
     Raises:
-        InputError: an unknown kind, or fewer than 1 draw.
+        InputError: an unknown kind, fewer than 1 draw, or too many.
         TypeError: draws or seed are no integers.
     """
 
@@ -128,6 +131,8 @@ class Baseline:
             raise InputError(
                 f"draws: got {draws}, expected at least 1; rotation='none' asks for none"
             )
+        if draws > MAX_DRAWS:
+            raise InputError(f"draws: got {draws}, expected at most {MAX_DRAWS}")
         object.__setattr__(self, "kind", kind.name)
         object.__setattr__(self, "draws", draws)
         object.__setattr__(self, "seed", as_integer("seed", self.seed))

@@ -1,0 +1,365 @@
+"""Valid calls of each operation of the core, of random shapes, layouts, dtypes and threads.
+
+Each answer is compared with a plain computation in float64. Run by itself, as a sanitizer would
+have it: ``PYTHONPATH=tests python -m fuzz.native_calls --calls 500 --seed 0``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from univfast.native import views
+from univfast.native.cpu import (
+    add_product,
+    best_pairs,
+    group_sums,
+    neuron_moments,
+    pair_details,
+    paired_moments,
+    rotate,
+    rotated_best,
+    rotated_variance,
+    standardise,
+)
+from univfast.reference.rotations import structured_matrix
+
+Array = NDArray[np.float64]
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# Around the edges of vectors, of blocks of the rotation and of strips; and a few with several.
+WIDTHS = (*range(1, 10), 15, 16, 17, 31, 33, 48, 63, 64, 65, 96, 100, 128, 192, 255, 257, 300, 528)
+TOKENS = (1, 1, 2, 3, 7, 15, 16, 17, 33, 64, 65, 130, 300)
+
+
+@dataclass
+class Draw:
+    """Random shapes and values; in ``wide`` calls so many values that threads share them."""
+
+    rng: Random
+    wide: bool
+
+    def __post_init__(self) -> None:
+        self._torch = torch.Generator().manual_seed(self.rng.getrandbits(40))
+
+    @property
+    def width(self) -> int:
+        return self.rng.choice(WIDTHS[-8:] if self.wide else WIDTHS)
+
+    @property
+    def tokens(self) -> int:
+        return 1200 if self.wide else self.rng.choice(TOKENS)
+
+    @property
+    def draws(self) -> int:
+        return self.rng.choice((0, 1, 1, 2, 3))
+
+    @property
+    def threads(self) -> int:
+        return self.rng.choice((1, 2, 3, 5))
+
+    def values(self, *shape: int) -> Tensor:
+        """Float64, about 1 in size."""
+        return torch.randn(shape, generator=self._torch, dtype=torch.float64)
+
+    def numbers(self, high: int, count: int) -> Tensor:
+        return torch.tensor([self.rng.randrange(high) for _ in range(count)], dtype=torch.int64)
+
+    def rows(self, tokens: int) -> Tensor | None:
+        """Some tokens, increasing; or None for all."""
+        if self.rng.random() < 0.5:
+            return None
+        kept = self.rng.sample(range(tokens), self.rng.randint(1, tokens))
+        return torch.tensor(sorted(kept), dtype=torch.int64)
+
+    def matrix(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """Columns contiguous; rows with gaps, or all the same; nothing behind the last value."""
+        gap = self.rng.choice((0, 0, 0, 1, 3, 8))
+        if rows > 1 and self.rng.random() < 0.05:
+            return self.values(1, columns).to(dtype).expand(rows, columns)
+        stride, before = columns + gap, self.rng.choice((0, 0, 1, 5))
+        memory = self.values(before + max(rows - 1, 0) * stride + columns)
+        scale, offset = self.rng.choice((1.0, 1.0, 1e-3, 100.0)), self.rng.choice((0.0, 0.0, 3.0))
+        memory = memory * scale + offset
+        return memory.to(dtype).as_strided((rows, columns), (stride, 1), before)
+
+
+def close(what: str, got: Tensor, expected: Array | Tensor, limit: Array | Tensor | float) -> None:
+    """Raises AssertionError unless |got - expected| <= limit, NaN at the same places."""
+    one, other = got.double().numpy(), np.asarray(expected, dtype=np.float64)
+    assert one.shape == other.shape, f"{what}: shape {one.shape}, not {other.shape}"
+    with np.errstate(invalid="ignore"):  # of infinities
+        near = np.abs(one - other) <= np.asarray(limit)
+    same = near | (one == other) | (np.isnan(one) & np.isnan(other))
+    assert same.all(), f"{what}: {one[~same][:5]}, not {other[~same][:5]}"
+
+
+def precision(*dtypes: torch.dtype) -> float:
+    """Of sums, relative to what is summed."""
+    return 1e-11 if torch.float64 in dtypes else 2e-5
+
+
+def turned(x: Array, draws: int, seed: int) -> list[Array]:
+    """Rows rotated by each draw."""
+    return [x @ structured_matrix(x.shape[1], draw, seed).T for draw in range(draws)]
+
+
+# ---- operations ----------------------------------------------------------------------------------
+
+
+def call_rotate(d: Draw) -> None:
+    neurons, draws, seed = d.width, d.draws, d.rng.getrandbits(63)
+    x = d.matrix(d.tokens, neurons, d.rng.choice(DTYPES[:2]))
+    got = rotate(x, views.rotation_signs(neurons, draws, seed))
+    expected = np.array(turned(x.double().numpy(), draws, seed)).reshape(draws, *x.shape)
+    close("rotate", got, expected, (2e-5 if x.dtype == DTYPES[0] else 1e-12) * float(x.norm() + 1))
+
+
+def call_paired_moments(d: Draw) -> None:
+    neurons, tokens, draws, seed = d.width, d.tokens, d.draws, d.rng.getrandbits(63)
+    a, b = (d.matrix(tokens, neurons, d.rng.choice(DTYPES)) for _ in range(2))
+    rows, total = d.rows(tokens), d.rng.choice((0, 1, 4, 20))
+    lags = d.rng.choice((1, views.SHARED_LAGS))
+    leads = d.numbers(neurons, -(-total // lags))
+    shifts = views.Shifts(leads, d.numbers(neurons, lags), total)
+    bad = d.rng.random() < 0.1
+    if bad:
+        a = a.clone()
+        token, neuron = d.rng.randrange(tokens), d.rng.randrange(neurons)
+        a[token, neuron] = d.rng.choice((float("nan"), float("inf"), -float("inf")))
+    signs = views.rotation_signs(neurons, draws, seed)
+    got = paired_moments(a, b, rows, signs, d.threads, shifts)
+    if bad and (rows is None or token in rows.tolist()):
+        assert isinstance(got, views.BadValue)
+        where = token if rows is None else rows.tolist().index(token)
+        assert (got.in_b, got.token, got.neuron) == (False, where, neuron), got
+        return
+    assert isinstance(got, Tensor)
+    x, y = (v.double().numpy()[slice(None) if rows is None else rows.numpy()] for v in (a, b))
+    means = x.mean(axis=0), y.mean(axis=0)
+    x, y = x - means[0], y - means[1]
+    if bad:  # in a token that is not used
+        x = np.nan_to_num(x)
+    expected = [*means, (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)]
+    for z in turned(y, draws, seed):
+        expected += [(z * z).sum(0), (x * z).sum(0)]
+    expected += [(x * np.roll(y, -int(s), axis=1)).sum(0) for s in shifts.each(neurons)]
+    size = max(float((x * x).sum()), float((y * y).sum())) / min(neurons, 4) + float(len(x))
+    limit = precision(a.dtype, b.dtype) * (size + np.abs(np.array(expected)).max())
+    close("paired_moments", got, np.array(expected), limit)
+
+
+def call_neuron_moments(d: Draw) -> None:
+    x = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES))
+    got = neuron_moments(x, d.threads)
+    assert isinstance(got, Tensor)
+    y = x.double().numpy()
+    expected = np.array([y.mean(0), ((y - y.mean(0)) ** 2).sum(0)])
+    close("neuron_moments", got, expected, 1e-11 * (np.abs(y).max() ** 2 + 1) * len(y))
+
+
+def call_standardise(d: Draw) -> None:
+    x = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES))
+    mean, scale = d.values(x.shape[1]), d.values(x.shape[1])
+    kinds = DTYPES[1:2] if x.dtype == torch.float64 else DTYPES[:2]
+    output = d.matrix(*x.shape, d.rng.choice(kinds)).contiguous()
+    room = torch.full((len(x), x.shape[1] + 3), 7, dtype=output.dtype)
+    output = room[:, : x.shape[1]] if d.rng.random() < 0.5 else output
+    standardise(x, mean, scale, output, d.threads)
+    expected = (x.double() - mean) * scale
+    assert torch.equal(output, expected.to(output.dtype))
+    assert bool((room[:, x.shape[1] :] == 7).all())
+
+
+def call_add_product(d: Draw) -> None:
+    product = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES[:2]))
+    c = d.matrix(*product.shape, torch.float64).clone()
+    scales, deltas = (tuple(d.values(n) for n in c.shape) for _ in range(2))
+    expected = c + product.double() * torch.outer(*scales) + torch.outer(*deltas)
+    add_product(c, product, scales, deltas, d.threads)
+    close("add_product", c, expected, 1e-12 * float(expected.abs().max() + 1))
+
+
+def _tile(d: Draw) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Co-moments, 1 / norm of the rows, some NaN, and the column that each row leaves out."""
+    c = d.matrix(d.rng.choice(TOKENS), d.width, torch.float64).clamp(-0.9, 0.9)
+    skip = d.numbers(c.shape[1] + 2, len(c)) - 1 if d.rng.random() < 0.5 else None
+    return c, _inverse(d, len(c)), skip
+
+
+def _inverse(d: Draw, *shape: int) -> Tensor:
+    found = d.values(*shape).sigmoid() * 0.9
+    found[d.values(*shape) > 2] = torch.nan
+    return found
+
+
+def call_best_pairs(d: Draw) -> None:
+    """In tiles of columns, as the state is searched."""
+    c, rows, skip = _tile(d)
+    columns, count = _inverse(d, c.shape[1]), d.rng.choice((1, 1, 2, 10))
+    first = d.rng.choice((0, 0, 1000))
+    best = views.Best.none(len(c), count)
+    best_column = views.Best.none(c.shape[1]) if d.rng.random() < 0.7 else None
+    cut = d.rng.choice((c.shape[1], max(c.shape[1] // 2, 1)))
+    for start in range(0, c.shape[1], cut):
+        part = slice(start, start + cut)
+        own = None if skip is None else skip - start
+        given = None
+        if best_column is not None:
+            given = views.Best(*(x[part] for x in best_column))
+        inverse = rows, columns[part]
+        best_pairs(c[:, part], inverse, (5, first + start), best, given, own, d.threads)
+    r = (c * rows[:, None] * columns).clamp(-1, 1)
+    for i in range(len(r)) if skip is not None else ():
+        if 0 <= (at := int(skip[i])) < r.shape[1]:  # type: ignore[index]
+            r[i, at] = torch.nan
+    values = r.nan_to_num(-torch.inf)
+    top = values.sort(dim=1, descending=True, stable=True)
+    for k in range(count):
+        live = top.values[:, k] if k < r.shape[1] else torch.full((len(r),), -torch.inf)
+        close("best", best.correlation[:, k], live, 1e-12)
+        for i in (live > -torch.inf).nonzero()[:, 0].tolist():
+            found = int(best.place[i, k]) - first
+            close("best's place", values[i, found], values[i, top.indices[i, k]], 1e-12)
+    if best_column is not None:
+        close("best of a column", best_column.correlation, values.max(dim=0).values, 1e-12)
+
+
+def call_rotated_best(d: Draw) -> None:
+    c, rows, skip = _tile(d)
+    draws, seed = d.draws, d.rng.getrandbits(63)
+    inverse = _inverse(d, draws, c.shape[1])
+    best = torch.full((draws, len(c) + 2), -torch.inf, dtype=torch.float64)[:, : len(c)]
+    signs = views.rotation_signs(c.shape[1], draws, seed)
+    rotated_best(c, (rows, inverse), signs, best, skip, d.threads)
+    for draw, z in enumerate(turned(c.numpy(), draws, seed)):
+        r = z * rows.numpy()[:, None] * inverse[draw].numpy()
+        for i in range(len(r)) if skip is not None else ():
+            if 0 <= (at := int(skip[i])) < r.shape[1]:  # type: ignore[index]
+                r[i, at] = np.nan
+        expected = np.where(np.isnan(r), -np.inf, np.clip(r, -1, 1)).max(axis=1)
+        close("rotated_best", best[draw], expected, 1e-11)
+
+
+def call_rotated_variance(d: Draw) -> None:
+    neurons, draws, seed = d.width, max(d.draws, 1), d.rng.getrandbits(63)
+    y = d.values(20, neurons)
+    room = torch.zeros(neurons, neurons + d.rng.choice((0, 3)), dtype=torch.float64)
+    c = room[:, :neurons].copy_(y.T @ y)
+    got = rotated_variance(c, views.rotation_signs(neurons, draws, seed), d.threads)
+    expected = [(z * z).sum(0) for z in turned(y.numpy(), draws, seed)]
+    close("rotated_variance", got, np.array(expected), 1e-10 * float(c.abs().max() * neurons + 1))
+
+
+def call_group_sums(d: Draw) -> None:
+    x = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES))
+    count = d.rng.choice((1, 3, 40))
+    rows = d.numbers(len(x), d.rng.choice((0, 1, len(x))))
+    groups = d.numbers(count, len(rows))
+    groups = groups.sort().values if d.rng.random() < 0.5 else groups
+    pivot, sums = d.values(x.shape[1]), d.matrix(count, x.shape[1], torch.float64).clone()
+    expected = sums.clone().index_add_(0, groups, x.double()[rows] - pivot)
+    group_sums(x, rows, groups, pivot, sums, d.threads)
+    close("group_sums", sums, expected, 1e-10 * float(x.double().abs().max() + 1) * (len(x) + 1))
+
+
+def call_pair_details(d: Draw) -> None:
+    tokens, widths = d.tokens, [[d.width for _ in range(d.rng.choice((1, 2)))] for _ in range(2)]
+    layers = [[d.matrix(tokens, w, d.rng.choice(DTYPES)) for w in side] for side in widths]
+    dtypes = [x.dtype for side in layers for x in side]
+    kind = torch.float64 if torch.float64 in dtypes or d.rng.random() < 0.3 else torch.float32
+    a, b = (torch.cat([x.double() for x in side], dim=1) for side in layers)
+    neurons = a.shape[1]
+    match = d.numbers(b.shape[1], neurons)
+    if d.rng.random() < 0.5:
+        match = (torch.arange(neurons) + d.rng.randrange(5)) % b.shape[1]
+    rows, first = d.rows(tokens), d.rng.choice((0, 1000))
+    used = torch.arange(tokens) if rows is None else rows
+    cuts = sorted(d.rng.randint(0, len(used)) for _ in range(d.rng.choice((0, 1, 4))))
+    ends = torch.tensor([*cuts, len(used)], dtype=torch.int64)
+    frame = torch.stack([d.values(2, neurons), d.values(2, neurons).sigmoid()]).to(kind)
+    count = d.rng.choice((1, 3, 16))
+    top = [views.Contexts.none(neurons, count) for _ in range(2)]
+    sums = views.PairSums(
+        torch.zeros(len(ends), 5, neurons, dtype=torch.float64),
+        torch.zeros(9, neurons, dtype=torch.float64),
+        *top,
+    )
+    told = views.UsedTokens(rows, ends, first)
+    pair_details(frame, (layers[0], layers[1]), match, told, sums, d.threads)
+    values = [a[used], b[used][:, match]]
+    pivot, scale = frame.double()
+    x, y = ((v - p) * s for v, p, s in zip(values, pivot, scale, strict=True))
+    start = 0
+    for block, end in enumerate(ends.tolist()):
+        u, v = x[start:end], y[start:end]
+        terms = (u, v, u * u, v * v, u * v)
+        limit = precision(kind) * torch.stack([t.abs().sum(0) for t in terms]).add(1)
+        close("pair_details", sums.pairs[block], torch.stack([t.sum(0) for t in terms]), limit)
+        start = end
+    terms = (x * x * y, x * y * y, x * x * y * y, x**3, x**4, y**3, y**4)
+    limit = 10 * precision(kind) * torch.stack([t.abs().sum(0) for t in terms]).add(1)
+    close("powers", sums.powers[:7], torch.stack([t.sum(0) for t in terms]), limit)
+    active = torch.stack([(v > 0).sum(0) for v in values])
+    close("active", sums.powers[7:], active, 0)
+    for side, (own, other) in enumerate((values, values[::-1])):
+        _check_contexts(top[side], own, other, used + first, kind)
+
+
+def _check_contexts(
+    found: views.Contexts, own: Tensor, other: Tensor, numbers: Tensor, kind: torch.dtype
+) -> None:
+    """The highest values, of equal ones the lower token first, and those of the partner there."""
+    order = own.to(kind).double().sort(dim=0, descending=True, stable=True).indices.T
+    for k in range(found.value.shape[1]):
+        if k >= len(own):
+            assert bool((found.token[:, k] == -1).all())
+            continue
+        at = order[:, k : k + 1]
+        assert torch.equal(found.token[:, k], numbers[at[:, 0]])
+        for got, expected in ((found.value, own), (found.partner, other)):
+            assert torch.equal(got[:, k], expected.T.gather(1, at)[:, 0].to(kind).double())
+
+
+OPERATIONS: dict[str, Callable[[Draw], None]] = {
+    name.removeprefix("call_"): value
+    for name, value in list(globals().items())
+    if name.startswith("call_")
+}
+
+
+def call(operation: str, number: int, seed: int = 0) -> None:
+    """Call ``number`` of an operation; one in ten is wide. Raises AssertionError if it is wrong."""
+    rng = Random(f"{seed} {operation} {number}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(rng.choice((1, 2)))  # which rotate takes
+    try:
+        OPERATIONS[operation](Draw(rng, wide=number % 10 == 9))
+    except Exception as error:
+        raise AssertionError(f"call {operation}:{number} of seed {seed}: {error!r}") from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(arguments: Any = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fuzz.native_calls", description=__doc__)
+    parser.add_argument("--calls", type=int, default=500, help="of all operations together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
+    given = parser.parse_args(arguments)
+    for operation in given.only:
+        for number in range(given.calls // len(given.only)):
+            call(operation, number, given.seed)
+    print(f"{given.calls} native calls of seed {given.seed}: all right")
+
+
+if __name__ == "__main__":
+    main()
