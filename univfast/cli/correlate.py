@@ -15,7 +15,7 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import print_result
+from univfast.cli.printing import complain, load_pictures, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import sources
 from univfast.cli.text_options import text_options
@@ -127,17 +127,18 @@ def correlate(
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.
     """
-    from univfast.cli.torchrun import join_processes
+    from univfast.cli.torchrun import joined_processes
     from univfast.correlation import correlate_together
     from univfast.machine.files import check_directory
     from univfast.options import CorrelateOptions, complete
 
     if out is not None:
         check_directory(out)
+        load_pictures()
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
-    processes, place = join_processes(device, timeout)
     with (
+        joined_processes(device, timeout) as (processes, place),
         sources((a, *b), options, place) as given,
         progress_bar("correlate", "tokens", quiet) as progress,
     ):
@@ -153,10 +154,14 @@ def correlate(
         result = correlate_together(processes, first, rest, settings, progress)
     if result is None:  # process 0 has it
         return
-    if out is not None:
-        result.save(out, columns)
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        click.echo(f"Warning: {warning}", err=True)
+        complain(f"Warning: {warning}")
+    try:
+        if out is not None:
+            result.save(out, columns)
+    except Exception:
+        print_result(result, as_json, None)  # what was found after hours, where it can be
+        raise
     if not quiet or as_json:
         print_result(result, as_json, out)
 
@@ -171,4 +176,5 @@ def report(directory: str) -> None:
     """
     from univfast.report.files import redraw
 
+    load_pictures()
     print_result(redraw(directory), as_json=False, out=directory)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from univfast.cli.options import PATH, quiet_option
-from univfast.cli.printing import print_result, print_side_by_side
+from univfast.cli.printing import load_pictures, print_result, print_side_by_side, say
 from univfast.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _DRAWS = 20
 
 _data = click.option(
     "--data",
+    type=PATH,
     default="docs",
     show_default=True,
     metavar="docs|random|FILE",
@@ -137,6 +138,7 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
     from univfast.report.files import save_result
 
     check_directory(out)
+    load_pictures()
     job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
     models = [job.initial(seed) if untrained else job.run(seed, "auto") for seed in (1, 2)]
     folder = make_directory(out)
@@ -157,9 +159,15 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
     }
     result = results["-".join(main)]
     beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not result}
-    save_result(result, out, published=False, beside=beside)
+    every = [result, *(other for _, other in beside.values())]
+    try:
+        save_result(result, out, published=False, beside=beside)
+    except Exception:
+        print_side_by_side(every)  # what was found, where it can be
+        print_result(result, as_json=False, out=None)
+        raise
     if not quiet:
-        print_side_by_side([result, *(other for _, other in beside.values())])
+        print_side_by_side(every)
         print_result(result, as_json=False, out=out)
 
 
@@ -235,5 +243,5 @@ class _Job:
             trained = train(self.config, self.data, seed, chosen, self.options, progress)
         if not self.quiet:
             steps = self.options.steps
-            click.echo(f"model of seed {seed}: {steps} steps, loss {trained.loss:.3f}")
+            say(f"model of seed {seed}: {steps} steps, loss {trained.loss:.3f}")
         return trained

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from univfast.columns import COLUMNS, Column, Table, columns_of
 from univfast.errors import InputError
-from univfast.machine.files import make_directory, replacing
+from univfast.machine.files import make_directory, write_together
 from univfast.result import CorrelationResult
 
 __all__ = ["load_result", "redraw", "save_result", "summary_json"]
@@ -281,13 +281,7 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
     folder = make_directory(directory)
     for inside in {os.path.dirname(name) for name in files} - {""}:
         make_directory(folder / inside)
-    with ExitStack() as stack:
-        for name, content in files.items():
-            file = stack.enter_context(replacing(folder / name))
-            file.write(content)
-            # Whatever the disk refuses, it refuses here, before the first file takes its place.
-            file.flush()
-            os.fsync(file.fileno())
+    write_together({folder / name: content for name, content in files.items()})
 
 
 def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
