@@ -50,10 +50,11 @@ registries, which `registry` lists.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from univfast import reference
     from univfast.all_pairs import AllPairsCorrelation
     from univfast.control import control
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from univfast.live import correlate_models
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
+
+    __version__: str
 
 __all__ = [
     "AllPairsCorrelation",
@@ -75,8 +78,6 @@ __all__ = [
     "correlate_models",
     "reference",
 ]
-
-__version__ = _version("univfast")
 
 # Names are imported when first used, so that `univfast --help` does not wait for torch.
 _HOME = {
@@ -93,13 +94,17 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    value: Any
+    if name == "__version__":
+        value = import_module("importlib.metadata").version("univfast")
+    elif name in _HOME:
+        module = import_module(_HOME[name])
+        value = module if name == "reference" else getattr(module, name)
+    else:
         raise AttributeError(f"module 'univfast' has no attribute {name!r}")
-    module = import_module(_HOME[name])
-    value = module if name == "reference" else getattr(module, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, "__version__"})

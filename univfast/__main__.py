@@ -1,7 +1,46 @@
-"""``python -m univfast``: the command line."""
+"""The command line as a process: ``python -m univfast``, and the script ``univfast``."""
 
+from __future__ import annotations
+
+import atexit
+import os
 import sys
 
-from univfast.cli import main
+# Little is imported before signals are taken care of.
+from univfast.machine.signals import end_at_once
 
-sys.exit(main())
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Runs the command line of this process, and ends the process."""
+    end_at_once()
+    _prepare()
+    from univfast.cli import main
+
+    status = main()
+    if sys.gettrace() or sys.getprofile():  # a debugger or profiler has more to do
+        sys.exit(status)
+    # To take down torch takes a second, in which threads of its own may fail.
+    atexit._run_exitfuncs()
+    os._exit(status)
+
+
+def _prepare() -> None:
+    """Makes the streams and the environment such that no library fails for them."""
+    # Files that are opened would get the numbers of closed streams, and what is printed.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w":  # a name that is no text, or not in this encoding, is still told
+            stream.reconfigure(errors="backslashreplace")
+    # Pictures are drawn to files; Matplotlib would refuse, when it is imported, what it cannot use.
+    os.environ["MPLBACKEND"] = "agg"
+
+
+if __name__ == "__main__":
+    run()

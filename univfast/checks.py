@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import numbers
 import operator
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ __all__ = [
     "as_text",
     "check_choice",
     "check_options",
+    "check_path",
     "differ",
     "plain_text",
     "shown",
@@ -132,3 +135,23 @@ def _check_range(name: str, number: float, low: float | None, high: float | None
         raise InputError(f"{name}: got {number}, expected at least {low}")
     if high is not None and number > high:
         raise InputError(f"{name}: got {number}, expected at most {high}")
+
+
+def check_path(name: str, path: str | os.PathLike[str]) -> None:
+    """Refuses what names no file, before the system takes it for the working directory.
+
+    Raises:
+        InputError: it is empty or blank, too long, or has a null character.
+    """
+    shown = os.fsdecode(path)
+    if not shown.strip():
+        raise InputError(f"{name}: {shown!r} names no file or directory; give its path")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{name}: {shown} is too long for a name; give a shorter one"
+            ) from error
+    except ValueError as error:
+        raise InputError(f"{name}: {shown!r} cannot be a path ({error}); check it") from error

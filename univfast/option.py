@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from univfast.checks import as_number, as_text, check_choice, plain_text
+from univfast.checks import as_number, as_text, check_choice, check_path, plain_text
 from univfast.registry import Registry
 
 __all__ = [
@@ -92,6 +93,8 @@ class Option:
 
     def checked(self, name: str, value: Any) -> Any:
         """The value to use. Raises InputError or TypeError."""
+        if self.path and isinstance(value, (str, os.PathLike)):
+            check_path(name, value)
         return self.check(name, value, *(() if self.low is None else (self.low,)))
 
 

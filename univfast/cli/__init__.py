@@ -12,7 +12,8 @@
 ``sources``       what is compared: files, models on a text, and their controls
 ``text_options``  options of the commands that run models on a text
 ``torchrun``      the processes that a launcher started together
-``printing``      what commands print of results
+``printing``      what commands print, of results and of failures
+``failures``      what is said where a command cannot go on
 ``progress``      bars on stderr, where a person is watching
 ================  ================================================================
 """

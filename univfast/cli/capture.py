@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from univfast.cli.options import PATH, device_option, quiet_option
+from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
@@ -57,6 +58,7 @@ Examples:
 )
 @click.option(
     "--data",
+    type=PATH,
     metavar="docs|random|FILE",
     help="Of a model file: take the test set from this text.  [default: what it was trained on]",
 )
@@ -109,8 +111,8 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
         with holding_directory(out):
             shards.write(out, identity(run, hooks, text), progress)
     if not quiet:
-        click.echo(
-            f"{out}: {len(activations.layers)} layers of {shards.tokens} tokens, "
+        say(
+            f"{shown(out)}: {len(activations.layers)} layers of {shards.tokens} tokens, "
             f"{len(shards.spans)} shards"
         )
 
@@ -146,4 +148,4 @@ def _capture_model_file(model: str, out: str, quiet: bool, options: dict[str, An
         save_tensors(out, activations)
     if not quiet:
         shape = list(next(iter(activations.values())).shape)
-        click.echo(f"{out}: {len(activations)} layers of {shape} on {test_set_name(trained)}")
+        say(f"{shown(out)}: {len(activations)} layers of {shape} on {test_set_name(trained)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from univfast.cli.options import PATH, device_option, match_rate_option, quiet_option
+from univfast.cli.printing import say, shown
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
 
@@ -87,7 +88,7 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
         _of_directory(model, seed, out, options if match_rate else None)
     if not quiet:
         kind = "rate-matched" if match_rate else "plain"
-        click.echo(f"{out}: a {kind} control of {model}, seed {seed}")
+        say(f"{shown(out)}: a {kind} control of {shown(model)}, seed {seed}")
 
 
 def _of_file(model: str, seed: int, out: str, match_rate: bool) -> None:

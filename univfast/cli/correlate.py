@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +18,15 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import print_result
+from univfast.cli.printing import complain, load_pictures, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import sources
 from univfast.cli.text_options import text_options
 from univfast.columns import NAMES
+
+if TYPE_CHECKING:
+    from univfast.machine.processes import Processes
+    from univfast.result import CorrelationResult
 
 __all__ = ["correlate", "report"]
 
@@ -129,42 +134,65 @@ def correlate(
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
     the tokens, and the first one writes.
     """
-    from univfast.cli.torchrun import join_processes
+    from univfast.cli.torchrun import joined_processes
     from univfast.correlation import correlate_together
     from univfast.machine.files import check_directory
-    from univfast.machine.locks import holding_directory
     from univfast.options import CorrelateOptions, complete
 
     if out is not None:
         check_directory(out)
+        load_pictures()
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
-    processes, place = join_processes(device, timeout)
+    with (
+        joined_processes(device, timeout) as (processes, place),
+        _writing_alone(out, processes),
+        sources((a, *b), options, place) as given,
+        progress_bar("correlate", "tokens", quiet) as progress,
+    ):
+        asked = {
+            **options,
+            **given.arguments(),
+            "device": place,
+            "memory_limit": None if memory_limit is None else memory_limit * 1e9,
+        }
+        settings = complete(CorrelateOptions, asked, "correlate")
+        model, *others = given.models
+        rest = others[0] if len(others) == 1 else others
+        result = correlate_together(processes, model, rest, settings, progress)
+        if result is not None:  # process 0 has it
+            _give(result, out, columns, quiet, as_json)
+
+
+@contextmanager
+def _writing_alone(out: str | None, processes: Processes | None) -> Iterator[None]:
+    """A block in which process 0, which writes, alone does so to the directory.
+
+    Raises:
+        InputError: another run does.
+    """
+    from univfast.machine.locks import holding_directory
+
     with ExitStack() as held:
-        if out is not None:  # which process 0 alone writes to
+        if out is not None:
             with nullcontext(True) if processes is None else processes.first_alone() as first:
                 if first:
                     held.enter_context(holding_directory(out))
-        with (
-            sources((a, *b), options, place) as given,
-            progress_bar("correlate", "tokens", quiet) as progress,
-        ):
-            asked = {
-                **options,
-                **given.arguments(),
-                "device": place,
-                "memory_limit": None if memory_limit is None else memory_limit * 1e9,
-            }
-            settings = complete(CorrelateOptions, asked, "correlate")
-            model, *others = given.models
-            rest = others[0] if len(others) == 1 else others
-            result = correlate_together(processes, model, rest, settings, progress)
-        if result is None:  # process 0 has it
-            return
+        yield
+
+
+def _give(
+    result: CorrelationResult, out: str | None, columns: str, quiet: bool, as_json: bool
+) -> None:
+    """Writes and prints a result."""
+    for warning in (result.summary["controls"] or {}).get("warnings", ()):
+        complain(f"Warning: {warning}")
+    try:
         if out is not None:
             result.save(out, columns)
-    for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        click.echo(f"Warning: {warning}", err=True)
+    except Exception:
+        print_result(result, as_json, None)  # what was found after hours, where it can be
+        raise
     if not quiet or as_json:
         print_result(result, as_json, out)
 
@@ -180,6 +208,7 @@ def report(directory: str) -> None:
     from univfast.machine.locks import holding_directory
     from univfast.report.files import redraw
 
+    load_pictures()
     with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
         result = redraw(directory)
     print_result(result, as_json=False, out=directory)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from univfast.cli.options import PATH, quiet_option
-from univfast.cli.printing import print_result, print_side_by_side
+from univfast.cli.printing import load_pictures, print_result, print_side_by_side, say
 from univfast.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _DRAWS = 20
 
 _data = click.option(
     "--data",
+    type=PATH,
     default="docs",
     show_default=True,
     metavar="docs|random|FILE",
@@ -149,6 +150,7 @@ def _experiment(out: str, job: _Job, untrained: bool) -> None:
     from univfast.machine.files import make_directory
     from univfast.report.files import save_result
 
+    load_pictures()
     quiet = job.quiet
     models = [job.initial(seed) for seed in _SEEDS] if untrained else job.run_together(_SEEDS)
     folder = make_directory(out)
@@ -169,9 +171,15 @@ def _experiment(out: str, job: _Job, untrained: bool) -> None:
     }
     result = results["-".join(main)]
     beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not result}
-    save_result(result, out, published=False, beside=beside)
+    every = [result, *(other for _, other in beside.values())]
+    try:
+        save_result(result, out, published=False, beside=beside)
+    except Exception:
+        print_side_by_side(every)  # what was found, where it can be
+        print_result(result, as_json=False, out=None)
+        raise
     if not quiet:
-        print_side_by_side([result, *(other for _, other in beside.values())])
+        print_side_by_side(every)
         print_result(result, as_json=False, out=out)
 
 
@@ -261,4 +269,4 @@ class _Job:
     def _tell(self, trained: TrainedModel) -> None:
         if not self.quiet:
             steps, loss = trained.steps, trained.loss
-            click.echo(f"model of seed {trained.seed}: {steps} steps, loss {loss:.3f}")
+            say(f"model of seed {trained.seed}: {steps} steps, loss {loss:.3f}")

@@ -8,26 +8,27 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from univfast import __version__
 from univfast.cli.bench import bench
 from univfast.cli.capture import capture
 from univfast.cli.control import control
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
+from univfast.cli.failures import BAD_INPUT, told
 from univfast.cli.info import info
-from univfast.errors import InputError
+from univfast.cli.printing import check_said, complain, forget
+from univfast.machine.limits import check_limits
 
 __all__ = ["cli", "main"]
 
-BAD_INPUT = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # as of programs that SIGPIPE ends
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with 'univfast demo', which needs no data. 'univfast COMMAND --help' tells more.",
 )
-@click.version_option(__version__, prog_name="univfast")
+@click.version_option(package_name="univfast", prog_name="univfast")
 def cli() -> None:
     """Finds universal neurons: the neurons that two independently trained networks both learned.
 
@@ -35,6 +36,7 @@ def cli() -> None:
     what a random rotation of the second model gives, and says which neurons are universal and how
     many would have been flagged by chance.
     """
+    check_limits()
 
 
 for command in (demo, train, capture, control, correlate, report, info, bench):
@@ -44,11 +46,14 @@ for command in (demo, train, capture, control, correlate, report, info, bench):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
-    0: done. 2: bad usage or bad input, said in one line on stderr. 130: interrupted.
+    0: done. 1: a bug of univfast. 2: bad usage or bad input, or what the machine refuses; said in
+    one line on stderr. 130: interrupted. 141: whoever read the output has gone.
     """
+    forget()
     try:
         with _plain_torch():
             status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
+        check_said()
         # Not standalone, click returns the status of --help and --version, and a command's result.
         return status if isinstance(status, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -56,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except click.ClickException as error:
         return _fail(error.format_message())
-    except InputError as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f"{error.filename or 'univfast'}: {error.strerror or error}")
     except (click.Abort, KeyboardInterrupt) as error:
         # click makes the one of the other. A run that saved its state says where.
         cause = error.__cause__ if isinstance(error, click.Abort) else error
-        click.echo(str(cause or "") or "Interrupted.", err=True)
+        complain(str(cause or "") or "Interrupted.")
         return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # which click makes of it
+        return BROKEN_PIPE
+    except Exception as error:
+        return _fail(*told(error))
 
 
 def _plain_torch() -> AbstractContextManager[None]:
@@ -76,6 +81,6 @@ def _plain_torch() -> AbstractContextManager[None]:
     return PlainState()
 
 
-def _fail(message: str) -> int:
-    click.echo("Error: " + " ".join(message.split()), err=True)
-    return BAD_INPUT
+def _fail(message: str, status: int = BAD_INPUT) -> int:
+    complain("Error: " + " ".join(message.split()))
+    return status

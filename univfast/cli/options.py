@@ -7,6 +7,8 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from univfast.checks import check_path
+from univfast.errors import InputError
 from univfast.option import declared as declared_in
 from univfast.options import CorrelateOptions
 from univfast.registry import Registry
@@ -24,7 +26,28 @@ __all__ = [
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=str)
+
+class _Path(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The path of a file or directory; ``docs`` and such words of an option are paths too."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = str(value)
+        if isinstance(param, click.Option) and path.startswith("--"):
+            self.fail(f"{path!r} is an option; give a path before it, or ./{path}", param, ctx)
+        if path == "~" or path.startswith("~/"):
+            # No shell replaces it behind '=', or in quotes.
+            here = f"{path!r} is in the working directory here"
+            self.fail(f"{here}; write $HOME{path[1:]}, or ./{path} if you mean that", param, ctx)
+        try:
+            check_path("path", path)
+        except InputError as error:
+            self.fail(str(error).removeprefix("path: "), param, ctx)
+        return path
+
+
+PATH = _Path()
 
 quiet_option = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 
@@ -113,8 +136,11 @@ class _Paths(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     name = "paths"
 
-    def convert(self, value: Any, param: object, ctx: object) -> tuple[str, ...]:
-        return tuple(value.split(_JOINT)) if isinstance(value, str) else value
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        paths = value.split(_JOINT) if isinstance(value, str) else value
+        return tuple(PATH.convert(path, param, ctx) for path in paths)
 
 
 # No path holds it.

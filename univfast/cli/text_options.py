@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from univfast.cli.options import PATH
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COUNT = click.IntRange(min=1)
 _OPTIONS = {
     "text": click.option(
         "--text",
-        type=click.Path(path_type=str),
+        type=PATH,
         metavar="FILE",
         help="What the models read: a text in UTF-8, or a .npy, .pt or .safetensors file of token"
         " ids [tokens] or [samples, sequence].",

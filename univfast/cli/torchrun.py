@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,18 +15,24 @@ if TYPE_CHECKING:
 
     from univfast.machine.processes import Processes
 
-__all__ = ["join_processes"]
+__all__ = ["joined_processes"]
 
 
-def join_processes(device: str, timeout: float) -> tuple[Processes | None, torch.device]:
+@contextmanager
+def joined_processes(
+    device: str, timeout: float
+) -> Iterator[tuple[Processes | None, torch.device]]:
     """This process among those that were launched together, and where it computes.
+
+    The group ends with the block, whatever happens in it: its threads need an interpreter, and
+    abort the process if they outlive that.
 
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``: of the CUDA devices of a machine, each process
             takes its own.
         timeout: seconds to wait for another process.
 
-    Returns:
+    Yields:
         None for the processes where it was not launched with others (by torchrun, which sets
         ``WORLD_SIZE``, ``RANK`` and more).
 
@@ -36,10 +44,15 @@ def join_processes(device: str, timeout: float) -> tuple[Processes | None, torch
 
     place = as_device(None if device == "auto" else device) or auto_device()
     if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
-        return None, place
+        yield None, place
+        return
     if on_cuda(place):
         place = _own_device()
-    return _joined("nccl" if on_cuda(place) else "gloo", timedelta(seconds=timeout)), place
+    processes = _joined("nccl" if on_cuda(place) else "gloo", timedelta(seconds=timeout))
+    try:
+        yield processes, place
+    finally:
+        processes.close()
 
 
 def _joined(backend: str, timeout: timedelta) -> Processes:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from univfast.checks import plain_text
+from univfast.checks import check_path, plain_text
 from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
@@ -40,6 +40,7 @@ def open_activations(source: object, name: str) -> Activations:
     if isinstance(source, Activations):
         return source
     if isinstance(source, (str, os.PathLike)):
+        check_path(name, source)
         return _open_path(os.fsdecode(source))
     if isinstance(source, Mapping):
         for layer in source:

@@ -1,14 +1,3 @@
 """The computer: its devices, its memory, its files, and other processes.
 
-===============  ================================================================
-``devices``      where sums are taken: on the CPU, or on a CUDA device
-``memory``       how much there is, of the machine and of the groups that limit it
-``files``        files that are written whole or not at all
-``reading``      files that are read: regular ones, and one line for what is wrong
-``locks``        files and directories that one run at a time writes to
-``digests``      of plain values and tensors: what was damaged is told
-``threads``      objects that several of them share
-``processes``    those that share one computation, through ``torch.distributed``
-``torch_state``  what the user has set for torch, and work that it does not touch
-===============  ================================================================
-"""
+===============  ========================================================="""

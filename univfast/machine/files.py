@@ -7,12 +7,16 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from univfast.checks import check_path
 from univfast.errors import InputError
+from univfast.machine.signals import held, unfinished
 
 __all__ = [
     "check_directory",
@@ -23,7 +27,10 @@ __all__ = [
     "remove_unfinished",
     "replacing",
     "save_tensors",
+    "write_together",
 ]
+
+_remove_directory = partial(shutil.rmtree, ignore_errors=True)
 
 
 @contextmanager
@@ -38,32 +45,82 @@ def replacing(
     Raises:
         InputError: the file cannot be written, or is no ordinary file.
     """
+    check_path("path", path)
     target = Path(os.path.realpath(path))
-    # Random, because a killed process leaves its file, and process numbers come again.
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        if target.exists() and not target.is_file():
-            raise OSError(errno.EINVAL, "is not an ordinary file")
-        with open(temporary, "xb") as file:
+    with _writing(path), _temporary(target, os.unlink) as temporary:
+        with _new_file(target, temporary) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name without the content
         if before is not None:
             before()
         os.replace(temporary, target)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files whole, and all of them or none: none is moved before all are written.
+
+    Raises:
+        InputError: one cannot be written, or is no ordinary file.
+    """
+    with ExitStack() as stack:
+        moves = []
+        for path, content in contents.items():
+            target = Path(os.path.realpath(path))
+            temporary = stack.enter_context(_temporary(target, os.unlink))
+            with _writing(path), _new_file(target, temporary) as file:
+                file.write(content)
+            moves.append((path, temporary, target))
+        with held():  # or a signal could leave some of one result, and some of another
+            for path, temporary, target in moves:
+                with _writing(path):
+                    os.replace(temporary, target)
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of what the system refuses which path it was, and what to do."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); name a place that can be"
         ) from error
+
+
+@contextmanager
+def _temporary(target: Path, remove: Callable[[str], object]) -> Iterator[Path]:
+    """A name beside ``target``, of what is removed where it was not moved there."""
+    # Random, because a killed process leaves its file, and process numbers come again.
+    temporary = target.parent / f".{_short(target.name)}.{secrets.token_hex(8)}.tmp"
+    unfinished[str(temporary)] = remove
+    try:
+        yield temporary
     finally:
         with suppress(OSError):  # mostly: it was moved, or never made
-            temporary.unlink()
+            remove(str(temporary))
+        del unfinished[str(temporary)]
+
+
+def _short(name: str) -> str:
+    """A name to which more can be added: file systems allow 255 bytes."""
+    coded = os.fsencode(name)
+    return name if len(coded) <= 200 else f"{name[:40]}-{zlib.crc32(coded):08x}"
+
+
+@contextmanager
+def _new_file(target: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """The file ``temporary``, which will be ``target``; on the disk when the block ends."""
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "is not an ordinary file")
+    with open(temporary, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the name without the content
 
 
 def remove_unfinished(path: str | os.PathLike[str]) -> None:
     """Removes what processes that were killed while they wrote this file have left beside it."""
     target = Path(os.path.realpath(path))
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+    for left in target.parent.glob(f".{glob.escape(_short(target.name))}.*.tmp"):
         with suppress(OSError):
             left.unlink()
 
@@ -92,6 +149,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it is a directory, or its directory is missing or cannot be written to.
     """
+    check_path("path", path)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise InputError(f"{path}: cannot be written (is not an ordinary file); name a file")
@@ -106,6 +164,7 @@ def check_directory(path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it, or the nearest of its parents that is there, is a file or is protected.
     """
+    check_path("path", path)
     folder = Path(path)
     nearest = next((p for p in (folder, *folder.parents) if p.exists()), Path())
     if not nearest.is_dir():
@@ -152,15 +211,8 @@ def making_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     check_new_directory(path)
     target = Path(os.path.realpath(path))
-    parent = make_directory(target.parent)
-    temporary = parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
-    try:
+    make_directory(target.parent)
+    with _writing(path), _temporary(target, _remove_directory) as temporary:
         temporary.mkdir()
         yield temporary
         os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); name a place that can be"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # mostly: it was moved, or never made

@@ -59,7 +59,7 @@ class Processes:
                 " torch.distributed.init_process_group first, as torchrun prepares it"
             )
         self._group, self._control, self._store = group, control or group, store
-        self._turns = 0
+        self._turns, self._closed = 0, False
         self.rank = dist.get_rank(group)
         self.count = dist.get_world_size(group)
 
@@ -145,8 +145,10 @@ class Processes:
                 part.copy_(sent)
 
     def close(self) -> None:
-        """Ends the group, in all processes at about the same time."""
-        dist.destroy_process_group(self._group)
+        """Ends the group, in all processes at about the same time; twice is once."""
+        if not self._closed:
+            self._closed = True
+            dist.destroy_process_group(self._group)
 
     @contextmanager
     def _talk(self) -> Iterator[None]:

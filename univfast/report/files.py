@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
-from univfast.machine.files import make_directory, replacing
+from univfast.machine.files import make_directory, write_together
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
@@ -276,10 +276,4 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
     folder = make_directory(directory)
     for inside in {os.path.dirname(name) for name in files} - {""}:
         make_directory(folder / inside)
-    with ExitStack() as stack:
-        for name, content in files.items():
-            file = stack.enter_context(replacing(folder / name))
-            file.write(content)
-            # Whatever the disk refuses, it refuses here, before the first file takes its place.
-            file.flush()
-            os.fsync(file.fileno())
+    write_together({folder / name: content for name, content in files.items()})

@@ -7,13 +7,9 @@ that any number of processes can go on from there.
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from types import FrameType
 from typing import Any
 
 from torch import Tensor
@@ -21,12 +17,13 @@ from torch import Tensor
 from univfast.checks import shown
 from univfast.errors import InputError
 from univfast.machine.processes import Processes
+from univfast.machine.signals import noted
 from univfast.runs.checkpoint import Position, SavedRun
 from univfast.runs.passes import Pass, Range
 
 __all__ = ["Interrupted", "Progress", "Run"]
 
-# Seconds in which a second signal is taken for the first one sent again.
+# Seconds in which a second signal is taken for the first one sent again, as launchers do.
 _REPEATED = 1.0
 
 # Called with the number of tokens done, over all passes, and their total.
@@ -140,7 +137,7 @@ class Run:
         count = 1 if processes is None else processes.count
         shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
         self._tell()
-        with _signals(self._saved is not None) as interrupted:
+        with self._signals() as interrupted:
             saved = stop = False
             for i in range(len(shares[-1])):
                 failure = self._take(work, shares[self._rank], i)
@@ -173,6 +170,10 @@ class Run:
                 raise InputError(
                     f"its sums are of {shown(tokens)} tokens, and {held} are marked as done"
                 )
+
+    def _signals(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Whether a signal came; where nothing is saved, it ends the run at once."""
+        return nullcontext(lambda: False) if self._saved is None else noted(_REPEATED)
 
     def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
         """The slice of this process; what fails is told the others first."""
@@ -231,35 +232,6 @@ class Run:
             f"Interrupted after {done} of {tokens} tokens, which are saved in"
             f" {self._saved.path}: the same command goes on from there."
         )
-
-
-@contextmanager
-def _signals(caught: bool) -> Iterator[Callable[[], bool]]:
-    """Has SIGINT and SIGTERM only be noted, so that a slice can be ended and the sums be saved.
-
-    In the main thread, which alone gets signals. A second SIGINT interrupts at once; but launchers
-    may send each of them twice.
-    """
-    first: float | None = None
-    if not caught or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if first is None:
-            first = now
-        elif number == signal.SIGINT and now - first > _REPEATED:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: first is not None
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: it was not Python's, and cannot be put back
-                signal.signal(number, handler)
 
 
 def _remaining(tokens: int, done: Sequence[Range], step: int) -> list[Range]:

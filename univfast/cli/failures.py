@@ -1,0 +1,108 @@
+"""What is said where a command cannot go on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import univfast
+from univfast.errors import InputError
+
+__all__ = ["BAD_INPUT", "INTERNAL", "told"]
+
+BAD_INPUT = 2
+INTERNAL = 1
+
+# Shows where an internal error came from.
+_TRACEBACK = "UNIVFAST_TRACEBACK"
+
+_MEMORY = "use less (--memory-limit, --threads, --batch-tokens), or raise the limit ('ulimit -v')"
+_FILES = "raise the limit on open files ('ulimit -n')"
+_ADVICE = {
+    errno.ENOMEM: _MEMORY,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EAGAIN: "raise the limit on threads ('ulimit -u'), or use fewer (--threads)",
+}
+# What torch, its parts and the loader of libraries say where memory is short, and threads.
+_SHORT = {
+    errno.ENOMEM: (
+        "not enough memory",
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "bad_alloc",
+        "failed to map segment",
+        "unable to mmap",
+    ),
+    errno.EAGAIN: ("can't start new thread", "resource temporarily unavailable"),
+}
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """The line for an error, and the exit status.
+
+    2 where the user can mend it: bad input, or what this machine refuses. 1 for a bug.
+    """
+    causes = list(_chain(error))
+    if isinstance(error, InputError):
+        # Its own advice is for files.
+        lacking = next((x.errno for x in causes if isinstance(x, OSError)), None)
+        reason, _, advice = str(error).rpartition("; ")
+        text = f"{reason or advice}; {_ADVICE[lacking]}" if lacking in _ADVICE else str(error)
+        return text, BAD_INPUT
+    lacking = next(filter(None, map(_lacking, causes)), None)
+    if lacking == errno.ENOMEM:
+        return f"not enough memory ({_first_line(error)}); {_ADVICE[lacking]}", BAD_INPUT
+    if lacking is not None:
+        return f"{_of_system(error)}; {_ADVICE[lacking]}", BAD_INPUT
+    if isinstance(error, OSError):
+        return _of_system(error), BAD_INPUT
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    kind = type(error).__name__
+    return (
+        f"internal error: {kind}: {_first_line(error)} ({_place(error)}); this is a bug of"
+        f" univfast: please report it with what {_TRACEBACK}=1 shows",
+        INTERNAL,
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _lacking(error: BaseException) -> int | None:
+    """What the machine lacks, as a number of the system: memory, files or threads."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        return error.errno
+    if isinstance(error, (RuntimeError, ImportError, OSError)):
+        text = str(error).lower()
+        return next((n for n, words in _SHORT.items() if any(x in text for x in words)), None)
+    return None
+
+
+def _of_system(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'univfast'}: {error.strerror}"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    """The last line of univfast that an error went through."""
+    root = Path(univfast.__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [x for x in frames if Path(x.filename).is_relative_to(root)] or frames[-1:]
+    return ", ".join(f"{Path(x.filename).name}:{x.lineno}" for x in own[-1:])
