@@ -18,6 +18,7 @@ import torch
 from univfast.columns import COLUMNS, Column, Table, columns_of
 from univfast.errors import InputError
 from univfast.machine.files import make_directory, replacing
+from univfast.machine.torch_state import in_plain_state
 from univfast.result import CorrelationResult
 
 __all__ = ["load_result", "redraw", "save_result", "summary_json"]
@@ -67,6 +68,7 @@ def save_result(
         _remove(root / name)
 
 
+@in_plain_state
 def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
     """Draws the pictures and the report of a saved result again, and returns it.
 
@@ -290,6 +292,7 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
             os.fsync(file.fileno())
 
 
+@in_plain_state
 def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
     """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
 
