@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import settings
 
+from support import torch_states
 from support.cores import THREADS
 from support.language_models import Directories, make_directories
 from univfast.machine import devices
@@ -23,8 +24,23 @@ settings.register_profile("univfast", derandomize=True, deadline=None, max_examp
 settings.load_profile("univfast")
 
 
-def pytest_report_header() -> str:
-    return f"threads of a process: {THREADS}"
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--torch-state",
+        choices=list(torch_states.TOGETHER),
+        help="what users may have set for torch, which the package then finds set in every call",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--torch-state"):
+        torch_states.find_set(name)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    name = config.getoption("--torch-state")
+    states = [f"torch's state: {', '.join(torch_states.TOGETHER[name])}"] if name else []
+    return [f"threads of a process: {THREADS}", *states]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

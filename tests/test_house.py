@@ -104,6 +104,29 @@ def test_maps_are_complete(path: Path) -> None:
         assert named == there | folders
 
 
+# What makes a tensor of what torch has as default, where nothing else is said.
+FACTORIES = {
+    *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "linspace"),
+    *("logspace", "ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "tensor"),
+    *("tril_indices", "triu_indices", "zeros"),
+}
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=[name for name, _ in modules()])
+def test_allocations_say_dtype_and_device(name: str, path: Path) -> None:
+    """For users may have set other defaults, and the core takes memory for what it is told."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch."):
+            said = {keyword.arg for keyword in node.keywords}
+            if ast.unparse(node.func).removeprefix("torch.") in FACTORIES:
+                assert {"dtype", "device"} <= said, f"{path}:{node.lineno}"
+    for statement in tree.body:  # made while the module is imported, in whatever state torch is
+        made = [ast.unparse(x.func) for x in ast.walk(statement) if isinstance(x, ast.Call)]
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            assert not {f"torch.{each}" for each in FACTORIES} & {*made}, f"{path}"
+
+
 def long_files() -> list[Path]:
     folders = ("univfast", "csrc", "tests", "benchmarks", "docs")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +112,7 @@ def train(
     for step, batch in enumerate(order, start=1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _schedule(step, options.steps)
-        with torch.enable_grad(), exact_products():
+        with _learning():
             loss = _step(model, optimizer, samples[batch], hidden, options.sparsity)
         if not math.isfinite(loss):
             raise InputError(
@@ -130,6 +131,14 @@ def train(
         state={name: value.detach().clone() for name, value in model.state_dict().items()},
         test_samples=options.test_samples,
     )
+
+
+@contextmanager
+def _learning() -> Iterator[None]:
+    """With gradients; a loss that is not finite is refused below, and not where it comes about."""
+    anomalies = torch.autograd.set_detect_anomaly(False)
+    with anomalies, torch.enable_grad(), exact_products():
+        yield
 
 
 @in_plain_state

@@ -107,12 +107,14 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
     Anything else raises ``wrong_type(message)``: in Python a TypeError, in a file an InputError.
     """
     if isinstance(value, np.ndarray):
+        _check_owner(value, where)
         return from_numpy(value, where)
     if not isinstance(value, torch.Tensor):
         if not hasattr(value, "__dlpack__"):
+            instead = "; pass its .to_numpy()" if hasattr(value, "to_numpy") else ""
             raise wrong_type(
                 f"{where}: expected a torch.Tensor, a NumPy array or an object with __dlpack__, "
-                f"found {type(value).__name__}"
+                f"found {type(value).__name__}{instead}"
             )
         try:
             value = from_dlpack(value)
@@ -123,6 +125,30 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
             ) from error
     value = plain_tensor(value, where)
     return Stored(value, value.dtype)
+
+
+def _check_owner(array: NDArray[Any], where: str) -> None:
+    """Refuses a view that reaches beyond the array whose memory it is, as `as_strided` makes it."""
+    owner: Any = array
+    while (base := getattr(owner, "base", None)) is not None:
+        owner = base
+    if owner is array or not isinstance(owner, np.ndarray) or array.size == 0:
+        return
+    (low, high), (first, last) = (_bounds(x) for x in (array, owner))
+    if low < first or high > last:
+        raise InputError(
+            f"{where}: is a view of shape {list(array.shape)} that needs {high - low} bytes, and"
+            f" reaches beyond the {last - first} of the array that it is of; pass a copy of what is"
+            " there"
+        )
+
+
+def _bounds(array: NDArray[Any]) -> tuple[int, int]:
+    """The addresses of the first byte and behind the last. NumPy's own moved with version 2."""
+    reach = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    start = array.__array_interface__["data"][0]
+    low, high = (start + sum(x for x in reach if (x < 0) is below) for below in (True, False))
+    return low, high + array.itemsize
 
 
 def _in_place(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor | NDArray[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
 from univfast.machine.files import make_directory, write_together
+from univfast.machine.torch_state import in_plain_state
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
@@ -69,6 +70,7 @@ def save_result(
         _remove(root / name)
 
 
+@in_plain_state
 def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
     """Draws the pictures and the report of a saved result again, and returns it.
 

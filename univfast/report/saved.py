@@ -14,6 +14,7 @@ from univfast.columns import COLUMNS, columns_of
 from univfast.errors import InputError
 from univfast.inputs.formats import read_file
 from univfast.machine.reading import MOST_JSON, damaged, open_file, parse_json
+from univfast.machine.torch_state import in_plain_state
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
 from univfast.result import CorrelationResult
@@ -25,6 +26,7 @@ _GIVE = "give the directory that univfast correlate --out wrote"
 _NULL = "null_excess.npy"
 
 
+@in_plain_state
 def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
     """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
 
