@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from support.pickles import Malicious
 from support.tiny_models import WEIGHT, same_state, save, write
 from univfast.errors import InputError
 from univfast.experiment import TrainedModel, from_dict, load_model, save_model
+from univfast.experiment.sites import test_tokens as tokens_of
+from univfast.inputs.activations import open_activations
 from univfast.inputs.model_paths import is_model_file
 
 
@@ -133,3 +137,40 @@ def test_damaged_model_files_are_named(
         parent[keys[-1]] = value
     with pytest.raises(InputError, match=rf"^model\.ckpt: .*{reason}[^\n]+$"):
         from_dict(obj, "model.ckpt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, trained: TrainedModel, kind: str
+) -> None:
+    """Neither as a model nor as the text that a model file names."""
+    path, model = tmp_path / "x", tmp_path / "model.ckpt"
+    make = {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "loop": lambda: path.symlink_to(path),
+    }
+    make[kind]()
+    save_model(model, replace(trained, data=str(path)))
+    for read in (lambda: load_model(path), lambda: open_activations(model, "a")):
+        with pytest.raises(InputError, match=rf"^{path}: [^\n]+; [^\n]+$"):
+            read()
+
+
+def test_weights_that_the_file_does_not_hold(tmp_path: Path, trained: TrainedModel) -> None:
+    """One value for all: PyTorch would take the memory for each."""
+    path = tmp_path / "model.ckpt"
+    save_model(path, trained)
+    content = torch.load(path, weights_only=True)
+    content["state"][WEIGHT] = torch.zeros(1).expand(content["state"][WEIGHT].shape)
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"^{path}: is damaged"):
+        load_model(path)
+
+
+def test_a_test_set_that_no_memory_holds(trained: TrainedModel) -> None:
+    config = replace(trained.config, sequence=16_384)
+    huge = replace(trained, config=config, data="random", test_samples=10**6)
+    with pytest.raises(InputError, match=r"^test_samples: got 1000000, expected at most 8192"):
+        tokens_of(huge)

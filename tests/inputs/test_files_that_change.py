@@ -56,9 +56,10 @@ def test_a_file_that_is_written_to(
     layer = only(path)
     layer.read(0, 10)
     change(path)
-    with pytest.raises(InputError) as error:
-        layer.read(400, 500)
-    assert_one_line(error, path, CHANGED)
+    for work in (layer.read, layer.release):
+        with pytest.raises(InputError) as error:
+            work(0, 10)
+        assert_one_line(error, path, CHANGED)
 
 
 def test_a_shard_that_is_written_to(tmp_path: Path) -> None:

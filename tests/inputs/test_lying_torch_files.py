@@ -50,6 +50,9 @@ EXTENTS: list[tuple[Any, Any, Any]] = [
     (0, (True, 5), (5, 1)),
     (0, [12, 5], (5, 1)),
     (0, 60, 1),
+    (0, (1,) * 10_000, (1,) * 10_000),
+    (0, (2**62,) * 64, (0,) * 64),
+    (0, (10**20_000, 10**20_000), (0, 0)),
 ]
 
 
@@ -127,6 +130,7 @@ def nested(depth: int, begin: bytes, step: bytes) -> bytes:
         nested(60, b"})", b"2\x86") + b"Ns.",
         nested(100_000, b"", b"]") + b"." + b"a" * 100_000,
         nested(100_000, b"", b"(") + b".",
+        nested(200_000, b"", b"(") + b"t" * 200_000 + b".",
         b"\x80\x02}r\xff\xff\xff\x7fh\x00.",
         b"\x80\x02}j\xff\xff\xff\x7f.",
         b"\x80\x02\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from contextlib import ExitStack
@@ -218,3 +219,14 @@ def test_a_directory_without_tokenizer_uses_the_others(directories: Directories)
 def test_wrong_hooks_name_the_directory(directories: Directories, opened: ExitStack) -> None:
     where = directories.gpt2, directories.text
     refused(opened, "gpt2: hooks: no module matches 'nothing'", *where, hooks="nothing")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_pipes_in_a_directory_are_not_waited_for(
+    directories: Directories, opened: ExitStack, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(directories.gpt2, tmp_path / "m")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(opened, rf"^{folder / name}: is not a regular file; ", folder, directories.text)

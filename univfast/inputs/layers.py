@@ -70,6 +70,9 @@ class Layer(Protocol):
         """The caller is done with these tokens: give back what memory they take.
 
         They can be read again, and slices of files read before stay valid.
+
+        Raises:
+            InputError: their file was written to in the meantime.
         """
 
     def fingerprint(self) -> bytes:
@@ -116,6 +119,7 @@ class StoredLayer:
     def release(self, start: int, stop: int) -> None:
         mapped = self._stored.mapped
         if mapped is not None and start < stop:
+            mapped.check()  # or what was made of these tokens may be of two files
             mapped.release(*self._addresses(start, stop))
 
     def fingerprint(self) -> bytes:

@@ -19,6 +19,7 @@ __all__ = ["MappedFile"]
 # become resident with it; giving back whole blocks of this size gets those too. A multiple of the
 # page size everywhere (4, 16 or 64 KiB), as madvise asks.
 _BLOCK = 2 << 20
+_MOST_AXES = 64  # of NumPy's arrays and PyTorch's tensors
 
 
 class MappedFile:
@@ -113,10 +114,12 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, size: int) -
     Raises:
         ValueError: these are no shape and strides, negative ones included.
     """
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"{len(shape)} axes")
     for numbers in (shape, strides or ()):
         # A bool is an int to Python, and to nobody who writes files.
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"shape or strides {list(numbers)}")
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+            raise ValueError("a shape, or strides, that no array has")
     if strides is not None and len(strides) != len(shape):
         raise ValueError(f"shape {list(shape)} with strides {list(strides)}")
     if 0 in shape:

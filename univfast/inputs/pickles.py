@@ -163,7 +163,9 @@ class Pickle:
         raise ValueError("no end")
 
     def _since_mark(self) -> list[Any]:
-        at = max(i for i, value in enumerate(self._stack) if value is _MARK)
+        at = len(self._stack) - 1  # from the top, or marks within marks would take for ever
+        while self._stack[at] is not _MARK:
+            at -= 1
         found = self._stack[at + 1 :]
         del self._stack[at:]
         return found

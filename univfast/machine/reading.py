@@ -13,7 +13,16 @@ from typing import Any, BinaryIO
 
 from univfast.errors import InputError
 
-__all__ = ["MOST_JSON", "damaged", "open_file", "parse_json", "read_json", "reading", "reason"]
+__all__ = [
+    "MOST_JSON",
+    "check_folder",
+    "damaged",
+    "open_file",
+    "parse_json",
+    "read_json",
+    "reading",
+    "reason",
+]
 
 MOST_JSON = 16 << 20
 """Bytes. A configuration has kilobytes; parsed, JSON takes up to 20 times as much memory."""
@@ -81,6 +90,18 @@ def open_file(path: str | os.PathLike[str], give: str = "give a file") -> Binary
         file.close()
         raise
     return file
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuses a directory for another library to read, which would wait for a pipe in it.
+
+    Raises:
+        InputError: something in it is neither a regular file nor a directory; names it.
+    """
+    for name in os.listdir(path):
+        inside = os.path.join(path, name)
+        if os.path.exists(inside) and not (os.path.isfile(inside) or os.path.isdir(inside)):
+            raise InputError(f"{inside}: is not a regular file; remove it from the directory")
 
 
 def read_json(path: str | os.PathLike[str], remedy: str = _AGAIN) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from univfast.columns import COLUMNS, columns_of
 from univfast.errors import InputError
 from univfast.inputs.formats import read_file
-from univfast.machine.reading import MOST_JSON, damaged, open_file, parse_json
+from univfast.machine.reading import damaged, open_file, parse_json
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
@@ -23,6 +23,7 @@ __all__ = ["load_result", "not_a_result"]
 
 _AGAIN = "write it again with univfast correlate --out"
 _GIVE = "give the directory that univfast correlate --out wrote"
+_MOST_SUMMARY = 128 << 20  # bytes; of 1,000 layers against 1,000 it has 20 million
 _NULL = "null_excess.npy"
 
 
@@ -38,9 +39,9 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
     """
     folder = Path(directory)
     with _file(folder, "summary.json") as file:
-        text = file.read(MOST_JSON + 1)
-        if len(text) > MOST_JSON:
-            raise ValueError(f"over {MOST_JSON >> 20} MiB")
+        text = file.read(_MOST_SUMMARY + 1)
+        if len(text) > _MOST_SUMMARY:
+            raise ValueError(f"over {_MOST_SUMMARY >> 20} MiB")
         summary = parse_json(text)
         check_summary(summary)
     with _file(folder, "neurons.csv") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -14,13 +15,10 @@ from univfast.columns import Column
 
 __all__ = ["csv_bytes", "parsed", "read_csv"]
 
-# What a spreadsheet takes for a formula begins so, also behind what it strips; the last four are
-# the wide forms of the first. An apostrophe before it makes it a text. Names that begin so
-# themselves, with apostrophes before, get one more, so that taking one away gives every name back.
-_FORMULA = re.compile(
-    "'*[=+\\-@\\s\0\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
-    "\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]"
-)
+# What a spreadsheet takes for a formula begins so, also in wide forms and behind what cannot be
+# seen. An apostrophe before it makes it a text. Names that begin so behind apostrophes of their own
+# get one more, so that taking one away gives every name back.
+_FORMULA = "=+-@"
 # A text of these alone means itself in every program that reads CSV.
 _PLAIN = re.compile(r"[\w.:/-]*", re.ASCII)
 
@@ -93,9 +91,16 @@ def _cell(value: object, known: dict[object, str]) -> str:
 def _quoted(name: str) -> str:
     if _PLAIN.fullmatch(name) and not name.startswith("-"):
         return name
-    text = f"'{name}" if _FORMULA.match(name) else name
+    text = f"'{name}" if _is_formula(name) else name
     return '"' + text.replace('"', '""') + '"'
 
 
 def _name(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether it begins as one, or with what cannot be seen; behind any apostrophes."""
+    first = text.lstrip("'")[:1]
+    unseen = bool(first) and unicodedata.category(first)[0] in "ZC"
+    return unseen or (bool(first) and unicodedata.normalize("NFKC", first)[0] in _FORMULA)

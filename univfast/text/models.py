@@ -13,6 +13,7 @@ from torch import nn
 
 from univfast.errors import InputError
 from univfast.inputs.model_paths import is_model_directory
+from univfast.machine.reading import check_folder
 from univfast.text.control_files import ControlNote, apply_note
 from univfast.text.library import LOCAL, quiet_transformers
 
@@ -82,6 +83,7 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
             f"{directory}: is not the directory of a Hugging Face model: it has no config.json "
             "that names one; name a directory that save_pretrained wrote"
         )
+    check_folder(directory)
     with quiet_transformers(directory, _REMEDY) as transformers:
         config = transformers.AutoConfig.from_pretrained(directory, **LOCAL)
         if getattr(config, "is_encoder_decoder", False):
