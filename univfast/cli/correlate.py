@@ -17,7 +17,7 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import print_result
+from univfast.cli.printing import plain_warnings, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import sources
 from univfast.cli.text_options import text_options
@@ -146,6 +146,7 @@ def correlate(
                 if first:
                     held.enter_context(holding_directory(out))
         with (
+            plain_warnings(),
             sources((a, *b), options, place) as given,
             progress_bar("correlate", "tokens", quiet) as progress,
         ):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from univfast.result import CorrelationResult
 
-__all__ = ["print_result", "print_side_by_side"]
+__all__ = ["plain_warnings", "print_result", "print_side_by_side"]
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """A block whose warnings are lines on stderr, without the place in the code."""
+
+    def show(message: Warning | str, *rest: object) -> None:
+        click.echo("Warning: " + " ".join(str(message).split()), err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
