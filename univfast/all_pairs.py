@@ -35,7 +35,7 @@ from univfast.sums.batches import (
 from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.state_values import check_co_moments, check_pending
-from univfast.sums.states import StateFormat, check_tensor, check_total
+from univfast.sums.states import StateFormat, check_tensor, check_total, refused
 from univfast.sums.transfer import Uploads
 
 if TYPE_CHECKING:
@@ -308,7 +308,10 @@ class AllPairsCorrelation(Reducible):
         sides = [pending[: len(self._a.names)], pending[len(self._a.names) :]] if waiting else []
         if sides:  # a value that is not finite is refused before anything is written
             here = [[readable(x, self._state.device) for x in layers] for layers in sides]
-            self._moments(here, slice(0, waiting), None, PairOrigin("pending", "pending"))
+            try:
+                self._moments(here, slice(0, waiting), None, PairOrigin())
+            except InputError as error:
+                raise refused(f"pending: {error}") from error
         return new, sides
 
     @alone

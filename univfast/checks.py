@@ -25,7 +25,8 @@ __all__ = [
     "shown",
 ]
 
-_SHOWN = 200  # characters
+# Of a value in an error: characters, and values in it.
+_SHOWN, _VALUES = 200, 1000
 
 
 def as_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
@@ -119,10 +120,24 @@ def differ(one: object, other: object) -> bool:
 def shown(value: object) -> str:
     """A value in an error: one line, and no longer than can be read."""
     try:
-        text = " ".join(repr(value).split())
+        text = "" if _left(value, _VALUES) < 0 else " ".join(repr(value).split())
     except Exception:  # of whatever a file holds; even a long int has none
+        text = ""
+    if not text:
         return f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _left(value: object, most: int) -> int:
+    """Of so many values, those that are left once these are counted; negative: too few."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    most -= 1
+    for each in value if isinstance(value, (list, tuple)) else ():
+        if most < 0:
+            break
+        most = _left(each, most)
+    return most
 
 
 def plain_text(value: str) -> str:

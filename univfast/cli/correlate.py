@@ -18,7 +18,7 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import complain, load_pictures, print_result
+from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import sources
 from univfast.cli.text_options import text_options
@@ -147,6 +147,7 @@ def correlate(
     with (
         joined_processes(device, timeout) as (processes, place),
         _writing_alone(out, processes),
+        plain_warnings(),
         sources((a, *b), options, place) as given,
         progress_bar("correlate", "tokens", quiet) as progress,
     ):

@@ -6,7 +6,8 @@ import errno
 import logging
 import re
 import sys
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -14,7 +15,7 @@ import click
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from univfast.result import CorrelationResult
 
@@ -23,6 +24,7 @@ __all__ = [
     "complain",
     "forget",
     "load_pictures",
+    "plain_warnings",
     "print_result",
     "print_side_by_side",
     "say",
@@ -92,6 +94,18 @@ def _encodable(text: str, stream: TextIO | None) -> str:
 
 def _escape(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """A block whose warnings are lines on stderr, without the place in the code."""
+
+    def show(message: Warning | str, *rest: object) -> None:
+        complain("Warning: " + " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def print_side_by_side(results: Sequence[CorrelationResult]) -> None:

@@ -22,9 +22,7 @@ DIGEST = "digest"
 """The entry of a sealed dict that holds its digest."""
 
 _PART = 16 << 20
-# What is saved has some thousand values, a few deep: more is no state, and could take for ever.
-_MOST_VALUES = 1 << 22
-_DEEPEST = 16
+_DEEPEST = 16  # of lists in lists; those of states are half as deep
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,9 +53,9 @@ def digest_of(value: object) -> str:
     and dicts of these.
 
     Raises:
-        TypeError: another value, a tensor that is no plain memory, or more than is ever saved.
+        TypeError: another value, a tensor that is no plain memory, or lists too deep in lists.
     """
-    return _Digest().of(value)
+    return hashlib.blake2b(_Digest().of(value), digest_size=32).hexdigest()
 
 
 def tensor_problem(x: Tensor) -> str | None:
@@ -83,56 +81,50 @@ class _Digest:
     """One run through a value."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=32)
-        self._values = 0
-        self._tensors: dict[int, bytes] = {}  # by identity, for one may be held many times
+        # By identity, for one may be held many times. All are held by what is gone through.
+        self._known: dict[int, bytes] = {}
 
-    def of(self, value: object) -> str:
-        self._feed(value, 0)
-        return self._hash.hexdigest()
-
-    def _feed(self, value: object, depth: int) -> None:
-        self._values += 1
-        if depth > _DEEPEST or self._values > _MOST_VALUES:
-            raise TypeError("it holds more values than a state does")
-        add = self._hash.update
+    def of(self, value: object, depth: int = 0) -> bytes:
+        """Plain values as they are, all others by their digest."""
         if value is None or isinstance(value, bool):
-            add({None: b"n", False: b"f", True: b"t"}[value])
-        elif isinstance(value, int):
-            add(f"i{value:x};".encode())
-        elif isinstance(value, float):
-            add(b"d" + struct.pack("<d", value))
-        elif isinstance(value, str):
+            return {None: b"n", False: b"f", True: b"t"}[value]
+        if isinstance(value, int):
+            return f"i{value:x};".encode()
+        if isinstance(value, float):
+            return b"d" + struct.pack("<d", value)
+        if isinstance(value, str):
             raw = value.encode("utf-8", "surrogatepass")
-            add(f"s{len(raw)};".encode() + raw)
-        elif isinstance(value, Tensor):
-            add(self._tensor(value))
+            return f"s{len(raw)};".encode() + raw
+        if id(value) not in self._known:
+            if depth > _DEEPEST:
+                raise TypeError("it holds more than a state does, list in list")
+            found = hashlib.blake2b(digest_size=32)
+            for part in self._parts(value, depth + 1):
+                found.update(part)
+            self._known[id(value)] = b"x" + found.digest()
+        return self._known[id(value)]
+
+    def _parts(self, value: object, depth: int) -> Iterator[bytes]:
+        if isinstance(value, Tensor):
+            problem = tensor_problem(value)
+            if problem is not None:
+                raise TypeError(f"it holds a tensor that {problem}")
+            yield f"x{value.dtype}{list(value.shape)};".encode()
+            yield from _part_digests(value.detach())
         elif isinstance(value, Mapping):
-            add(f"m{len(value)};".encode())
-            for key, item in value.items():
-                self._feed(key, depth + 1)
-                self._feed(item, depth + 1)
+            yield f"m{len(value)};".encode()
+            for pair in value.items():
+                yield from (self.of(each, depth) for each in pair)
         elif isinstance(value, (list, tuple)):
-            add(f"l{len(value)};".encode())
-            for item in value:
-                self._feed(item, depth + 1)
+            yield f"l{len(value)};".encode()
+            yield from (self.of(each, depth) for each in value)
         else:
             raise TypeError(f"it holds a {type(value).__name__}")
 
-    def _tensor(self, x: Tensor) -> bytes:
-        if id(x) not in self._tensors:
-            problem = tensor_problem(x)
-            if problem is not None:
-                raise TypeError(f"it holds a tensor that {problem}")
-            found = hashlib.blake2b(f"{x.dtype}{list(x.shape)};".encode(), digest_size=32)
-            for part in _part_digests(x.detach()):
-                found.update(part)
-            self._tensors[id(x)] = b"x" + found.digest()
-        return self._tensors[id(x)]
-
 
 def _part_digests(x: Tensor) -> Iterator[bytes]:
-    raw = x.contiguous().view(-1).view(torch.uint8)
+    # Of one value, any stride counts as contiguous.
+    raw = x.contiguous().as_strided((x.numel(),), (1,)).view(torch.uint8)
     parts = torch.split(raw, _PART)
     threads = min(torch.get_num_threads(), len(parts))
     if raw.device.type != "cpu" or threads < 2:

@@ -31,6 +31,7 @@ _VERSION = 3
 _OLDER = (2,)  # without a digest
 _REMEDY = "give the same arguments again, or name another checkpoint"
 _PREVIOUS = ".previous"
+_DEEPEST = 4  # of lists in lists, in a plan
 
 
 @dataclass
@@ -71,7 +72,15 @@ class Position:
 
 def _is_pass(entry: object) -> bool:
     tokens = entry.get("tokens") if isinstance(entry, dict) else None
-    return type(tokens) is int and tokens > 0
+    return type(tokens) is int and tokens > 0 and _is_plain(entry)
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return depth < _DEEPEST and all(_is_plain(each, depth + 1) for each in value)
+    return type(value) in (int, str)
 
 
 def _is_range(span: object) -> bool:

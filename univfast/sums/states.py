@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class StateFormat:
         return {
             "format": self.name,
             "version": self.version,
-            "options": dict(options),
+            "options": copy.deepcopy(dict(options)),
             "tokens": tokens,
         }
 
