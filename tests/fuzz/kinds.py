@@ -58,11 +58,16 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, share: int) -> Callable[[Callable[[Random, Path], None]], Callable[..., None]]:
+Run = Callable[[Random, Path], None]
+
+
+def kind(
+    name: str, share: int, check: Callable[[Path], None] | None = None
+) -> Callable[[Run], Run]:
     """Registers a function as `Kind.run`."""
 
-    def register(run: Callable[[Random, Path], None]) -> Callable[..., None]:
-        KINDS[name] = Kind(name, share, run)
+    def register(run: Run) -> Run:
+        KINDS[name] = Kind(name, share, run, check)
         return run
 
     return register

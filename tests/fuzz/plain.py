@@ -191,10 +191,10 @@ def _pt(members: _Zip) -> dict[str, Tensor]:
 def _legacy_pt(content: bytes) -> dict[str, Tensor]:
     """Pickles of a magic number, a version, the machine, the object and its keys; then the data."""
     file = io.BytesIO(content)
-    kinds: dict[str, tuple[torch.dtype, int, list[Tensor]]] = {}
+    kinds: dict[str, tuple[torch.dtype, list[Tensor]]] = {}
 
-    def storage(dtype: torch.dtype, key: str, numel: int) -> list[Tensor]:
-        first, _, values = kinds.setdefault(key, (dtype, numel, []))
+    def storage(dtype: torch.dtype, key: str, _: object) -> list[Tensor]:
+        first, values = kinds.setdefault(key, (dtype, []))
         if first != dtype:
             raise ValueError(f"storage {key} is of two kinds")
         return values
@@ -208,11 +208,12 @@ def _legacy_pt(content: bytes) -> dict[str, Tensor]:
     if not machine.get("little_endian", True):
         raise ValueError("other machine")
     for key in keys:
-        dtype, numel, values = kinds[str(key)]
-        (stated,) = struct.unpack("<q", file.read(8))
-        if stated != numel or values:
-            raise ValueError(f"storage {key} is of {numel} and of {stated} values")
-        values.append(_storage(file.read(_whole(numel) * dtype.itemsize), dtype, False))
+        dtype, values = kinds[str(key)]
+        (numel,) = struct.unpack("<q", file.read(8))
+        data = file.read(_whole(numel) * dtype.itemsize)
+        if len(data) != numel * dtype.itemsize or values:
+            raise ValueError(f"storage {key} is cut, or there twice")
+        values.append(_storage(data, dtype, False))
     return _named(found)
 
 
