@@ -12,6 +12,7 @@ import torch
 import univfast as uf
 from support.small_layers import pair, two_layers
 from univfast.errors import InputError
+from univfast.nulls import rotations
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from univfast.errors import InputError
         ({"rotation": "random"}, InputError, "rotation: got 'random', expected one of hadamard,"),
         ({"draws": 0}, InputError, "draws: got 0, expected at least 1; rotation='none' asks"),
         ({"draws": -1}, InputError, "draws: got -1"),
+        ({"draws": 10**12}, InputError, "draws: got 1000000000000, expected at most 100000"),
         ({"draws": 2.5}, TypeError, "draws: expected an integer, got float"),
         ({"seed": "x"}, TypeError, "seed: expected an integer, got str"),
         ({"threshold": math.nan}, InputError, "threshold: got nan, expected a finite number"),
@@ -32,6 +34,12 @@ from univfast.errors import InputError
         ({"threads": 1.5}, TypeError, "threads: expected an integer, got float"),
         ({"device": "cuda:99"}, InputError, "device: .*cuda:99"),
         ({"device": "gpu"}, InputError, "device: "),
+        ({"device": ["cpu"]}, TypeError, "device: expected a str or torch.device, got list"),
+        ({"device": 0}, TypeError, "device: expected a str or torch.device, got int"),
+        ({"layers": 3}, TypeError, "layers: expected a str, got int"),
+        ({"layers": {"x": 1}}, TypeError, "layers: expected a str, got dict"),
+        ({"checkpoint": 3}, TypeError, "checkpoint: expected a path, got int"),
+        ({"checkpoint": b"x.pt"}, TypeError, "checkpoint: expected a path, got bytes"),
         ({"layers": "mlp.*"}, InputError, "a: no layer matches 'mlp.\\*'"),
         ({"mask": torch.ones(299, dtype=torch.bool)}, InputError, "mask: .* 299 .* 300"),
         ({"mask": torch.zeros(300, dtype=torch.bool)}, InputError, "mask: .*leaves no token"),
@@ -81,6 +89,14 @@ def test_bad_values_name_file_layer_and_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
-def test_draws_that_no_machine_can_hold(rotation: str) -> None:
-    with pytest.raises(InputError, match=r"^draws: 1000000000000 .* GB, this machine has"):
-        uf.correlate(*pair(), match="index", rotation=rotation, draws=10**12)
+def test_draws_that_no_machine_can_hold(rotation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotations, "machine_memory", lambda: 10**6)
+    with pytest.raises(InputError, match=r"^draws: 100000 .* GB, this machine has"):
+        uf.correlate(*pair(), match="index", rotation=rotation, draws=100_000)
+
+
+def test_names_of_files_break_no_line() -> None:
+    with pytest.raises(InputError) as caught:
+        uf.correlate(*pair(), mask="a\nb\r\x1b[31mc\udcff.npy")
+    assert str(caught.value).startswith(r"a\nb\r\x1b[31mc\udcff.npy: no such file")
+    assert str(InputError(str(caught.value))) == str(caught.value)

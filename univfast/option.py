@@ -44,7 +44,7 @@ def as_path(name: str, value: Any) -> str | None:
     """The path of a file as text, or None for none."""
     if value is None:
         return None
-    path = value if isinstance(value, str) else getattr(value, "__fspath__", lambda: None)()
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str):
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
     return plain_text(path)

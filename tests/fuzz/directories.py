@@ -150,16 +150,17 @@ def _plainly(path: Path) -> dict[str, Tensor]:
 # ---- captures ------------------------------------------------------------------------------------
 
 
-@kind("capture", 8)
+def check_capture(path: Path) -> None:
+    """Tries a ``capture.json`` with the shards of a capture beside."""
+    path.rename(path.parent / "capture.json")
+    _check_captured(path.parent, _write_shards(Random(0), path.parent, 2))
+
+
+@kind("capture", 8, check_capture)
 def capture(rng: Random, folder: Path) -> None:
     """What `univfast capture` wrote, its description changed, or a shard of it."""
     count = rng.choice((1, 2, 3))
-    parts = [rows(rng) for _ in range(count)]
-    from safetensors.torch import save_file
-
-    for number, part in enumerate(parts):
-        save_file({"mlp.0": part}, folder / f"shard-{number:05}.safetensors")
-    whole = torch.cat(parts)
+    whole = _write_shards(rng, folder, count)
     about = {
         "format": "univfast-capture",
         "shards": count,
@@ -185,22 +186,42 @@ def capture(rng: Random, folder: Path) -> None:
         text = some_json(rng, text)
     if not path.exists():
         path.write_bytes(text)
+    _check_captured(folder, None if what == 0 else whole)
+
+
+def _write_shards(rng: Random, folder: Path, count: int) -> Tensor:
+    parts = [rows(rng) for _ in range(count)]
+    for number, part in enumerate(parts):
+        save(folder / f"shard-{number:05}.safetensors", part)
+    return torch.cat(parts)
+
+
+def _check_captured(folder: Path, whole: Tensor | None) -> None:
+    """Raises WrongError unless there is one layer, of these tokens or of those in the shards."""
     found = attempt(lambda: open_activations(folder, "a"))
     got = {name: layer.read(0, layer.tokens) for name, layer in found.layers.items()}
-    if what == 0:
+    if len(got) != 1:
+        raise WrongError(f"has layers {sorted(got)}")
+    (name,) = got
+    if whole is None:
         each = [_plainly(path) for path in sorted(folder.glob("*.safetensors"))]
-        (name,) = got
         whole = torch.cat([x[name] for x in each])
-    if len(got) != 1 or bytes_of(next(iter(got.values()))) != bytes_of(whole):
-        raise WrongError(f"took {got} of {whole}")
+    if bytes_of(got[name]) != bytes_of(whole):
+        raise WrongError(f"took {got[name]} of {whole}")
 
 
-# ---- models --------------------------------------------------------------------------------------
+# ---- models -------------------------------------------------------------------------------------
 
 
-@kind("model-directory", 5)
+def check_config(path: Path) -> None:
+    """Tries a ``config.json`` with shards beside: refused, or the shards."""
+    path.rename(path.parent / "config.json")
+    _check_beside(path.parent)
+
+
+@kind("model-directory", 5, check_config)
 def model_directory(rng: Random, folder: Path) -> None:
-    """A directory with a damaged ``config.json`` and shards beside: refused, or the shards."""
+    """A directory with a damaged ``config.json``, or what is no file by that name."""
     config = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -215,29 +236,44 @@ def model_directory(rng: Random, folder: Path) -> None:
         os.symlink(rng.choice(("config.json", "/dev/zero", "/proc/self/mem", ".")), path)
     else:
         path.write_bytes(some_json(rng, json.dumps(config).encode()))
-    parts = [rows(rng) for _ in range(2)]
+    _check_beside(folder)
+
+
+def _check_beside(folder: Path) -> None:
+    parts = torch.randn(2, 3, NEURONS, generator=torch.Generator().manual_seed(0))
     for n, part in enumerate(parts):
         save(folder / f"shard-{n:05}.npy", part)
     found = attempt(lambda: open_activations(folder, "a"))
     (layer,) = found.layers.values()
-    if bytes_of(layer.read(0, layer.tokens)) != bytes_of(torch.cat(parts)):
+    if bytes_of(layer.read(0, layer.tokens)) != bytes_of(parts):
         raise WrongError("took other tokens than those of the shards")
 
 
-# ---- Hugging Face datasets -----------------------------------------------------------------------
+# ---- Hugging Face datasets ----------------------------------------------------------------------
+
+_STATE = {"_data_files": [{"filename": "data.arrow"}], "_split": None}
 
 
-@kind("dataset", 12)
+def check_arrow(path: Path) -> None:
+    """Tries an Arrow file as the only one of a dataset."""
+    path.rename(path.parent / "data.arrow")
+    _check_dataset(path.parent, json.dumps(_STATE).encode())
+
+
+@kind("dataset", 12, check_arrow)
 def dataset(rng: Random, folder: Path) -> None:
     """An Arrow file in a dataset's directory, it or the state beside it changed."""
-    content, state = _arrow(rng), {"_data_files": [{"filename": "data.arrow"}], "_split": None}
+    content, state = _arrow(rng), json.dumps(_STATE).encode()
     if rng.random() < 0.25:
-        text = some_json(rng, json.dumps(state).encode())
+        state = some_json(rng, state)
     else:
-        text = json.dumps(state).encode()
         content = several(rng, _some_arrow, content)
     (folder / "data.arrow").write_bytes(content)
-    (folder / "state.json").write_bytes(text)
+    _check_dataset(folder, state)
+
+
+def _check_dataset(folder: Path, state: bytes) -> None:
+    (folder / "state.json").write_bytes(state)
     (folder / "dataset_info.json").write_text("{}")
     check_activations(folder, plain.read_dataset)
 

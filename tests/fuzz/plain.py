@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -102,8 +102,16 @@ _STORAGES = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Tensors, and dicts of them, alone. A storage is the list that `put` has of its key."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Tensors, and dicts of them, alone. A storage is the list that `put` has of its key.
+
+    As PyTorch's, it takes any number for the protocol.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+        pickle.PROTO[0]: lambda self: self.read(1),
+    }
 
     def __init__(self, content: io.BytesIO, put: Any) -> None:
         super().__init__(content)
@@ -123,7 +131,7 @@ class _Unpickler(pickle.Unpickler):
         what, kind, key, _, numel, *_ = pid
         if what != "storage":
             raise ValueError(f"{pid} is no storage")
-        return self._put(kind.dtype, str(key), _whole(numel))
+        return self._put(kind.dtype, str(key), numel)
 
 
 def _rebuilt(values: list[Any], offset: int, shape: Any, strides: Any, *_: Any) -> Any:
@@ -151,10 +159,9 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _storage(data: bytes, dtype: torch.dtype, numel: int, swapped: bool) -> Tensor:
-    size = numel * dtype.itemsize
-    if len(data) < size:
-        raise ValueError(f"{numel} values in {len(data)} bytes")
+def _storage(data: bytes, dtype: torch.dtype, swapped: bool) -> Tensor:
+    """All of the data, whose size the pickle gives too, and need not."""
+    size = len(data) // dtype.itemsize * dtype.itemsize
     values = np.frombuffer(data[:size], f"u{dtype.itemsize}")
     whole = values.byteswap() if swapped else values.copy()
     return torch.from_numpy(whole.view(f"i{dtype.itemsize}")).view(dtype)
@@ -176,7 +183,7 @@ def _pt(members: _Zip) -> dict[str, Tensor]:
         raise ValueError(f"byte order {order!r}")
 
     def storage(dtype: torch.dtype, key: str, numel: int) -> list[Tensor]:
-        return [_storage(members[f"{root}/data/{key}"], dtype, numel, order == b"big")]
+        return [_storage(members[f"{root}/data/{key}"], dtype, order == b"big")]
 
     return _named(_Unpickler(io.BytesIO(members[f"{root}/data.pkl"]), storage).load())
 
@@ -184,12 +191,13 @@ def _pt(members: _Zip) -> dict[str, Tensor]:
 def _legacy_pt(content: bytes) -> dict[str, Tensor]:
     """Pickles of a magic number, a version, the machine, the object and its keys; then the data."""
     file = io.BytesIO(content)
-    kinds: dict[str, tuple[torch.dtype, int, list[Tensor]]] = {}
+    kinds: dict[str, tuple[torch.dtype, list[Tensor]]] = {}
 
-    def storage(dtype: torch.dtype, key: str, numel: int) -> list[Tensor]:
-        if kinds.setdefault(key, (dtype, numel, []))[:2] != (dtype, numel):
+    def storage(dtype: torch.dtype, key: str, _: object) -> list[Tensor]:
+        first, values = kinds.setdefault(key, (dtype, []))
+        if first != dtype:
             raise ValueError(f"storage {key} is of two kinds")
-        return kinds[key][2]
+        return values
 
     def load() -> Any:
         return _Unpickler(file, storage).load()
@@ -197,14 +205,15 @@ def _legacy_pt(content: bytes) -> dict[str, Tensor]:
     if (load(), load()) != (0x1950A86A20F9469CFC6C, 1001):
         raise ValueError("other magic number")
     machine, found, keys = load(), load(), load()
-    if machine["little_endian"] is not True:
+    if not machine.get("little_endian", True):
         raise ValueError("other machine")
     for key in keys:
-        dtype, numel, values = kinds[str(key)]
-        (stated,) = struct.unpack("<q", file.read(8))
-        if stated != numel or values:
-            raise ValueError(f"storage {key} is of {numel} and of {stated} values")
-        values.append(_storage(file.read(numel * dtype.itemsize), dtype, numel, False))
+        dtype, values = kinds[str(key)]
+        (numel,) = struct.unpack("<q", file.read(8))
+        data = file.read(_whole(numel) * dtype.itemsize)
+        if len(data) != numel * dtype.itemsize or values:
+            raise ValueError(f"storage {key} is cut, or there twice")
+        values.append(_storage(data, dtype, False))
     return _named(found)
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from fuzz.kinds import CrashError, Kind, RefusedError, WrongError
 
-SECONDS = 10.0  # that an input may take
+SECONDS = 20.0  # that an input may take
 MEMORY = 1 << 30  # bytes that a process may take beside what it has when it starts
 CHUNK = 50  # inputs of a process: each begins with no memory of those before
 

@@ -110,6 +110,22 @@ def test_a_mask_drops_tokens(dtype: torch.dtype, rotation: str) -> None:
         assert same_bits(shaped, dropped)
 
 
+@pytest.mark.parametrize(
+    ("neurons", "options", "error", "message"),
+    [
+        (0, {}, InputError, "neurons: got 0, expected at least 1"),
+        (2**40, {}, InputError, "neurons: the sums of 1099511627776 neurons take .* GB"),
+        (True, {}, TypeError, "neurons: expected an integer, got bool"),
+        (4, {"layer": 3}, TypeError, "layer: expected a str, got int"),
+    ],
+)
+def test_what_no_accumulator_can_be(
+    neurons: int, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        uf.PairedCorrelation(neurons, **options)
+
+
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
 def test_masked_tokens_are_never_read(rotation: str) -> None:
     a, b = activations(1200, 9)

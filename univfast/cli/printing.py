@@ -100,7 +100,7 @@ def _escape(character: str) -> str:
 def plain_warnings() -> Iterator[None]:
     """A block whose warnings are lines on stderr, without the place in the code."""
 
-    def show(message: Warning | str, *rest: object) -> None:
+    def show(message: Warning | str, *rest: object, **more: object) -> None:
         complain("Warning: " + " ".join(str(message).split()))
 
     with warnings.catch_warnings():
