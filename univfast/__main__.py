@@ -11,14 +11,26 @@ from univfast.machine.signals import end_at_once
 
 __all__ = ["run"]
 
+BUG = 1
+
 
 def run() -> None:
-    """Runs the command line of this process, and ends the process."""
+    """Runs the command line of this process, and ends the process.
+
+    Its exit status is that of `univfast.cli.main`, 1 for a bug of univfast, and 128 and its number
+    for a signal.
+    """
     end_at_once()
     _prepare()
-    from univfast.cli import main
+    from univfast.cli.failures import internal
+    from univfast.cli.main import main
+    from univfast.cli.printing import complain
 
-    status = main()
+    try:
+        status = main()
+    except Exception as error:
+        complain("Error: " + internal(error))
+        status = BUG
     if sys.gettrace() or sys.getprofile():  # a debugger or profiler has more to do
         sys.exit(status)
     # To take down torch takes a second, in which threads of its own may fail.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,15 @@ from pathlib import Path
 import univfast
 from univfast.errors import InputError
 
-__all__ = ["BAD_INPUT", "INTERNAL", "told"]
-
-BAD_INPUT = 2
-INTERNAL = 1
+__all__ = ["internal", "told"]
 
 # Shows where an internal error came from.
 _TRACEBACK = "UNIVFAST_TRACEBACK"
 
-_MEMORY = "use less (--memory-limit, --threads, --batch-tokens), or raise the limit ('ulimit -v')"
+_MEMORY = (
+    "use less, as with --memory-limit, --threads or --batch-tokens, or raise the limit that"
+    " 'ulimit -v' shows"
+)
 _FILES = "raise the limit on open files ('ulimit -n')"
 _ADVICE = {
     errno.ENOMEM: _MEMORY,
@@ -36,38 +37,36 @@ _SHORT = {
         "cannot allocate memory",
         "bad_alloc",
         "failed to map segment",
-        "unable to mmap",
     ),
     errno.EAGAIN: ("can't start new thread", "resource temporarily unavailable"),
 }
 
 
-def told(error: Exception) -> tuple[str, int]:
-    """The line for an error, and the exit status.
-
-    2 where the user can mend it: bad input, or what this machine refuses. 1 for a bug.
-    """
+def told(error: Exception) -> str | None:
+    """What to say of what the user can mend, input or machine; None for a bug of univfast."""
     causes = list(_chain(error))
     if isinstance(error, InputError):
         # Its own advice is for files.
         lacking = next((x.errno for x in causes if isinstance(x, OSError)), None)
         reason, _, advice = str(error).rpartition("; ")
-        text = f"{reason or advice}; {_ADVICE[lacking]}" if lacking in _ADVICE else str(error)
-        return text, BAD_INPUT
+        return f"{reason or advice}; {_ADVICE[lacking]}" if lacking in _ADVICE else str(error)
     lacking = next(filter(None, map(_lacking, causes)), None)
     if lacking == errno.ENOMEM:
-        return f"not enough memory ({_first_line(error)}); {_ADVICE[lacking]}", BAD_INPUT
+        asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+        reason = f"asked for {asked[1]}" if asked else _first_line(error)
+        return f"not enough memory ({reason}); {_ADVICE[lacking]}"
     if lacking is not None:
-        return f"{_of_system(error)}; {_ADVICE[lacking]}", BAD_INPUT
-    if isinstance(error, OSError):
-        return _of_system(error), BAD_INPUT
+        return f"{_of_system(error)}; {_ADVICE[lacking]}"
+    return _of_system(error) if isinstance(error, OSError) else None
+
+
+def internal(error: Exception) -> str:
+    """What to say of a bug. The traceback is printed before where the environment asks for it."""
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)
-    kind = type(error).__name__
     return (
-        f"internal error: {kind}: {_first_line(error)} ({_place(error)}); this is a bug of"
-        f" univfast: please report it with what {_TRACEBACK}=1 shows",
-        INTERNAL,
+        f"internal error: {type(error).__name__}: {_first_line(error)} ({_place(error)}); this is a"
+        f" bug of univfast: please report it with what {_TRACEBACK}=1 shows"
     )
 
 

@@ -13,13 +13,14 @@ from univfast.cli.capture import capture
 from univfast.cli.control import control
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
-from univfast.cli.failures import BAD_INPUT, told
+from univfast.cli.failures import told
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
 from univfast.machine.limits import check_limits
 
 __all__ = ["cli", "main"]
 
+BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as of programs that SIGPIPE ends
 
@@ -46,8 +47,8 @@ for command in (demo, train, capture, control, correlate, report, info, bench):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
-    0: done. 1: a bug of univfast. 2: bad usage or bad input, or what the machine refuses; said in
-    one line on stderr. 130: interrupted. 141: whoever read the output has gone.
+    0: done. 2: bad usage or bad input, or what the machine refuses, said in one line on stderr.
+    130: interrupted. 141: who read the output has gone. Bugs are raised as they are.
     """
     forget()
     try:
@@ -66,10 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         complain(str(cause or "") or "Interrupted.")
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # which click makes of it
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # else it is what click makes of a broken pipe
         return BROKEN_PIPE
     except Exception as error:
-        return _fail(*told(error))
+        if (message := told(error)) is None:
+            raise
+        return _fail(message)
 
 
 def _plain_torch() -> AbstractContextManager[None]:
@@ -81,6 +86,6 @@ def _plain_torch() -> AbstractContextManager[None]:
     return PlainState()
 
 
-def _fail(message: str, status: int = BAD_INPUT) -> int:
+def _fail(message: str) -> int:
     complain("Error: " + " ".join(message.split()))
-    return status
+    return BAD_INPUT

@@ -10,4 +10,11 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
         "(pip install .), or is this a source folder that was not built?"
     ) from error
 
+from univfast.errors import InputError
+
+try:
+    _native.simd_level()
+except ValueError as error:  # the environment asks for another one than there are
+    raise InputError(str(error)) from None
+
 __all__ = ["_native"]
