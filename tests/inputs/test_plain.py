@@ -198,6 +198,38 @@ def test_an_object_of_another_library_that_fails() -> None:
         uf.PairedCorrelation(4).update(Broken(), A)
 
 
+class Shares:
+    """Shares memory through DLPack, and nothing else."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> object:
+        return self._array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def test_an_object_that_runs_backwards() -> None:
+    """torch ends the process, in 2.13."""
+    backwards, expected = uf.PairedCorrelation(4), uf.PairedCorrelation(4)
+    array = A.numpy()
+    backwards.update(Shares(array[::-1]), Shares(array))
+    expected.update(A.flip(0), A)
+    assert torch.equal(backwards.state_dict()["moments"], expected.state_dict()["moments"])
+
+
+@pytest.mark.parametrize("capsule", [None, 7, A])
+def test_an_object_that_gives_no_capsule(capsule: object) -> None:
+    class Odd(Shares):
+        def __dlpack__(self, **options: Any) -> object:
+            return capsule
+
+    with pytest.raises(uf.InputError, match=r"^a: PyTorch cannot take this Odd through DLPack"):
+        uf.PairedCorrelation(4).update(Odd(A.numpy()), A)
+
+
 def test_views_of_numpy_beyond_their_array() -> None:
     array = A.numpy().copy()
     beyond = np.lib.stride_tricks.as_strided(array, (31, 4))
@@ -232,5 +264,6 @@ def test_kinds_of_numpy_arrays() -> None:
 def test_frames_are_told_what_to_give() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(A.numpy())
-    with pytest.raises(TypeError, match=r"found DataFrame; pass its \.to_numpy\(\)"):
-        uf.PairedCorrelation(4).update(frame, frame)
+    for call in (uf.PairedCorrelation(4).update, uf.correlate):
+        with pytest.raises(TypeError, match=r"found DataFrame; pass its \.to_numpy\(\)"):
+            call(frame, frame)

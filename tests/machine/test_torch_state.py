@@ -227,6 +227,39 @@ def test_transforms_are_refused(transform: Any) -> None:
     transform(of)(B["usual"])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_tracing_is_refused() -> None:
+    def of(x: Tensor) -> Tensor:
+        uf.correlate(A["usual"], x)
+        return x
+
+    with pytest.raises(
+        uf.InputError, match=r"^univfast: is called while torch\.jit\.trace records"
+    ):
+        torch.jit.trace(of, B["usual"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_callers_leave_it_out() -> None:
+    """torch's compiler sees no operation of the package, and so changes none."""
+    seen = []
+
+    def backend(graph: Any, inputs: object) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    def of(x: Tensor, y: Tensor) -> Tensor:
+        accumulator.update(x * 2, y)
+        return x + 1
+
+    accumulator, expected = paired(), paired()
+    expected.update(A["usual"] * 2, B["usual"])
+    torch.compile(of, backend=backend)(A["usual"], B["usual"])
+    assert len(seen) == 2
+    assert_same(tensors(accumulator.compute()), tensors(expected.compute()))
+
+
 @pytest.fixture
 def odd() -> Iterator[None]:
     with (

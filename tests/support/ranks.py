@@ -11,6 +11,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as functional
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 import univfast as uf
 import univfast.machine.processes
@@ -105,6 +109,21 @@ def check_subgroup() -> None:
     assert mine.tokens == (10 * BATCH if dist.get_rank(group) == 1 else 0)
 
 
+def check_distributed_tensors() -> None:
+    """Made whole, however they are shared; those that are on their way are waited for."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    a, b = activations()
+    shared = distribute_tensor(a, mesh, [Shard(0)]), distribute_tensor(b, mesh, [Shard(1)])
+    sent = functional.all_reduce(b / dist.get_world_size(), "sum", mesh)
+    assert type(sent) is functional.AsyncCollectiveTensor
+    whole = paired("hadamard", 2)
+    whole.update(a, b)
+    for x, y in (shared, (nn.Parameter(shared[0]), sent)):
+        found = paired("hadamard", 2)
+        found.update(x, y)
+        check_same("distributed tensors", found, whole)
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
@@ -116,6 +135,7 @@ def main() -> None:
     empty = paired("hadamard", 2)
     empty.all_reduce()
     assert empty.tokens == 0
+    check_distributed_tensors()
     if dist.get_world_size() > 1:
         check_refused(lambda draws: paired("hadamard", draws))
         check_refused(all_pairs)

@@ -16,6 +16,7 @@
 ``token_ids``    which token stands where
 ``masks``              which tokens count
 ``arrays``             one batch as an argument of Python
+``dlpack``             arrays of other libraries, looked at before torch takes them
 ``plain``              tensors that are memory of their own, and no others
 ``stored``             one array as found: in memory, or in place in a mapped file
 ``mapping``            read-only file mappings whose pages can be given back

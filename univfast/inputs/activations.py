@@ -53,6 +53,7 @@ def open_activations(source: object, name: str) -> Activations:
         raise TypeError(
             f"{name}: expected a tensor, an array, a dict of layers or a path, "
             f"found {type(source).__name__}"
+            + ("; pass its .to_numpy()" if hasattr(source, "to_numpy") else "")
         )
     stored = {
         layer: from_memory(value, f"{name}: layer {layer!r}", TypeError)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.dlpack import from_dlpack
 
 from univfast.errors import InputError
+from univfast.inputs.dlpack import BackwardsError, tensor_of
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.plain import plain_tensor
 
@@ -117,7 +117,9 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
                 f"found {type(value).__name__}{instead}"
             )
         try:
-            value = from_dlpack(value)
+            value = tensor_of(value)
+        except BackwardsError:
+            return _backwards(value, where)
         except Exception as error:  # whatever a class of another library raises
             raise InputError(
                 f"{where}: PyTorch cannot take this {type(value).__name__} through DLPack; "
@@ -125,6 +127,16 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
             ) from error
     value = plain_tensor(value, where)
     return Stored(value, value.dtype)
+
+
+def _backwards(value: Any, where: str) -> Stored:
+    """An array that runs backwards along an axis, as NumPy's may, where NumPy has its dtype."""
+    try:
+        return from_numpy(np.from_dlpack(value), where)
+    except Exception as error:
+        raise InputError(
+            f"{where}: this {type(value).__name__} has a negative stride; pass a copy"
+        ) from error
 
 
 def _check_owner(array: NDArray[Any], where: str) -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -39,7 +40,8 @@ class PlainState:
     else was set.
 
     Raises:
-        InputError: within a transform of ``torch.func``, where tensors have no values.
+        InputError: within a transform of ``torch.func``, where tensors have no values, or within
+            ``torch.jit.trace``.
     """
 
     __slots__ = ("_grad", "_stack")
@@ -49,6 +51,11 @@ class PlainState:
             raise InputError(
                 "univfast: is called within a transform of torch.func (vmap, grad, jvp,"
                 " functionalize), where activations have no values; call it outside"
+            )
+        if torch._C._get_tracing_state() is not None:
+            raise InputError(
+                "univfast: is called while torch.jit.trace records; call it outside of what is"
+                " traced"
             )
         self._stack = _made_plain()
         self._grad = torch.is_grad_enabled()
@@ -92,13 +99,18 @@ def _made_plain() -> ExitStack | None:
 
 
 def in_plain_state(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, called within `PlainState`."""
+    """The function, called within `PlainState`, and left out of what ``torch.compile`` compiles."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with PlainState():
-            return function(*args, **kwargs)
+        before = set_eval_frame(None)
+        try:
+            with PlainState():
+                return function(*args, **kwargs)
+        finally:
+            set_eval_frame(before)
 
+    call._torchdynamo_disable = True  # type: ignore[attr-defined]
     return call
 
 
