@@ -20,7 +20,7 @@ __all__ = ["plain_warnings", "print_result", "print_side_by_side"]
 def plain_warnings() -> Iterator[None]:
     """A block whose warnings are lines on stderr, without the place in the code."""
 
-    def show(message: Warning | str, *rest: object) -> None:
+    def show(message: Warning | str, *rest: object, **options: object) -> None:
         click.echo("Warning: " + " ".join(str(message).split()), err=True)
 
     with warnings.catch_warnings():
