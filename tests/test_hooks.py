@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from typing import Any
 
@@ -296,6 +297,35 @@ def test_a_run_is_heard_by_its_own_capture_alone() -> None:
         assert one["blocks.0.act"].shape == (2, 6)
         model(torch.randn(5, 4))
         assert {len(x) for x in (*one.values(), *other.values())} == {5}
+
+
+def test_two_threads_in_one_model_are_refused() -> None:
+    waiting, go = threading.Event(), threading.Event()
+
+    class Waits(nn.GELU):
+        def forward(self, x: Tensor) -> Tensor:
+            if threading.current_thread() is not threading.main_thread():
+                waiting.set()
+                go.wait(60)
+            return super().forward(x)
+
+    model, x = Model(Waits()), torch.randn(3, 4)
+    with uf.capture(model, "blocks.*.act") as captured:
+        thread = threading.Thread(target=model, args=(x,))
+        thread.start()
+        waiting.wait(60)
+        with pytest.raises(InputError, match=r"^hooks: the model runs in two threads at once"):
+            model(2 * x)
+        go.set()
+        thread.join()
+        assert torch.equal(captured["blocks.0.act"], model.blocks[0].act(model.blocks[0].up(x)))
+        model(2 * x)  # one after the other
+        captured.run(x)
+        kept = captured["blocks.0.act"].clone()
+        other = threading.Thread(target=model, args=(3 * x,))  # not the run's
+        other.start()
+        other.join()
+        assert torch.equal(captured["blocks.0.act"], kept)
 
 
 def test_a_pattern_that_matches_nothing_is_answered_with_names_like_it() -> None:

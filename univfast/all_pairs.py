@@ -231,7 +231,9 @@ class AllPairsCorrelation(Reducible):
             self._flush()
         except InputError as refused:
             error = str(refused)
-        total = processes.gather_tokens(self._plain_options(), tokens, error)
+        total = check_total(
+            "all_reduce", processes.gather_tokens(self._plain_options(), tokens, error)
+        )
         self._state.reduce(processes, total, dst)
 
     @alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -52,6 +53,9 @@ class Captured(Mapping[str, Tensor]):
         self._seen: set[str] = set()  # in this pass of the whole model
         self._in_pass = False
         self._ran_whole = False
+        # Threads: that whose pass is under way, and that which `run` was called in.
+        self._passing: dict[str, int] = {}
+        self._runner: int | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -97,6 +101,7 @@ class Captured(Mapping[str, Tensor]):
             InputError: a layer that the forward pass did not reach, or one that is called twice.
         """
         running = _running.set(self)
+        self._runner = threading.get_ident()
         try:
             with torch.no_grad():
                 self._model(*args, **kwargs)
@@ -131,17 +136,26 @@ class Captured(Mapping[str, Tensor]):
 
     def _begin(self, model: nn.Module, args: object) -> None:
         if self._listens():
+            own = threading.get_ident()
+            if self._passing.setdefault("thread", own) != own:
+                raise InputError(
+                    "hooks: the model runs in two threads at once, whose activations cannot be told"
+                    " apart; run it in one, or give each thread a model of its own"
+                )
             self._kept.clear()
             self._seen.clear()
             self._in_pass = True
 
     def _end(self, model: nn.Module, args: object, output: object) -> None:
-        if self._listens():
+        if self._listens() and self._passing.get("thread") == threading.get_ident():
             self._in_pass = False
+            del self._passing["thread"]
 
     def _listens(self) -> bool:
         running = _running.get()
-        return running is None or running is self
+        if running is None:  # of the thread that runs it, or of any where none does
+            return self._runner in (None, threading.get_ident())
+        return running is self
 
     def _take_input(self, site: _Site, module: nn.Module, args: tuple[object, ...]) -> None:
         self._take(site, args, f"called with no tensor by position but {_described(args)}")
@@ -203,9 +217,10 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
 
     Raises:
         InputError: a pattern that matches nothing; a module that stands under several names or is
-            called twice in a forward pass, whose activations could not be told apart; a module that
-            gives no tensor, or one that is no plain memory (sparse, nested, masked, quantized, of a
-            transform of ``torch.func``). A distributed one is made whole, which all processes do.
+            called twice in a forward pass, or in two threads at once, whose activations could not
+            be told apart; a module that gives no tensor, or one that is no plain memory (sparse,
+            nested, masked, quantized, of a transform of ``torch.func``). A distributed one is made
+            whole, which all processes do.
         TypeError: ``model`` or ``hooks`` of another type.
     """
     if not isinstance(model, nn.Module):

@@ -262,7 +262,7 @@ class PairedCorrelation(Reducible):
             moments, tokens = self._read()
         except InputError as refused:
             error = str(refused)
-        total = processes.gather_tokens(self._options, tokens, error)
+        total = check_total("all_reduce", processes.gather_tokens(self._options, tokens, error))
         if self._device is None:
             self._place(devices.CPU)
         if total == 0:

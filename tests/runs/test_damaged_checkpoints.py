@@ -157,6 +157,44 @@ def test_what_is_sealed_anew_gives_one_line_or_numbers(
         assert all(x.startswith(f"{path}: ") and "\n" not in x for x in messages), where
 
 
+def test_plans_of_other_inputs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    content = started(path, "index")
+    (entry,) = content["plan"]
+    for plan in (
+        [{**entry, "tokens": TOKENS - 50}],
+        [{**entry, "round": 1}],
+        [{**entry, "round": False}],
+        [{**entry, "more": 1}],
+        [{"tokens": TOKENS}],
+        [entry, entry],
+    ):
+        torch.save(sealed({**content, "plan": plan}), path)
+        with pytest.raises(uf.InputError, match=f"^{path}: .*(its passes are not|of its plan)"):
+            correlated("index", checkpoint=path)
+    content = started(path := tmp_path / "best.pt", "best in passes")
+    first = content["plan"][0]
+    (number, layers), *rest = first["jobs"]
+    for jobs in (
+        [],
+        rest,
+        [[number, layers[::-1]], *rest],
+        [[number, layers[:-1]], *rest],
+        [[number, [*layers, *layers]], *rest],
+        [[number + 1, layers], *rest],
+        [[number, []], [number, layers], *rest],
+        [[number, "u"], *rest],
+        [number],
+        7,
+    ):
+        if jobs != first["jobs"]:
+            torch.save(
+                sealed({**content, "plan": [{**first, "jobs": jobs}, *content["plan"][1:]]}), path
+            )
+            with pytest.raises(uf.InputError, match=rf"^{path}: .*\(its passes are not those of"):
+                correlated("best in passes", checkpoint=path)
+
+
 def test_overlapping_ranges_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     content = started(path, "index")
