@@ -20,7 +20,6 @@ from fuzz.workers import CRASHED, HUNG, REFUSED, RIGHT, WRONG
 from support import TESTS
 from univfast.errors import InputError
 
-
 # Fails once all is mended, and goes then.
 not_mended = pytest.mark.xfail(reason="readers, states and tensors are being mended", strict=True)
 
