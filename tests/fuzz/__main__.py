@@ -42,7 +42,8 @@ def main() -> int:
     for outcome in tried(inputs, given.processes, given.keep):
         figures.add(outcome)
         if outcome.verdict in FAILURES or given.verbose or given.one:
-            print(f"{outcome.label} {outcome.verdict}: {outcome.why}", flush=True)
+            why = " ".join(outcome.why.split())[:300]
+            print(f"{outcome.label} {outcome.verdict}: {why}", flush=True)
     print(figures.table())
     print(f"seed {given.seed}, {time.monotonic() - start:.0f} s, {given.processes} processes")
     return 1 if figures.failures else 0

@@ -138,8 +138,8 @@ def _check_table(loaded: uf.CorrelationResult, text: str) -> None:
     csv.field_size_limit(10**9)
     head, *rows = csv.reader(io.StringIO(text, newline=""))
     csv.field_size_limit(131_072)
-    if len(set(head)) != len(head):
-        raise WrongError("a column is there twice")
+    if any(row and len(row) != len(head) for row in rows):
+        raise WrongError("a row is too short or too long")
     for x, name in enumerate(head):
         found = getattr(loaded, name, None)
         cells = [row[x] for row in rows if row]
