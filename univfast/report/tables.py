@@ -67,7 +67,7 @@ def parsed(column: Column, cells: Mapping[str, list[str]]) -> Any:
         return [known[cell] for cell in found]
     if column.dtype == "flag":
         flags = {"true": True, "false": False}
-        return torch.tensor([flags[cell] for cell in found], dtype=torch.bool)
+        return torch.tensor([flags[cell] for cell in found], dtype=torch.bool, device="cpu")
     kind = int if column.dtype == "integer" else float
     numbers = [kind(cell) for cell in found]
     low, high = column.limits
@@ -75,7 +75,7 @@ def parsed(column: Column, cells: Mapping[str, list[str]]) -> Any:
         if number < low or number > high:  # NaN is neither
             raise ValueError(f"{column.name} {number}")
     dtype = torch.int64 if column.dtype == "integer" else torch.float64
-    return torch.tensor(numbers, dtype=dtype)
+    return torch.tensor(numbers, dtype=dtype, device="cpu")
 
 
 def _cell(value: object, known: dict[object, str]) -> str:

@@ -78,7 +78,7 @@ def matches_from(
     _check_places(found["correlation"], found["place"], searched.neurons, torch.nan)
     layer, neuron = searched.locate(found["place"])
     same = torch.equal(layer, found["match_layer"]) and torch.equal(neuron, found["match_neuron"])
-    widths = torch.tensor(searched.widths)
+    widths = torch.tensor(searched.widths, dtype=torch.int64, device="cpu")
     top_layer, top_neuron = found["top_layer"], found["top_neuron"]
     check_range("top_layer", top_layer, -1, len(widths) - 1)
     inside = (top_neuron >= 0) & (top_neuron < widths[top_layer.clamp(min=0)])
