@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from univfast.native.place import memory
+
 __all__ = ["DIGEST", "digest_of", "sealed", "tensor_problem", "unsealed"]
 
 DIGEST = "digest"
@@ -66,15 +68,10 @@ def tensor_problem(x: Tensor) -> str | None:
         return "is no dense tensor"
     if x.is_conj() or x.is_neg():
         return "is a view that is not resolved"
-    size, held = x.element_size(), x.untyped_storage().nbytes()
-    if x.numel() == 0:
-        return None
-    # In Python's integers, which do not overflow.
-    reach = sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
-    first = x.storage_offset()
-    if first < 0 or min(x.stride(), default=0) < 0 or (first + reach + 1) * size > held:
+    needed, held = memory(x)
+    if needed > held:
         return "reaches beyond its memory"
-    return "repeats its memory" if x.numel() * size > held else None
+    return "repeats its memory" if x.numel() * x.element_size() > held else None
 
 
 class _Digest:
