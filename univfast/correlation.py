@@ -24,7 +24,7 @@ from univfast.inputs.masks import open_mask
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
-from univfast.machine.torch_state import in_plain_state
+from univfast.machine.torch_state import PlainState, in_plain_state
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
@@ -72,8 +72,9 @@ def correlate(
         InputError: anything wrong with the inputs or options; the message names it.
         TypeError: an argument of a type that cannot be used.
     """
-    given = complete(CorrelateOptions, options, "correlate")
-    result = correlate_together(None, a, b, given, progress)
+    with PlainState():
+        given = complete(CorrelateOptions, options, "correlate")
+        result = correlate_together(None, a, b, given, progress)
     assert result is not None
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         warnings.warn(warning, stacklevel=2)

@@ -84,8 +84,9 @@ def correlate_models(
         TypeError: an argument of a type that cannot be used.
     """
     start = time.perf_counter()
-    given = complete(ModelOptions, options, "correlate_models")
-    settings = StreamSettings(given, in_order=hooks_b is not None)
+    with PlainState():
+        given = complete(ModelOptions, options, "correlate_models")
+        settings = StreamSettings(given, in_order=hooks_b is not None)
     of_b = hooks if hooks_b is None else hooks_b
     real = [
         _Network(name, model, patterns)

@@ -42,7 +42,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "index": {"match": "index", "details": True, "token_ids": torch.arange(TOKENS) % 7},
     "best": {"match": "best", "controls_b": [CONTROL, A], "mask": MASK, "reverse": True},
     "one-to-one": {"match": "one-to-one", "rotation": "haar"},
-    "gaussian": {"match": "best", "rotation": "gaussian"},
+    "gaussian": {"match": "best", "rotation": "gaussian", "device": "cpu"},
     "none": {"match": "index", "rotation": "none"},
 }
 
@@ -167,7 +167,7 @@ def test_a_run_that_goes_on_and_its_files(
 
 @pytest.mark.parametrize("state", FOR_MODELS)
 def test_live_models(state: str) -> None:
-    options: dict[str, Any] = {"hooks": HOOKS, "draws": 2, "details": True}
+    options: dict[str, Any] = {"hooks": HOOKS, "draws": 2, "details": True, "device": "cpu"}
     expected = uf.correlate_models(*MODELS, BATCHES, **options)
     fresh = [uf.control(model, 1, batches=BATCHES, hooks=HOOKS) for model in MODELS]
     with uf.capture(MODELS[0], HOOKS) as captured:

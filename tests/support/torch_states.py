@@ -134,9 +134,9 @@ TOGETHER = {
     "other": ["float64 by default", "dual numbers", "anomalies", "dispatch mode", "function mode"],
 }
 
-# What users call, but for what runs models of theirs, which are theirs to run in such a state.
+# What users call, but for what runs models of theirs, which are theirs to run in such a state; and
+# but for `correlate` itself, whose warnings name its caller.
 _FUNCTIONS = (
-    "univfast.correlation:correlate",
     "univfast.correlation:correlate_together",
     "univfast.cli.main:main",
     "univfast.experiment:capture_layers",

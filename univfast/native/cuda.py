@@ -18,6 +18,7 @@ from univfast.native.extension import _native
 from univfast.native.place import numbers
 from univfast.native.views import (
     COMMON_ROUNDS,
+    SIGN_STAGES,
     BadValue,
     Best,
     Contexts,
@@ -191,7 +192,8 @@ def paired_moments(
 
 def neuron_moments(x: Tensor, threads: int) -> Tensor | BadValue:
     """As on the CPU; waits for the device."""
-    none = torch.empty(COMMON_ROUNDS, 0, x.shape[1], device=x.device, dtype=torch.float32)
+    shape = (COMMON_ROUNDS, SIGN_STAGES, x.shape[1])
+    none = torch.empty(shape, dtype=torch.float32, device=x.device)  # of no draw: never read
     moments = paired_moments(x, x, None, none, threads)
     return moments if isinstance(moments, BadValue) else moments[:4:2]
 
