@@ -88,6 +88,15 @@ def test_summaries(tmp_path: Path, contents: dict[str, bytes], key: str) -> None
         spoilt(tmp_path, contents, "summary.json", json.dumps(changed).encode())
 
 
+@pytest.mark.parametrize("name", ["neurons", "dead", "universal"])
+def test_counts_of_layers_that_do_not_add_up(
+    tmp_path: Path, contents: dict[str, bytes], name: str
+) -> None:
+    summary = json.loads(contents["summary.json"])
+    summary["layers"][0][name] += 1
+    spoilt(tmp_path, contents, "summary.json", json.dumps(summary).encode())
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"[]", b"3", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"9" * 100_000, b"\0"],

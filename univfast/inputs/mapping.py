@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from univfast.errors import InputError
 from univfast.machine.reading import open_file
 
-__all__ = ["MappedFile"]
+__all__ = ["MappedFile", "extent"]
 
 # Bytes. Linux maps up to one huge page around the byte that was touched, so pages outside a slice
 # become resident with it; giving back whole blocks of this size gets those too. A multiple of the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
+from univfast.inputs.mapping import extent
 from univfast.inputs.stored import Stored, from_numpy
 from univfast.inputs.zip_files import read_member
 from univfast.machine.reading import open_file
@@ -98,9 +98,9 @@ class _Header:
             )
         self.order: Literal["C", "F"] = "F" if fortran_order else "C"
         self.length = file.tell()
-        if not all(type(axis) is int and axis >= 0 for axis in self.shape) or self.dtype.shape:
-            raise ValueError(f"an array of shape {list(self.shape)} and dtype {self.dtype}")
-        missing = self.length + prod(self.shape) * self.dtype.itemsize - size
+        if self.dtype.shape:
+            raise ValueError(f"an array of arrays, {self.dtype}")
+        missing = self.length + extent(self.shape, None, self.dtype.itemsize) - size
         if missing > 0:
             raise ValueError(f"{missing} bytes are missing")
         if missing < 0:
