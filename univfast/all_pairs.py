@@ -35,7 +35,7 @@ from univfast.sums.batches import (
 from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.state_values import check_co_moments, check_pending
-from univfast.sums.states import StateFormat, check_tensor, check_total, refused
+from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
 
 if TYPE_CHECKING:
@@ -193,12 +193,13 @@ class AllPairsCorrelation(Reducible):
         parts = [slice(i, j) for i, j in zip([0, *ends], ends, strict=False) if j > i]
         # All are looked at before any is added, so that a bad value leaves the state as it was.
         moments = [self._moments(sides, part, rows, origin) for part in parts]
-        for part, measured in zip(parts, moments, strict=True):
-            x, y = ([layer[part] for layer in layers] for layers in sides)
-            if self._pending.tokens == 0 and part.stop - part.start == chunk:
-                self._state.add(x, y, *measured)
-            elif self._pending.take([*x, *y]) == chunk:
-                self._flush()
+        with self.wholly():
+            for part, measured in zip(parts, moments, strict=True):
+                x, y = ([layer[part] for layer in layers] for layers in sides)
+                if self._pending.tokens == 0 and part.stop - part.start == chunk:
+                    self._state.add(x, y, *measured)
+                elif self._pending.take([*x, *y]) == chunk:
+                    self._flush()
 
     def _bring(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The layers of both where the state is, those on the CPU through pinned memory."""
@@ -221,7 +222,9 @@ class AllPairsCorrelation(Reducible):
             more = other.co_moments()
             if self._placed is None:
                 self._place(more.device)
-            self._state.merge(more.to(self._state.device))
+            more = more.to(self._state.device)
+            with self.wholly():
+                self._state.merge(more)
             self._flush()
 
     @alone
@@ -234,7 +237,8 @@ class AllPairsCorrelation(Reducible):
         total = check_total(
             "all_reduce", processes.gather_tokens(self._plain_options(), tokens, error)
         )
-        self._state.reduce(processes, total, dst)
+        with self.wholly():
+            self._state.reduce(processes, total, dst)
 
     @alone
     def state_dict(self) -> dict[str, Any]:
@@ -277,23 +281,24 @@ class AllPairsCorrelation(Reducible):
         device = self._device
         try:
             own = self._state.tensors()
-            new, sides = self._checked(state, own, tokens)
+            new, pending = self._checked(state, own, tokens)
             if sealed:
                 _FORMAT.check_seal(state)
         except Exception:
             if device is None:  # as it was: the first batch says where
                 self._placed, self._device, self._pending = None, None, Pending(0)
             raise
-        for name, tensor in own.items():
-            tensor.copy_(new[name])
-        waiting = len(sides[0][0]) if sides else 0
-        self._state.tokens, self._pending.tokens = tokens - waiting, 0
-        if waiting:
-            self.update_rows(sides[0], sides[1], None, PairOrigin())
+        waiting, count = (len(pending[0]) if pending else 0), len(self._a.names)
+        with self.wholly():
+            for name, tensor in own.items():
+                tensor.copy_(new[name])
+            self._state.tokens, self._pending.tokens = tokens - waiting, 0
+            if waiting:
+                self.update_rows(pending[:count], pending[count:], None, PairOrigin())
 
     def _checked(
         self, state: Mapping[str, Any], own: Mapping[str, Tensor], tokens: int
-    ) -> tuple[dict[str, Tensor], list[list[Tensor]]]:
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The tensors of a state by name, and the layers of A and B that wait, if there are any.
 
         Raises:
@@ -307,14 +312,7 @@ class AllPairsCorrelation(Reducible):
         waiting = len(pending[0]) if pending else 0
         layouts = {"a": self._a, "b": self._b}
         check_co_moments(new, tokens - waiting, layouts, self.baseline.draws)
-        sides = [pending[: len(self._a.names)], pending[len(self._a.names) :]] if waiting else []
-        if sides:  # a value that is not finite is refused before anything is written
-            here = [[readable(x, self._state.device) for x in layers] for layers in sides]
-            try:
-                self._moments(here, slice(0, waiting), None, PairOrigin())
-            except InputError as error:
-                raise refused(f"pending: {error}") from error
-        return new, sides
+        return new, pending
 
     @alone
     def co_moments(self) -> CoMoments:
@@ -369,8 +367,10 @@ class AllPairsCorrelation(Reducible):
         layers = self._pending.layers()
         sides = layers[: len(self._a.names)], layers[len(self._a.names) :]
         whole = slice(0, self._pending.tokens)
-        self._state.add(*sides, *self._moments(sides, whole, None, PairOrigin()))
-        self._pending.tokens = 0
+        moments = self._moments(sides, whole, None, PairOrigin())
+        with self.wholly():
+            self._state.add(*sides, *moments)
+            self._pending.tokens = 0
 
     def _plain_options(self) -> dict[str, Any]:
         searched = {name: self._options[name] for name in ("top_k", "exclude_self", "reverse")}

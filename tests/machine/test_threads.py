@@ -17,6 +17,8 @@ import univfast as uf
 from support.matched import matched
 from support.parity import bits
 from support.processes import printed, python
+from univfast.sums.co_moments import CoMoments
+from univfast.sums.group_sums import Grouping
 
 THREADS = 8
 
@@ -138,6 +140,33 @@ def test_a_copy_of_matched_pairs() -> None:
         assert all(bits(found[x].double()) == bits(expected[x].double()) for x in expected)
 
 
+@pytest.mark.parametrize("name", ["all pairs", "details"])
+def test_what_was_broken_off_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    case = matched()
+    made = case.accumulator() if name == "details" else MAKERS[name]()
+    if name != "details":
+        made.update(*models())
+
+    def change() -> None:
+        if name == "details":
+            case.feed(made, [slice(0, 50)])
+        else:
+            made.co_moments()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Grouping if name == "details" else CoMoments, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            change()
+    for use in (made.state_dict, made.reset, lambda: copy.copy(made).tokens, lambda: made.tokens):
+        with pytest.raises(uf.InputError, match=r"^\w+: was broken off while it took in tokens"):
+            use()
+    with pytest.raises(uf.InputError, match="was broken off"):
+        (case.accumulated() if name == "details" else MAKERS[name]()).merge(made)
+
+
 FORK = """
 import os, threading, torch
 import univfast as uf
@@ -160,7 +189,7 @@ if child == 0:
     try:
         held.update(a, a + 1)
     except uf.InputError as error:
-        os._exit(0 if "another thread was using it" in str(error) else 2)
+        os._exit(0 if "was broken off" in str(error) else 2)
     os._exit(1)
 _, status = os.waitpid(child, 0)
 done.set()

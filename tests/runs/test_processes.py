@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from support.processes import command_in_slices, finished, torchrun
+from univfast.machine.locks import holding_directory, holding_file
 
 pytestmark = pytest.mark.slow
 
@@ -215,6 +216,21 @@ def test_what_process_0_does_alone_may_take_longer_than_the_timeout(
     finished(torchrun(2, slow, *arguments, out, "--timeout", "3"))
     alone(script, *arguments, tmp_path / "one")
     check_same(out, tmp_path / "one")
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--out"])
+def test_what_another_run_holds_is_refused_in_all(
+    option: str, pair: list[Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    with holding_file(place) if option == "--checkpoint" else holding_directory(place):
+        command = ["correlate", *pair[:2], "--match", "index", option, place]
+        process = torchrun(2, "-m", "univfast", *command)
+        _, err = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert f"Error: {place}: is in use by process {os.getpid()} on " in err
+    assert "Error: process 0 stopped; its message says why" in err
+    assert not place.exists()
 
 
 def test_processes_that_were_given_other_files(pair: list[Path], tmp_path: Path) -> None:

@@ -83,15 +83,15 @@ class _Digest:
 
     def of(self, value: object, depth: int = 0) -> bytes:
         """Plain values as they are, all others by their digest."""
+        if isinstance(value, str):
+            raw = value.encode("utf-8", "surrogatepass")
+            return b"s%d;" % len(raw) + raw
         if value is None or isinstance(value, bool):
             return {None: b"n", False: b"f", True: b"t"}[value]
         if isinstance(value, int):
             return f"i{value:x};".encode()
         if isinstance(value, float):
             return b"d" + struct.pack("<d", value)
-        if isinstance(value, str):
-            raw = value.encode("utf-8", "surrogatepass")
-            return f"s{len(raw)};".encode() + raw
         if id(value) not in self._known:
             if depth > _DEEPEST:
                 raise TypeError("it holds more than a state does, list in list")

@@ -29,7 +29,7 @@ class Guarded:
     """Has a lock, which methods that are `alone` hold; copies and pickles have one of their own."""
 
     _lock: threading.RLock
-    _torn: bool  # by a fork amidst a method
+    _torn: bool  # by what ended a method, or forked the process, amidst a change
 
     def __new__(cls, *arguments: object, **options: object) -> Self:
         self = super().__new__(cls)
@@ -47,6 +47,18 @@ class Guarded:
         with together(self):
             copied.__dict__.update(copy.deepcopy(self._plain(), memo))
         return copied
+
+    @contextmanager
+    def wholly(self) -> Iterator[None]:
+        """A block that changes the object: where it is broken off, nothing uses the object again.
+
+        By Ctrl-C, say, or by memory that there is not.
+        """
+        try:
+            yield
+        except BaseException:
+            self._torn = True
+            raise
 
     def _plain(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _OWN}
@@ -86,8 +98,8 @@ def together(*objects: Guarded) -> Iterator[None]:
 
 def _refused(torn: Guarded) -> InputError:
     return InputError(
-        f"{type(torn).__name__}: another thread was using it when this process was forked, so that"
-        " it may hold half a batch; make another one"
+        f"{type(torn).__name__}: was broken off while it took in tokens (by Ctrl-C, an error, or a"
+        " fork beside another thread), and may hold half of them; make another one"
     )
 
 

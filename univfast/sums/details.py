@@ -165,11 +165,12 @@ class PairDetails(Reducible):
                 break
             # So that no sum is of values that are far from the mean of all tokens.
             self._reframe(better)
-        self._sums.pairs[blocks] += sums.pairs
-        self._sums.counts[blocks] += sums.counts
-        self._sums.powers.add_(sums.powers)
-        self._top = top
-        self._grouping.add(layers, rows, first_token)
+        with self.wholly():
+            self._sums.pairs[blocks] += sums.pairs
+            self._sums.counts[blocks] += sums.counts
+            self._sums.powers.add_(sums.powers)
+            self._top = top
+            self._grouping.add(layers, rows, first_token)
 
     def _sum(
         self, layers: Sequence[Sequence[Tensor]], used: UsedTokens
@@ -263,7 +264,8 @@ class PairDetails(Reducible):
             held = self._sums.counts.cpu() + other._sums.counts.cpu()
             if other is self or bool((held > self._starts.diff()).any()):
                 raise InputError("merge: some tokens are in both; give each to one accumulator")
-            self._merge(other)
+            with self.wholly():
+                self._merge(other)
 
     def _merge(self, other: PairDetails) -> None:
         if other.tokens == 0:
@@ -310,7 +312,9 @@ class PairDetails(Reducible):
         self._reframe(Frame(*frame))
         self._grouping.shift(pivots)
         contexts = processes.gather([[x.cpu() for x in top] for top in self._top])
-        for x in self._added():
+        # What adds, once all is about the same pivots.
+        groups = self._grouping.tensors().items()
+        for x in (*self._sums, *(x for name, x in groups if not name.startswith("pivot_"))):
             processes.add(x, dst)
         if dst is not None and processes.rank != dst:
             self.reset()
@@ -321,11 +325,6 @@ class PairDetails(Reducible):
                     more = Contexts(*(x.to(self._device) for x in top))
                     self._top[i] = self._top[i].merged(more)
         self._reframe(self._better_frame())
-
-    def _added(self) -> list[Tensor]:
-        """What adds, once all is about the same pivots."""
-        groups = self._grouping.tensors().items()
-        return [*self._sums, *(x for name, x in groups if not name.startswith("pivot_"))]
 
     def tensors(self) -> dict[str, Tensor]:
         """The state by name, not copied."""

@@ -27,6 +27,8 @@ __all__ = ["check_co_moments", "check_details", "check_moments", "check_pending"
 _ROUNDING = 1e-2
 # Squares below this have lost digits, as they are near the smallest number.
 _TINY = 1e-290
+# The squares of so large values of a chunk can be added up.
+_LARGEST = 1e152
 # Values of co-moments that are looked at together: bounds memory.
 _TILE = 1 << 22
 
@@ -93,6 +95,7 @@ def check_pending(pending: object, widths: Sequence[int], tokens: int) -> list[T
     for x, width in zip(pending, widths, strict=bool(pending)):
         known = isinstance(x, Tensor) and x.dtype in DTYPES
         check_tensor("pending", x, (waiting, width), x.dtype if known else torch.float32)
+        check_range("pending", x.double(), -_LARGEST, _LARGEST)
     if waiting > tokens:
         raise refused(f"pending has {waiting} of {tokens} tokens")
     return list(pending)

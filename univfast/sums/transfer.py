@@ -41,6 +41,9 @@ class Uploads:
         self._copies: torch.cuda.Stream | None = None
         self._slots: list[_Slot] = []
 
+    def __reduce__(self) -> tuple[type[Uploads], tuple[torch.device]]:
+        return Uploads, (self._device,)  # a copy has memory and a stream of its own
+
     def bring(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors from anywhere on the device: those on the CPU sent, others copied as torch does.
 
