@@ -127,8 +127,8 @@ def _tensors(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 def some_tensor(rng: Random, x: Tensor) -> Any:
     """A tensor with a number changed, or of another dtype, shape or kind."""
-    if x.numel() == 0:
-        return None
+    if x.numel() == 0 or x.layout is not torch.strided or x.is_meta or x.requires_grad:
+        return None  # changed already
     at, y = rng.randrange(x.numel()), x.clone().contiguous()
     what = rng.randrange(10)
     if what < 4:
