@@ -34,6 +34,7 @@ def test_every_operation_is_called() -> None:
 
 Sanitized = tuple[str, Callable[..., subprocess.CompletedProcess[str]]]
 
+COMPILER = shlex.split(os.environ.get("CXX", "")) or ["g++"]
 SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
 QUICK = ("-m", "quick")
@@ -46,10 +47,9 @@ def sanitized(
 ) -> Sanitized:
     """The name of a sanitizer, and what runs a module with the core that was built with it."""
     name = request.param
-    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-    if sys.platform != "linux" or not shutil.which(compiler[0]) or not shutil.which("cmake"):
+    if sys.platform != "linux" or not shutil.which(COMPILER[0]) or not shutil.which("cmake"):
         pytest.skip("needs Linux, GCC and CMake")
-    found = [_library(compiler, file) for file in (LIBRARIES[name], "libstdc++.so")]
+    found = [_library(file) for file in (LIBRARIES[name], "libstdc++.so")]
     if not all(map(os.path.isabs, found)):
         pytest.skip(f"needs GCC's {LIBRARIES[name]}")
     core = made_once(tmp_path_factory, f"core {name}", partial(_build, SANITIZERS[name]))
@@ -77,14 +77,16 @@ def sanitized(
     return name, run
 
 
-def _library(compiler: list[str], name: str) -> str:
-    command = [*compiler, f"-print-file-name={name}"]
+def _library(name: str) -> str:
+    """Where the compiler's own one is; its name alone where there is none."""
+    command = [*COMPILER, f"-print-file-name={name}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _build(sanitizer: str, folder: Path) -> Path:
     preset = "tsan" if sanitizer == "thread" else "asan"
     settings = {
+        "CMAKE_CXX_COMPILER": COMPILER[0],
         "UNIVFAST_SANITIZE": sanitizer,
         "CMAKE_INSTALL_PREFIX": folder / "installed",
         "Python_EXECUTABLE": sys.executable,
