@@ -40,6 +40,8 @@ from univfast.nulls import rotations
         ({"layers": {"x": 1}}, TypeError, "layers: expected a str, got dict"),
         ({"checkpoint": 3}, TypeError, "checkpoint: expected a path, got int"),
         ({"checkpoint": b"x.pt"}, TypeError, "checkpoint: expected a path, got bytes"),
+        ({"checkpoint": Path}, TypeError, "checkpoint: expected a path, got type"),
+        ({"checkpoint": "a\0b"}, InputError, "checkpoint: 'a.x00b' holds a NUL"),
         ({"layers": "mlp.*"}, InputError, "a: no layer matches 'mlp.\\*'"),
         ({"mask": torch.ones(299, dtype=torch.bool)}, InputError, "mask: .* 299 .* 300"),
         ({"mask": torch.zeros(300, dtype=torch.bool)}, InputError, "mask: .*leaves no token"),

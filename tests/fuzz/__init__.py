@@ -12,6 +12,7 @@
 ``arguments``       tensors, arrays and options as Python passes them
 ``commands``        command lines
 ``workers``         processes that take inputs, and are watched
+``with_core``       runs a module with another build of the core, as with a sanitizer
 ``native_calls``    valid calls of the core with random shapes, against plain computations
 ==================  ==========================================================================
 

@@ -168,7 +168,7 @@ def some_json(rng: Random, text: bytes) -> bytes:
         return some_bytes(rng, text)
     try:
         tree = json.loads(text)
-    except ValueError:  # changed already
+    except (ValueError, RecursionError):  # changed already
         return some_bytes(rng, text)
     changed = json.dumps(several(rng, some_value, tree), ensure_ascii=rng.random() < 0.5)
     return changed.encode("utf-8", "surrogatepass")

@@ -85,7 +85,12 @@ def _safetensors(content: bytes) -> dict[str, Tensor]:
 
 
 class _Kind(NamedTuple):
+    """A type of storage; one made of it stands for nothing that is read."""
+
     dtype: torch.dtype
+
+    def __call__(self, *_: object) -> None:
+        return None
 
 
 _STORAGES = {
@@ -230,8 +235,10 @@ def read_dataset(path: Path) -> dict[str, Tensor]:
     for entry in state["_data_files"]:
         with pa.ipc.open_stream((path / entry["filename"]).read_bytes()) as stream:
             for batch in stream:
-                batch.validate(full=True)
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if not hasattr(column.type, "value_type"):
+                        continue  # no list, and no layer
+                    column.validate(full=True)
                     rows.setdefault(name, []).extend(column.to_pylist())
                     if kinds.setdefault(name, column.type) != column.type:
                         raise ValueError(f"column {name} is of two types")
@@ -239,6 +246,7 @@ def read_dataset(path: Path) -> dict[str, Tensor]:
 
 
 def _tokens(rows: list[Any], kind: Any) -> Tensor:
+    """``[tokens, neurons]`` of rows that are lists, or lists of lists."""
     depth = 0
     while hasattr(kind, "value_type"):
         kind, depth = kind.value_type, depth + 1
@@ -246,6 +254,6 @@ def _tokens(rows: list[Any], kind: Any) -> Tensor:
         rows = [token for row in rows for token in row]
     dtypes = {"double": np.float64, "float": np.float32, "halffloat": np.float16}
     dtype = dtypes.get(str(kind), np.int64)
-    if any(value is None for row in rows for value in (row if depth else [row])):
+    if any(value is None for row in rows for value in row):
         raise ValueError("holds a null")
     return torch.from_numpy(np.array(rows, dtype))

@@ -152,7 +152,7 @@ def _verdict(each: Input, folder: Path) -> tuple[str, str]:
     except CrashError as error:
         return CRASHED, str(error)
     except BaseException as error:
-        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        frames = traceback.extract_tb(error.__traceback__)[-6:]
         where = " < ".join(f"{Path(x.filename).name}:{x.lineno}" for x in reversed(frames))
         return CRASHED, f"{type(error).__name__}: {error} ({where})"
     return RIGHT, ""
