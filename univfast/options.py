@@ -336,8 +336,8 @@ class CorrelateOptions(ModelOptions, total=False):
             doc="a file to save the state to every so often. Where it is there already, written by"
             " a call with the same inputs and options, the work goes on from it, and ends with the"
             ' same numbers (``summary["seconds"]`` counts this call alone). It is written at the'
-            " end of each pass too, and on SIGINT or SIGTERM, which only the main thread gets. It"
-            " stays when all is done.",
+            " end of each pass too, and on SIGINT, SIGTERM or SIGHUP, which only the main thread"
+            " gets. It stays when all is done.",
             help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
             " it, with any number of processes.",
             path=True,

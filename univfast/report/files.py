@@ -17,7 +17,7 @@ import torch
 
 from univfast.columns import COLUMNS, Column, Table, columns_of
 from univfast.errors import InputError
-from univfast.machine.files import make_directory, write_together
+from univfast.machine.files import check_directory, make_directory, write_together
 from univfast.result import CorrelationResult
 
 __all__ = ["load_result", "redraw", "save_result", "summary_json"]
@@ -59,6 +59,7 @@ def save_result(
         InputError: the directory cannot be made or written to, or ``beside`` has a name that is
             not one of a directory inside.
     """
+    check_directory(directory)
     files = _all_files(result, published, beside)
     root = Path(directory)
     earlier = _earlier_files(root, {os.path.dirname(name) for name in files})
