@@ -51,6 +51,17 @@ def test_closed_streams_stop_no_work(closed: str, pair: tuple[Path, Path], tmp_p
     assert len(list((tmp_path / "o").iterdir())) >= 8
 
 
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from univfast import __main__ as process; process._open_streams();"
+        "file = open(sys.argv[1], 'wb'); os.write(1, b'1'); os.write(2, b'2');"
+        "print('text'); print('text', file=sys.stderr); file.write(b'whole'); file.close()"
+    )
+    command = ["bash", "-c", f'"$@" {ALL}', "-", sys.executable, "-c", code, tmp_path / "file"]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
 def test_errors_that_nobody_hears_are_errors() -> None:
     for lost in ("2>&-", "2>/dev/full", ALL):
         assert shell(f"UF {lost}", "correlate", "a.pt", "no.pt", "--out", "").returncode == 2
