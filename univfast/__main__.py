@@ -43,10 +43,8 @@ def run() -> None:
 
 def _open_streams() -> None:
     """Has all three streams be there, and print whatever they are given."""
-    # Files that are opened would get the numbers of closed streams, and what is printed.
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
+    # The system gives a file the lowest number that is free: these get theirs, and no other file
+    # gets what libraries print.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
