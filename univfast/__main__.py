@@ -20,15 +20,18 @@ def run() -> None:
     Its exit status is that of `univfast.cli.main`, 1 for a bug of univfast, and 128 and its number
     for a signal.
     """
+    _open_streams()
     end_at_once()
-    _prepare()
-    from univfast.cli.failures import internal
-    from univfast.cli.main import main
-    from univfast.cli.printing import complain
-
+    # Pictures are drawn to files; Matplotlib would refuse, when it is imported, what it cannot use.
+    os.environ["MPLBACKEND"] = "agg"
     try:
+        from univfast.cli.main import main
+
         status = main()
     except Exception as error:
+        from univfast.cli.failures import internal
+        from univfast.cli.printing import complain
+
         complain("Error: " + internal(error))
         status = BUG
     if sys.gettrace() or sys.getprofile():  # a debugger or profiler has more to do
@@ -38,20 +41,16 @@ def run() -> None:
     os._exit(status)
 
 
-def _prepare() -> None:
-    """Makes the streams and the environment such that no library fails for them."""
-    # Files that are opened would get the numbers of closed streams, and what is printed.
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
+def _open_streams() -> None:
+    """Has all three streams be there, and print whatever they are given."""
+    # The system gives a file the lowest number that is free: these get theirs, and no other file
+    # gets what libraries print.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif mode == "w":  # a name that is no text, or not in this encoding, is still told
             stream.reconfigure(errors="backslashreplace")
-    # Pictures are drawn to files; Matplotlib would refuse, when it is imported, what it cannot use.
-    os.environ["MPLBACKEND"] = "agg"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from univfast.checks import as_number, as_text, check_choice, check_path, plain_text
-from univfast.errors import InputError
 from univfast.registry import Registry
 
 __all__ = [
@@ -42,14 +41,12 @@ def as_limit(name: str, value: Any, low: float) -> float | None:
 
 
 def as_path(name: str, value: Any) -> str | None:
-    """The path of a file as text, or None for none. Raises InputError or TypeError."""
+    """The path of a file as text, or None for none. Raises TypeError."""
     if value is None:
         return None
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str):
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
-    if "\0" in path:
-        raise InputError(f"{name}: {path!r} holds a NUL, as no path can; name another file")
     return plain_text(path)
 
 

@@ -338,10 +338,10 @@ class CorrelateOptions(ModelOptions, total=False):
             doc="a file to save the state to every so often. Where it is there already, written by"
             " a call with the same inputs and options, the work goes on from it, and ends with the"
             ' same numbers (``summary["seconds"]`` counts this call alone). It is written at the'
-            " end of each pass too, and on SIGINT or SIGTERM, which only the main thread gets. It"
-            " stays when all is done, and beside it the one before, as ``NAME.previous``, which the"
-            " work goes on from, with a warning, where the newest is damaged. Only one run at a"
-            " time may have it.",
+            " end of each pass too, and on SIGINT, SIGTERM or SIGHUP, which only the main thread"
+            " gets. It stays when all is done, and beside it the one before, as ``NAME.previous``,"
+            " which the work goes on from, with a warning, where the newest is damaged. Only one"
+            " run at a time may have it.",
             help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
             " it, with any number of processes.",
             check=as_path,

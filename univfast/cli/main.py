@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(cause or "") or "Interrupted.")
         return INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-            raise  # else it is what click makes of a broken pipe
+        if isinstance(error, SystemExit) and error.code != 1:  # 1: what click makes of the other
+            raise
         return BROKEN_PIPE
     except Exception as error:
         if (message := told(error)) is None:

@@ -47,10 +47,10 @@ def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
 
 
 def _made(name: str, unit: str) -> Any:
-    """A bar of tqdm; None where its own variables of the environment have no bar be made."""
-    try:
-        from tqdm import tqdm
+    """A bar of tqdm; None where the terminal takes none."""
+    from tqdm import tqdm
 
+    try:
         return tqdm(desc=name, unit=unit, unit_scale=True, file=sys.stderr, leave=False)
-    except (OSError, TypeError, ValueError):
+    except (OSError, ValueError):
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 
 from univfast.errors import InputError
 
@@ -16,8 +17,10 @@ __all__ = ["check_limits"]
 # more; each thread of a product takes a stack, an arena of the allocator and a buffer.
 _TO_BEGIN = 1_000_000_000
 _OF_A_THREAD = 100_000_000
-# Bytes. With 64 kB, importing torch overflows the stack.
+# Bytes. With less, importing torch overflows the stack.
 _STACK = 256_000
+# Of torch, NumPy, SciPy and univfast: each has its own.
+_POOLS = 4
 
 
 def check_limits() -> None:
@@ -38,6 +41,11 @@ def check_limits() -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         tempfile.tempdir = os.sep  # packages ask for the name when they are imported
+    _check_memory()
+    _check_threads()
+
+
+def _check_memory() -> None:
     try:
         import resource
     except ImportError:  # Windows
@@ -55,9 +63,28 @@ def check_limits() -> None:
             )
 
 
+def _check_threads() -> None:
+    go = threading.Event()
+    started: list[threading.Thread] = []
+    needed = _POOLS * _threads()
+    try:
+        for _ in range(needed):
+            thread = threading.Thread(target=go.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise InputError(
+            f"not enough threads: only {len(started)} of {needed} can be started; raise the limit"
+            " ('ulimit -u', or that of the container), or set OMP_NUM_THREADS lower"
+        ) from error
+    finally:
+        go.set()
+        for thread in started:
+            thread.join()
+
+
 def _threads() -> int:
     """Threads that products are made by."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(asked), there or 1) if asked.isdecimal() and int(asked) else there or 1

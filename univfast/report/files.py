@@ -14,7 +14,7 @@ import numpy as np
 
 from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
-from univfast.machine.files import make_directory, write_together
+from univfast.machine.files import check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
@@ -62,6 +62,7 @@ def save_result(
         InputError: the directory cannot be made or written to, or ``beside`` has a name that is
             not one of a directory inside.
     """
+    check_directory(directory)
     files = _all_files(result, published, beside)
     root = Path(directory)
     earlier = _earlier_files(root, {os.path.dirname(name) for name in files})
