@@ -41,7 +41,7 @@ from univfast.nulls import rotations
         ({"checkpoint": 3}, TypeError, "checkpoint: expected a path, got int"),
         ({"checkpoint": b"x.pt"}, TypeError, "checkpoint: expected a path, got bytes"),
         ({"checkpoint": Path}, TypeError, "checkpoint: expected a path, got type"),
-        ({"checkpoint": "a\0b"}, InputError, "checkpoint: 'a.x00b' holds a NUL"),
+        ({"checkpoint": "a\0b"}, InputError, "checkpoint: 'a.x00b' cannot be a path"),
         ({"layers": "mlp.*"}, InputError, "a: no layer matches 'mlp.\\*'"),
         ({"mask": torch.ones(299, dtype=torch.bool)}, InputError, "mask: .* 299 .* 300"),
         ({"mask": torch.zeros(300, dtype=torch.bool)}, InputError, "mask: .*leaves no token"),
