@@ -35,7 +35,7 @@ def prepare() -> None:
     for others, more in (
         (b + a, {"match": "index"}),
         (b, {"match": "best", "details": True, "token_ids": torch.arange(40) % 7}),
-        (b, {"match": "best", "reverse": True, "controls_b": [c], "control_tokens": 40}),
+        (b, {"match": "best", "reverse": True, "controls_b": [c], "control_tokens": 64}),
         ([b, c], {"match": "one-to-one", "rotation": "none"}),
     ):
         result = uf.correlate(a, others, **{**options, **more})
