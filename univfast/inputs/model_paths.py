@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, TypeGuard
 
-from univfast.machine.reading import MOST_JSON, open_file, parse_json
+from univfast.errors import InputError
+from univfast.machine.reading import MOST_JSON, open_file, parse_json, reason
 
 __all__ = ["MODEL_FILE_FORMAT", "is_model_directory", "is_model_file"]
 
@@ -28,7 +29,10 @@ def is_model_directory(path: str | os.PathLike[str]) -> bool:
     if not os.path.lexists(file):
         return False
     with open_file(file) as opened:
-        text = opened.read(MOST_JSON)  # what is cut off here is no JSON any more
+        try:
+            text = opened.read(MOST_JSON)  # what is cut off here is no JSON any more
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({reason(error)}); check the file") from error
     try:
         config = parse_json(text)
     except ValueError:

@@ -79,9 +79,9 @@ def read_member(file: BinaryIO, member: Member) -> NDArray[np.uint8]:
 def _member(path: str, info: zipfile.ZipInfo, whole: NDArray[np.uint8]) -> Member:
     # The central directory has no offset of the data: the local header's own name and extra field,
     # whose lengths need not be those of the directory's, lie between.
-    begin = max(info.header_offset, 0)
-    header = whole[begin : begin + _LOCAL_HEADER].tobytes()
-    if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
+    begin = info.header_offset
+    header = whole[max(begin, 0) : max(begin, 0) + _LOCAL_HEADER].tobytes()
+    if begin < 0 or len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
         raise zipfile.BadZipFile(f"no local header for {info.filename}")
     flags, method, name, extra = (
         int.from_bytes(header[at : at + 2], "little") for at in (6, 8, 26, 28)
