@@ -275,15 +275,18 @@ def _best(a: Any, b: Any) -> Tensor:
 
 
 def _paired(a: Any, b: Any) -> Tensor:
-    neurons = (a if isinstance(a, Tensor) and a.dim() else b).shape[-1]
-    accumulator = uf.PairedCorrelation(max(neurons, 1), **PLAIN)
+    accumulator = uf.PairedCorrelation(_width(a) or _width(b) or 1, **PLAIN)
     accumulator.update(a, b)
     return accumulator.compute().correlation
 
 
+def _width(x: Any) -> int:
+    """Of a tensor that has one; else 0."""
+    return x.shape[-1] if isinstance(x, Tensor) and not x.is_nested and x.dim() else 0
+
+
 def _all_pairs(a: Any, b: Any) -> Tensor:
-    widths = [x.shape[-1] if isinstance(x, Tensor) and x.dim() else NEURONS for x in (a, b)]
-    layers = [{"activations": max(width, 1)} for width in widths]
+    layers = [{"activations": _width(x) or NEURONS} for x in (a, b)]
     accumulator = uf.AllPairsCorrelation(*layers, **PLAIN)
     accumulator.update(a, b)
     return accumulator.compute().correlation
