@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 # Read when transformers is first imported, by whichever test that is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if name := config.getoption("--torch-state"):
         torch_states.find_set(name)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What sets states of torch itself is not run in others."""
+    own = collection_path.name == "test_torch_state.py"
+    return True if own and config.getoption("--torch-state") else None
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
