@@ -19,6 +19,7 @@ import univfast as uf
 from fuzz.files import some_field, some_pt, some_pt_pickle
 from fuzz.kinds import WrongError, attempt, kind
 from fuzz.mutate import several, some_bytes, some_value
+from univfast.machine.digests import sealed
 from univfast.runs import by_index, over_pairs
 from univfast.sums import co_moments
 
@@ -151,11 +152,30 @@ def some_tensor(rng: Random, x: Tensor) -> Any:
 # ---- kinds ---------------------------------------------------------------------------------------
 
 
+def resealed(rng: Random, edited: Any) -> tuple[Any, bool]:
+    """What was edited, half of the time with a digest that fits, and whether it has one."""
+    if rng.random() < 0.5 or not isinstance(edited, dict):
+        return edited, False
+    with suppress(TypeError):
+        return sealed(edited), True
+    return edited, False
+
+
+def check_numbers(result: uf.CorrelationResult) -> None:
+    """Raises WrongError for numbers that no activations have.
+
+    What is edited and has a digest that fits is a state of other activations.
+    """
+    r = result.correlation
+    if not bool(((r.abs() <= 1) | r.isnan()).all()):
+        raise WrongError(f"r is {r}")
+
+
 @kind("state", 14)
 def state(rng: Random, folder: Path) -> None:
     """A state that was edited, loaded to go on from it."""
     name = rng.choice(tuple(ACCUMULATORS))
-    edited = several(rng, some_state, _states[name])
+    edited, forged = resealed(rng, several(rng, some_state, _states[name]))
     accumulator = ACCUMULATORS[name]()
     attempt(lambda: accumulator.load_state_dict(edited))
 
@@ -163,7 +183,9 @@ def state(rng: Random, folder: Path) -> None:
         accumulator.update(*_batch(100, TOKENS))
         return accumulator.compute()
 
-    if _told(attempt(go_on)) != _expected[name]:
+    result = attempt(go_on)
+    check_numbers(result)
+    if not forged and _told(result) != _expected[name]:
         raise WrongError(f"{name}: an edited state was taken, and gives other numbers")
 
 
@@ -172,16 +194,19 @@ def checkpoint(rng: Random, folder: Path) -> None:
     """A checkpoint that was damaged or edited, with which a run goes on."""
     name = rng.choice(tuple(_checkpoints))
     content, path = rng.choice(_checkpoints[name]), folder / "run.pt"
-    what = rng.randrange(4)
+    what, forged = rng.randrange(4), False
     if what == 0:
         content = several(rng, some_bytes, content)
     elif what == 1:
         content = rng.choice((some_pt, some_pt_pickle, some_field))(rng, content)
     else:
         edited = several(rng, some_state, torch.load(io.BytesIO(content), weights_only=True))
+        edited, forged = resealed(rng, edited)
         buffer = io.BytesIO()
         torch.save(edited, buffer)
         content = buffer.getvalue()
     path.write_bytes(content)
-    if _told(attempt(lambda: _correlate(name, path))) != _expected[f"run {name}"]:
+    result = attempt(lambda: _correlate(name, path))
+    check_numbers(result)
+    if not forged and _told(result) != _expected[f"run {name}"]:
         raise WrongError(f"{name}: a changed checkpoint was taken, and gives other numbers")

@@ -20,9 +20,6 @@ from fuzz.workers import CRASHED, HUNG, REFUSED, RIGHT, WRONG
 from support import TESTS
 from univfast.errors import InputError
 
-# Fails once all is mended, and goes then.
-not_mended = pytest.mark.xfail(reason="readers, states and tensors are being mended", strict=True)
-
 
 def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command, in a process of its own: it forks others."""
@@ -36,7 +33,6 @@ def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@not_mended
 @pytest.mark.slow
 def test_no_input_crashes_or_hangs_or_gives_wrong_numbers() -> None:
     done = fuzz("--inputs", 2000)
@@ -48,7 +44,6 @@ def test_no_input_crashes_or_hangs_or_gives_wrong_numbers() -> None:
     assert min(int(refused.replace(",", "")), int(right.replace(",", ""))) > 400
 
 
-@not_mended
 @pytest.mark.slow
 def test_what_was_found_once() -> None:
     done = fuzz("--corpus")
