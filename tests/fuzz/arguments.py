@@ -173,7 +173,8 @@ ODD: tuple[Callable[[Tensor], Any], ...] = (
 def plainly(value: Any) -> Tensor | None:
     """The activations in a value that can be nothing else; None where it may well be refused."""
     if isinstance(value, dict):
-        value = next(iter(value.values()), None)
+        layers = list(value.values())
+        value = torch.cat(layers, 1) if len(layers) > 1 else next(iter(layers), None)
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     if isinstance(value, Wrapper):

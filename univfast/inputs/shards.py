@@ -83,7 +83,7 @@ def _state(path: str) -> tuple[int, int, int]:
     """What tells a file from what it is once written again: so shapes and types need no look."""
     try:
         found = os.stat(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # such as of a NUL
         raise InputError(f"{path}: {reason(error)}; check the file") from error
     return found.st_size, found.st_mtime_ns, found.st_ino
 
