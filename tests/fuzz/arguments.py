@@ -321,8 +321,15 @@ def option(rng: Random, folder: Path) -> None:
         )
     if rng.random() < 0.02:
         given[rng.choice(("", "Draws", "x"))] = odd(rng)
+    _bounded(given)
     result = attempt(lambda: uf.correlate(a, b, **given))
     (_check_best if given["match"] == "best" else check_r)(result.correlation, a, b)
+
+
+def _bounded(given: dict[str, Any]) -> None:
+    """Fewer draws where there are so many that they are allowed, and take half a minute."""
+    if type(given["draws"]) is int and 1_000 < given["draws"] <= 100_000:
+        given["draws"] = 1_000
 
 
 @kind("accumulator", 8)
@@ -337,6 +344,7 @@ def accumulator(rng: Random, folder: Path) -> None:
     else:
         names = ("draws", "seed", "rotation", "shifts", "threads", "device", "layer", "top_k")
         given[rng.choice((*names, "reverse", "exclude_self", "precision"))] = odd(rng)
+    _bounded(given)
     made = attempt(lambda: made(*widths, **given))
     attempt(lambda: made.update(a, b, rng.choice((None, None, odd(rng)))))  # type: ignore[attr-defined]
     threshold = rng.choice((0.5, 0.5, odd(rng)))

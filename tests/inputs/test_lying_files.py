@@ -259,6 +259,7 @@ def test_lists_that_are_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "state",
     [
+        '{"_data_files": [{"filename": "a\\u0000b"}]}',
         '{"_data_files": [{"filename": "../d/data.arrow"}]}',
         '{"_data_files": [{"filename": "data.arrow"}, {"filename": "data.arrow"}]}',
         '{"_data_files": [{"filename": 3}]}',

@@ -112,7 +112,7 @@ def _data_files(path: str) -> list[str]:
             )
         files = [file["filename"] for file in content["_data_files"]]
         for file in files:
-            if os.path.basename(file) != file or files.count(file) > 1:
+            if os.path.basename(file) != file or "\0" in file or files.count(file) > 1:
                 raise ValueError(f"{file!r} is no file in it, or stands twice")
         return [os.path.join(path, file) for file in files]
 
