@@ -69,10 +69,10 @@ class Lock:
             with suppress(OSError):  # of a full disk: it is locked all the same
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode()[:_LONGEST])
-        except BlockingIOError as error:
+        except BlockingIOError:
             holder = os.read(descriptor, _LONGEST).decode(errors="replace").split()
             os.close(descriptor)
-            raise _held(path, holder) from error
+            raise _held(path, holder) from None
         except OSError:
             os.close(descriptor)
             raise
