@@ -64,7 +64,8 @@ class _Zip:
         start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:]))
         data = self._content[start : start + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-15).decompress(data)
+            # No further than its size, as all do: a damaged stream may go on behind that.
+            data = zlib.decompressobj(-15).decompress(data, max(info.file_size, 1))
             if zlib.crc32(data) != info.CRC:
                 raise ValueError(f"{name} has another checksum")
         elif info.compress_type != zipfile.ZIP_STORED:
