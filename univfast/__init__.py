@@ -51,6 +51,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import univfast.machine.forks  # noqa: F401 - which must know of every fork from here on
+
 TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all else here
 if TYPE_CHECKING:
     from typing import Any

@@ -24,7 +24,7 @@ from univfast.inputs.masks import open_mask
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
-from univfast.machine.torch_state import PlainState, in_plain_state
+from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
@@ -49,6 +49,7 @@ __all__ = ["correlate", "correlate_together"]
 
 
 @documented(CorrelateOptions, files=in_words())
+@not_compiled
 def correlate(
     a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
 ) -> CorrelationResult:
@@ -77,7 +78,7 @@ def correlate(
         result = correlate_together(None, a, b, given, progress)
     assert result is not None
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        warnings.warn(warning, stacklevel=2)
+        warnings.warn(warning, stacklevel=3)  # of who calls what `not_compiled` made of this
     return result
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
-from univfast.machine.torch_state import PlainState
+from univfast.machine.torch_state import PlainState, not_compiled
 
 __all__ = ["Captured", "capture"]
 
@@ -157,9 +157,11 @@ class Captured(Mapping[str, Tensor]):
             return self._runner in (None, threading.get_ident())
         return running is self
 
+    @not_compiled
     def _take_input(self, site: _Site, module: nn.Module, args: tuple[object, ...]) -> None:
         self._take(site, args, f"called with no tensor by position but {_described(args)}")
 
+    @not_compiled
     def _take_output(self, site: _Site, module: nn.Module, args: object, output: object) -> None:
         self._take(site, output, f"gave no tensor but {_described(output)}")
 

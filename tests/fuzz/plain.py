@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if any(name.endswith("/data.pkl") for name in members.names):
             return _pt(members)
         return {name.removesuffix(".npy"): _npy(members[name]) for name in members.names}
-    if content.startswith(b"\x80\x02"):
+    if content.startswith(b"\x80") and content[8:9] != b"{":  # of any protocol
         return _legacy_pt(content)
     return _safetensors(content)
 

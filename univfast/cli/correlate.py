@@ -23,6 +23,7 @@ from univfast.cli.progress import progress_bar
 from univfast.cli.sources import sources
 from univfast.cli.text_options import text_options
 from univfast.columns import NAMES
+from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from univfast.machine.processes import Processes
@@ -141,6 +142,9 @@ def correlate(
 
     if out is not None:
         check_directory(out)
+        for path in (a, *b):
+            if os.path.isdir(path) and os.path.isdir(out) and os.path.samefile(path, out):
+                raise InputError(f"{out}: --out is an input, which would be changed; name another")
         load_pictures()
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from univfast.errors import InputError
-from univfast.machine.torch_state import PlainState
+from univfast.machine.torch_state import PlainState, not_compiled
 from univfast.native.place import memory
 
 __all__ = ["plain_tensor"]
 
 
+@not_compiled
 def plain_tensor(value: Tensor, where: str) -> Tensor:
     """The tensor as plain memory, detached: strided, on a device, with all values that it says.
 

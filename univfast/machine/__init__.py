@@ -9,6 +9,7 @@
 ``locks``        files and directories that one run at a time writes to
 ``digests``      of plain values and tensors: what was damaged is told
 ``threads``      objects that several of them share
+``forks``        processes that fork, whose threads stay behind
 ``signals``      those that ask a process to end
 ``processes``    those that share one computation, through ``torch.distributed``
 ``torch_state``  what the user has set for torch, and work that it does not touch

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from univfast.errors import InputError
 from univfast.machine.files import check_directory
+from univfast.machine.signals import unfinished
 
 try:
     import fcntl
@@ -66,6 +67,7 @@ class Lock:
             if self.sure and not _is(descriptor, self._file):
                 os.close(descriptor)
                 return None
+            unfinished[str(self._file)] = os.unlink  # by a signal that ends the process
             with suppress(OSError):  # of a full disk: it is locked all the same
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode()[:_LONGEST])
@@ -83,6 +85,7 @@ class Lock:
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
+        unfinished.pop(str(self._file), None)
         with suppress(OSError):
             if self.sure and _is(descriptor, self._file):
                 self._file.unlink()  # while it is held: nobody else's

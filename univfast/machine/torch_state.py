@@ -22,9 +22,16 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 from univfast.errors import InputError
+from univfast.machine import forks
 from univfast.native.extension import _native
 
-__all__ = ["PlainState", "exact_products", "in_plain_state", "methods_in_plain_state"]
+__all__ = [
+    "PlainState",
+    "exact_products",
+    "in_plain_state",
+    "methods_in_plain_state",
+    "not_compiled",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,6 +64,8 @@ class PlainState:
                 "univfast: is called while torch.jit.trace records; call it outside of what is"
                 " traced"
             )
+        if forks.lost_threads and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)  # or the others would be waited for, for ever
         self._stack = _made_plain()
         self._grad = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
@@ -98,20 +107,30 @@ def _made_plain() -> ExitStack | None:
         return stack.pop_all()
 
 
-def in_plain_state(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, called within `PlainState`, and left out of what ``torch.compile`` compiles."""
+def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, left out of what ``torch.compile`` compiles of its callers."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         before = set_eval_frame(None)
         try:
-            with PlainState():
-                return function(*args, **kwargs)
+            return function(*args, **kwargs)
         finally:
             set_eval_frame(before)
 
     call._torchdynamo_disable = True  # type: ignore[attr-defined]
     return call
+
+
+def in_plain_state(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, called within `PlainState`, and `not_compiled`."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with PlainState():
+            return function(*args, **kwargs)
+
+    return not_compiled(call)
 
 
 def methods_in_plain_state(owner: C) -> C:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
 from univfast.columns import COLUMNS, columns_of
@@ -25,6 +27,7 @@ _AGAIN = "write it again with univfast correlate --out"
 _GIVE = "give the directory that univfast correlate --out wrote"
 _MOST_SUMMARY = 128 << 20  # bytes; of 1,000 layers against 1,000 it has 20 million
 _NULL = "null_excess.npy"
+_ROUNDING = 1e-9  # of numbers that are computed again
 
 
 @in_plain_state
@@ -88,6 +91,17 @@ def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
     for name, count in {**found, "unmatched": lost}.items():
         if count != summary[name]:
             raise ValueError(f"{count} neurons are {name}, {summary[name]} in summary.json")
+    excess = columns["correlation"] - columns["baseline"]
+    if not torch.allclose(columns["excess"], excess, rtol=0, atol=_ROUNDING, equal_nan=True):
+        raise ValueError("an excess is not correlation - baseline")
+    if not columns["universal"].equal(columns["excess"] > summary["threshold"]):
+        raise ValueError("universal is not an excess above the threshold in summary.json")
+    for name in ("correlation", "baseline", "excess"):
+        mean, said = float(columns[name].nanmean()), summary[f"mean_{name}"]
+        if not math.isclose(math.nan if said is None else said, mean, abs_tol=_ROUNDING) and not (
+            said is None and math.isnan(mean)
+        ):
+            raise ValueError(f"the mean {name} is {mean}, {said} in summary.json")
     if ("learned" in columns) != (summary["learned"] is not None):
         raise ValueError("learned is in one of it and summary.json only")
     several = len(summary["models"]) > 2

@@ -23,6 +23,7 @@ __all__ = ["LanguageModel", "load_model"]
 _PART = 64 << 20
 # Of a configuration, what says where a model comes from and not what it is.
 _ORIGIN = ("_name_or_path", "transformers_version")
+_MOST_LAYERS = 10_000  # each is made, which takes a millisecond, before a weight is read
 _REMEDY = "check the directory, or save the model again with save_pretrained"
 
 
@@ -90,6 +91,12 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
             raise InputError(
                 f"{directory}: is an encoder and decoder, which read two texts; "
                 "use a model of one stack"
+            )
+        layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise InputError(
+                f"{directory}: config.json says that the model has {layers} layers, and none has"
+                f" over {_MOST_LAYERS:,}; {_REMEDY}"
             )
         predicts = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         auto = transformers.AutoModelForCausalLM if predicts else transformers.AutoModel

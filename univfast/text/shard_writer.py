@@ -7,6 +7,7 @@ and ``tokens``, and all that the values follow from. ``shard-00000.safetensors``
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from univfast.errors import InputError
 from univfast.inputs.directories import SHARD
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
-from univfast.machine.reading import read_json
+from univfast.machine.reading import open_file, read_json
 from univfast.text.windows import TokenWindows
 
 __all__ = ["AUTO", "DTYPES", "Shards"]
@@ -94,7 +95,7 @@ class Shards:
     def write(
         self, out: str, identity: dict[str, Any], progress: Callable[[int, int], None]
     ) -> None:
-        """Writes to a directory what is not there yet.
+        """Writes to a directory what is not there yet, or not whole.
 
         Holds the activations of ``activations.most`` tokens at a time.
 
@@ -122,10 +123,20 @@ class Shards:
         folder = _claim(out, about)
         for number, (start, stop) in enumerate(self.spans):
             path = folder / SHARD.format(number)
-            if not path.exists():
+            if not self._is_whole(path, start, stop):
                 remove_unfinished(path)  # a killed capture may leave half a gigabyte
                 self._write_shard(path, start, stop, progress)
             progress(stop, self._windows.tokens)
+
+    def _is_whole(self, path: Path, start: int, stop: int) -> bool:
+        """Whether a shard is there, with the header and the size that it is to have."""
+        if not path.exists():
+            return False
+        header = io.BytesIO()
+        places = _write_header(header, self._columns, int(self._keep[start:stop].sum()))
+        size = places[0] + int(self._keep[start:stop].sum()) * sum(x.row for x in self._columns)
+        with open_file(path) as file:
+            return path.stat().st_size == size and file.read(places[0]) == header.getvalue()
 
     def _write_shard(
         self, path: Path, start: int, stop: int, progress: Callable[[int, int], None]
