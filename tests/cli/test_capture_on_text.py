@@ -187,6 +187,20 @@ def test_a_finished_capture_is_left_as_it_is(directories: Directories, tmp_path:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "o").iterdir()} == before
 
 
+@pytest.mark.slow
+def test_a_shard_that_is_not_whole_is_written_again(
+    directories: Directories, tmp_path: Path
+) -> None:
+    first = ["capture", directories.gpt2, *on_text(directories), "--quiet", "--out", tmp_path / "o"]
+    assert run(*first) == 0
+    shard = min((tmp_path / "o").glob("shard-*"))
+    whole = shard.read_bytes()
+    for spoilt in (b"", whole[:-1], whole + b"0", b"0" + whole[1:]):
+        shard.write_bytes(spoilt)
+        assert run(*first) == 0
+        assert shard.read_bytes() == whole
+
+
 def scaled(directories: Directories, folder: Path, factor: float) -> Path:
     """The model with larger activations in the second layer."""
     import transformers

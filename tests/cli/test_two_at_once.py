@@ -39,6 +39,17 @@ def test_correlate_and_report(
     assert not (out / ".univfast.lock").exists()
 
 
+def test_results_are_not_written_among_activations(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "acts"
+    folder.mkdir()
+    pair[1].rename(folder / "b.pt")
+    assert run("correlate", pair[0], folder, "--match", "index", "--out", folder) == 2
+    assert f"{folder}: --out is an input, which would be changed" in error_line(capsys)
+    assert [path.name for path in folder.iterdir()] == ["b.pt"]
+
+
 @pytest.mark.slow
 def test_train_capture_control_and_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = tmp_path / "a.ckpt", tmp_path / "b.ckpt"

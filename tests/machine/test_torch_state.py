@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +239,40 @@ def test_tracing_is_refused() -> None:
         uf.InputError, match=r"^univfast: is called while torch\.jit\.trace records"
     ):
         torch.jit.trace(of, B["usual"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_compiled_gives_the_same() -> None:
+    x = torch.randn(3, 50, 16, generator=torch.Generator().manual_seed(0))
+    models = [nn.Sequential(nn.Linear(16, 8), nn.GELU()).eval() for _ in range(2)]
+    options: Any = {"match": "index", "draws": 2}
+    expected = uf.correlate_models(*models, [*x], hooks="1", **options)
+    compiled = [torch.compile(model, backend="eager") for model in models]
+    found = uf.correlate_models(*compiled, [*x], hooks="_orig_mod.1", **options)
+    assert found.correlation.equal(expected.correlation)  # rotations follow the layer's name
+    with uf.capture(compiled[0], "_orig_mod.1") as captured:
+        compiled[0](x[0])
+        assert captured["_orig_mod.1"].shape == (50, 8)
+    a, b = A["usual"], B["usual"]
+    caller = torch.compile(lambda a, b: uf.correlate(a, b, **options), backend="eager")
+    assert_same(tensors(caller(a, b)), tensors(uf.correlate(a, b, **options)))
+
+
+@pytest.mark.slow
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    code = """
+import os, signal, torch, univfast as uf
+torch.set_num_threads(2)
+a = torch.randn(6000, 256)
+b = a + torch.randn(6000, 256)
+if (child := os.fork()) == 0:
+    signal.alarm(60)
+    uf.correlate(a, b)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
 @pytest.mark.slow

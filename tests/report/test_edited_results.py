@@ -111,6 +111,13 @@ def lines(edit: Callable[[list[bytes]], list[bytes]]) -> Callable[[bytes], bytes
     return lambda table: b"\n".join(edit(table.split(b"\n")))
 
 
+def other_cell(rows: list[bytes], column: str) -> bytes:
+    """The first row, with another number in a column."""
+    cells = rows[1].split(b",")
+    cells[rows[0].split(b",").index(column.encode())] = b"0.125"
+    return b",".join(cells)
+
+
 TABLES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda table: b"",
     "only a head": lines(lambda rows: rows[:1]),
@@ -130,9 +137,21 @@ TABLES: dict[str, Callable[[bytes], bytes]] = {
     "another flag": lambda table: table.replace(b"true", b"false", 1),
     "no flag": lambda table: table.replace(b"true", b"yes", 1),
     "an excess of 3": lambda table: table.replace(b",0.", b",3.", 1),
+    "another r": lines(lambda rows: [rows[0], other_cell(rows, "correlation"), *rows[2:]]),
+    "another baseline": lines(lambda rows: [rows[0], other_cell(rows, "baseline"), *rows[2:]]),
+    "another excess": lines(lambda rows: [rows[0], other_cell(rows, "excess"), *rows[2:]]),
     "another neuron": lambda table: table.replace(b"mlp.0,1,", b"mlp.0,7,", 1),
     "a neuron of many digits": lambda table: table.replace(b".0,1,", b".0," + b"1" * 99 + b",", 1),
 }  # fmt: skip
+
+
+def test_a_table_and_a_summary_of_two_results(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    summary = json.loads(contents["summary.json"])
+    for name in ("mean_correlation", "mean_baseline", "mean_excess", "threshold"):
+        other = -1.0 if name == "threshold" else summary[name] + 0.25
+        edited = json.dumps({**summary, name: other}).encode()
+        changed = {**contents, "summary.json": edited}
+        spoilt(tmp_path, changed, "neurons.csv", contents["neurons.csv"])
 
 
 @pytest.mark.parametrize("case", TABLES)

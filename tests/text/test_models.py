@@ -86,6 +86,16 @@ def test_bad_directories_are_refused_in_one_line(
     assert not (tmp_path / "ran").exists()
 
 
+def test_layers_that_no_model_has(
+    directories: Directories, opened: ExitStack, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(directories.gpt2, tmp_path / "m"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": 1_000_000}))
+    message = rf"^{folder}: config.json says that the model has 1000000 layers, and none has over"
+    refused(opened, message, folder, directories.text, hooks="transformer.h.*.mlp.act")
+
+
 def test_a_missing_head_is_no_fault(
     directories: Directories, opened: ExitStack, tmp_path: Path
 ) -> None:
