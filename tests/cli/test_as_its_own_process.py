@@ -20,11 +20,15 @@ pytestmark = [
 ]
 
 COMMAND = [sys.executable, "-m", "univfast"]
-DEFAULT = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored in the background
+# Ignored in the background, and under nohup.
+DEFAULT = (
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+)
 
 
 def started(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """The command, which SIGINT reaches though the tests may run in the background."""
+    """The command, which signals reach though the tests may run in the background."""
     start = f"import os, signal, sys; {DEFAULT}; os.execv(sys.executable, sys.argv[1:])"
     return subprocess.Popen(
         [sys.executable, "-c", start, *COMMAND, *map(str, arguments)],
@@ -97,7 +101,10 @@ def test_signals_end_it_with_a_line_at_any_moment(
         assert process.poll() is None
     time.sleep(after)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # it would train for hours
     name = "" if number == signal.SIGINT else f" by {number.name}"
     assert (process.returncode, out, err) == (NUMBERS[number], "", f"Interrupted{name}.\n")
     assert list(tmp_path.iterdir()) == []
