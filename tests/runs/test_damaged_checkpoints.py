@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -295,6 +296,11 @@ def test_one_before_is_kept_and_whole(tmp_path: Path) -> None:
     newest, older = started(path, "index", previous=True), torch.load(before(path))
     assert newest["done"] == [(0, 100)]
     assert older["done"] == [(0, 50)]
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["run.pt", "run.pt.previous"]
+    # As a run leaves it that is killed before the newest takes its place: both are one file.
+    before(path).unlink()
+    os.link(path, before(path))
+    correlated("index", checkpoint=path, checkpoint_every=0)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["run.pt", "run.pt.previous"]
 
 

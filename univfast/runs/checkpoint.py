@@ -12,7 +12,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -212,6 +212,8 @@ class SavedRun:
             linked = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
             os.link(target, linked)
             os.replace(linked, self._previous)
+            with suppress(FileNotFoundError):  # both were one file already, which moves nothing
+                os.unlink(linked)
         except OSError:  # no links in this file system
             os.replace(target, self._previous)
 
