@@ -17,6 +17,7 @@ from torch import Tensor
 import univfast as uf
 from fuzz.kinds import WrongError, attempt, check_r, exact_r, kind
 from fuzz.mutate import near, odd
+from support.torch_states import default_dtype
 from univfast.option import declared
 from univfast.options import CorrelateOptions
 
@@ -199,16 +200,6 @@ def plainly(value: Any) -> Tensor | None:
 
 
 @contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
 def _strict() -> Iterator[None]:
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
@@ -230,7 +221,7 @@ def _threads() -> Iterator[None]:
 
 SETTINGS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     *(nullcontext,) * 8,
-    *(lambda: _default(torch.bfloat16), lambda: _default(torch.float64)),
+    *(lambda: default_dtype(torch.bfloat16), lambda: default_dtype(torch.float64)),
     *(torch.inference_mode, torch.no_grad, lambda: torch.device("meta")),
     *(lambda: torch.autocast("cpu", torch.bfloat16), _strict, _threads),
 )

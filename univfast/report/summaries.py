@@ -72,6 +72,7 @@ _DETAILS = _having(
     beyond_token_and_position=_maybe(_count),
     few_tokens=_count,
     few=_count,
+    blocks=_count,
 )
 _CONTROLS = _having(
     tokens=_count,

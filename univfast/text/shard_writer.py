@@ -132,9 +132,9 @@ class Shards:
         """Whether a shard is there, with the header and the size that it is to have."""
         if not path.exists():
             return False
-        header = io.BytesIO()
-        places = _write_header(header, self._columns, int(self._keep[start:stop].sum()))
-        size = places[0] + int(self._keep[start:stop].sum()) * sum(x.row for x in self._columns)
+        header, kept = io.BytesIO(), int(self._keep[start:stop].sum())
+        places = _write_header(header, self._columns, kept)
+        size = places[-1] + kept * self._columns[-1].row
         with open_file(path) as file:
             return path.stat().st_size == size and file.read(places[0]) == header.getvalue()
 
