@@ -23,7 +23,7 @@ __all__ = ["LanguageModel", "load_model"]
 _PART = 64 << 20
 # Of a configuration, what says where a model comes from and not what it is.
 _ORIGIN = ("_name_or_path", "transformers_version")
-_MOST_LAYERS = 10_000  # each is made, which takes a millisecond, before a weight is read
+_MOST_LAYERS = 10_000  # more than any model has: each is made before a weight is read
 _REMEDY = "check the directory, or save the model again with save_pretrained"
 
 
