@@ -334,7 +334,8 @@ def test_killed_runs_end_with_the_same_numbers(
     previous = tmp_path / "run.pt.previous"
     kills = cut = 0
     while kills < 10:
-        if kills > 2 * cut and previous.exists():  # every other time, as a full disk leaves it
+        if kills > 2 * cut and saved.exists() and previous.exists():
+            # Every other time, as a full disk leaves it.
             os.truncate(saved, moments.randrange(saved.stat().st_size))
             cut += 1
         before = saved.stat().st_mtime_ns if saved.exists() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -297,19 +296,12 @@ def test_one_before_is_kept_and_whole(tmp_path: Path) -> None:
     assert newest["done"] == [(0, 100)]
     assert older["done"] == [(0, 50)]
     assert sorted(x.name for x in tmp_path.iterdir()) == ["run.pt", "run.pt.previous"]
-    # As a run leaves it that is killed before the newest takes its place: both are one file.
-    before(path).unlink()
-    os.link(path, before(path))
-    correlated("index", checkpoint=path, checkpoint_every=0)
+    # As a run leaves it that is killed before the newest takes its place.
+    path.unlink()
+    with pytest.warns(UserWarning, match="is not there; going on from the checkpoint before it"):
+        correlated("index", checkpoint=path, checkpoint_every=0)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["run.pt", "run.pt.previous"]
-
-
-def test_where_files_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*arguments: object) -> None:
-        raise OSError("no links here")
-
-    monkeypatch.setattr("os.link", link)
-    test_one_before_is_kept_and_whole(tmp_path)
+    assert path.stat().st_ino != before(path).stat().st_ino  # or one damage would be that of both
 
 
 def test_checkpoints_of_before_are_read(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ to it.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -143,7 +142,6 @@ class SavedRun:
         try:
             if self._lock.sure:  # else they may be those of a run that is alive
                 remove_unfinished(self.path)
-                remove_unfinished(self._previous)
             return self._newest()
         except BaseException:
             self.close()
@@ -202,19 +200,13 @@ class SavedRun:
         )
 
     def _keep_previous(self) -> None:
-        """Lets the file, where it is whole, be the one before, so that one is there at any time."""
+        """Lets the file, where it is whole, be the one before; the newest takes its place next.
+
+        Moved, not linked: two names of one file would be damaged together. A run that is killed
+        between the two moves goes on from the one before.
+        """
         target = os.path.realpath(self.path)
-        if not self._good or not os.path.exists(target):
-            return
-        try:
-            # Linked under a new name first: at no time is either missing.
-            folder, name = os.path.split(self._previous)
-            linked = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
-            os.link(target, linked)
-            os.replace(linked, self._previous)
-            with suppress(FileNotFoundError):  # both were one file already, which moves nothing
-                os.unlink(linked)
-        except OSError:  # no links in this file system
+        if self._good and os.path.exists(target):
             os.replace(target, self._previous)
 
     def _read(self, path: str) -> Position:
