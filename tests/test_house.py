@@ -23,7 +23,9 @@ FLOORS = (
     ("controls",),
     ("sums", "experiment", "text"),
     ("search",),
-    ("runs", "report", "reference"),
+    ("runs", "reference"),
+    ("meaning",),
+    ("report",),
     ("bench",),
     ("cli",),
 )

@@ -17,7 +17,8 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``controls`` makes networks that learned nothing, for chance of another kind;
-11. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+11. ``meaning`` says what neurons do: their contexts, and what explains them;
+12. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
 Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
 of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
@@ -37,7 +38,9 @@ registries, which `registry` lists.
 ``details``      what details add to a result
 ``result``       `CorrelationResult`
 ``reference``    the definitions in plain float64 NumPy (a folder)
+``explaining``   `explain`: what the neurons of a result do
 ``options``      every option, declared once
+``detail_options``  those of what is looked at beyond r
 ``option``       what an option is
 ``docstrings``   signatures and docstrings that follow from them
 ``columns``      ``COLUMNS``: what stands in the tables of a result
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from univfast.control import control
     from univfast.correlation import correlate
     from univfast.errors import InputError
+    from univfast.explaining import explain
     from univfast.hooks import capture
     from univfast.live import correlate_models
     from univfast.paired import PairedCorrelation
@@ -78,6 +82,7 @@ __all__ = [
     "control",
     "correlate",
     "correlate_models",
+    "explain",
     "reference",
 ]
 
@@ -91,6 +96,7 @@ _HOME = {
     "control": "univfast.control",
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
+    "explain": "univfast.explaining",
     "reference": "univfast.reference",
 }
 

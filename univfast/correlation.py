@@ -17,7 +17,8 @@ from univfast.assemble import Question, make_result
 from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
-from univfast.inputs.activations import open_activations
+from univfast.explaining import Look, look_at, text_of
+from univfast.inputs.activations import open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
@@ -25,6 +26,7 @@ from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
 from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
+from univfast.meaning.features import TokenText
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
@@ -32,7 +34,7 @@ from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
 from univfast.runs.comparisons import Comparison, line_up
-from univfast.runs.details import token_facts
+from univfast.runs.details import known_tokens, token_facts
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
@@ -112,38 +114,6 @@ def correlate_together(
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
 
 
-def _open(given: object, name: str) -> list[Activations]:
-    """Each of a list of models, or the only one."""
-    if not isinstance(given, (list, tuple)):
-        return [open_activations(given, name)]
-    if not given:
-        raise InputError(f"{name}: got no models; give at least one")
-    return [open_activations(x, f"{name}[{i}]") for i, x in enumerate(given)]
-
-
-def _open_controls(given: object, name: str, others: int) -> list[list[Activations]]:
-    """Of each other model its controls; nothing where there are none.
-
-    Raises:
-        InputError: there are several models, and not a list of controls for each.
-    """
-    if given is None:
-        return []
-    if others == 1:
-        if isinstance(given, (list, tuple)) and len(given) == 1:
-            (inner,) = given
-            if isinstance(inner, (list, tuple)):  # as several models have it
-                given = inner
-        return [_open(given, name)]
-    if not isinstance(given, (list, tuple)) or len(given) != others:
-        found = len(given) if isinstance(given, (list, tuple)) else 1
-        raise InputError(
-            f"{name}: got {found}, and there are {others} other models; give a list of controls for"
-            " each of them, in their order"
-        )
-    return [_open(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
-
-
 def _device_of(models: Sequence[Activations]) -> torch.device:
     """A CUDA device that activations are on, if it can be used; else the CPU."""
     found = [layer.device for model in models for layer in model.layers.values()]
@@ -165,14 +135,14 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        self._models = [open_activations(a, "a"), *_open(b, "b")]
+        self._models = [open_activations(a, "a"), *open_models(b, "b")]
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
         controls_a = options["controls_a"]
         lineup = line_up(
             self._models,
-            [] if controls_a is None else _open(controls_a, "controls_a"),
-            _open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
+            [] if controls_a is None else open_models(controls_a, "controls_a"),
+            open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
             options["layers"],
             self._all_pairs,
             options["control_tokens"],
@@ -182,8 +152,31 @@ class _Task:
         self._keep = self._open_mask()
         self._activity: Activity | None = None
         self._facts = token_facts(lineup, options["token_ids"]) if options["details"] else None
+        self._look = self._looking() if options["details"] else None
+        others = len(self._models) - 1
+        self._looked_at = 0 if self._look is None else others * lineup.rounds[0].tokens
+        self._summed = 0
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
         self._way: Any = way(lineup, options, self._device, self._facts, processes)
+
+    def _looking(self) -> Look | None:
+        """What is looked for in universal neurons; None where token ids are not known.
+
+        Raises:
+            InputError: neurons were named, and they are not.
+        """
+        options = self._options
+        window, ids = known_tokens(self._lineup, options["token_ids"])
+        if ids is None:
+            if options["neurons"] is not None or options["features"] is not None:
+                name = "features" if options["neurons"] is None else "neurons"
+                raise InputError(
+                    f"{name}: need the tokens that activations are of; give token_ids"
+                    " (--token-ids FILE)"
+                )
+            return None
+        text = text_of(options["token_text"], self._models)
+        return Look(TokenText(ids, window, text), options, options["threads"])
 
     def do(self) -> None:
         """Takes all sums, which are searched in process 0 as they come."""
@@ -224,10 +217,34 @@ class _Task:
             [] if direction else self._by_index(),
             [] if direction else self._details(),
         )
+        if not direction:
+            result = self._explained(result)
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
             result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}
         return result
+
+    def _explained(self, result: CorrelationResult) -> CorrelationResult:
+        """With what universal neurons do, where details were asked for and token ids are known."""
+        if self._look is None:
+            return result
+        before, more = self._summed, self._looked_at
+        progress = self._progress or (lambda done, total: None)
+        found = look_at(
+            result,
+            self._models,
+            self._keep,
+            self._look,
+            lambda done, total: progress(before + done, before + more),
+        )
+        progress(before + more, before + more)
+        return found
+
+    def _tell(self, done: int, total: int) -> None:
+        """Progress of the sums; what universal neurons do is looked at behind them."""
+        self._summed = total
+        if self._progress is not None:
+            self._progress(done, total + self._looked_at)
 
     def _matches(self, direction: int) -> list[Matches]:
         """Those of the real models."""
@@ -320,7 +337,7 @@ class _Task:
                 _check_same(self._processes.gather(given))
             if checkpoint is not None:
                 saved = SavedRun(checkpoint, options["checkpoint_every"], given)
-        progress = self._progress if self.is_first else None
+        progress = self._tell if self.is_first else None
         return Run(plan, self._keep, saved, self._processes, progress)
 
     def _identity(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -17,10 +17,13 @@ from univfast.assemble import Question, make_result
 from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
+from univfast.explaining import Look
 from univfast.feeding import BatchProgress, Feed, evaluating, run_batch
 from univfast.hooks import capture
 from univfast.inputs.arrays import to_tensor
 from univfast.machine.torch_state import PlainState, in_plain_state
+from univfast.meaning.features import TokenText
+from univfast.meaning.live_columns import LiveColumns, Ran
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
@@ -98,7 +101,8 @@ def correlate_models(
         [_Network(f"{own.name} (control {k})", model, own.hooks) for k, model in enumerate(found)]
         for own, found in zip(real, _checked_controls(given), strict=True)
     ]
-    again = max(map(len, controls)) + given["details"]
+    # Details take the batches twice: for the pairs, and for what universal ones do.
+    again = max(map(len, controls)) + 2 * given["details"]
     feed = Feed(batches, mask, progress, passes=1 + again)
     with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
         most = given["control_tokens"]
@@ -107,6 +111,7 @@ def correlate_models(
         stream, record = Stream(pair, settings), TokenRecord()
         _read(feed, real, {(0, 1): stream}, meters, record)
         matches, controlled, details = stream.matches(), None, []
+        look = _looking(record, given) if given["details"] else None
         if given["details"]:
             of_pairs = stream.details(matches[0], record.facts())
             _read(feed, real, {(0, 1): of_pairs})
@@ -133,6 +138,10 @@ def correlate_models(
                 strict=False,
             )
         ]
+    if look is not None:
+        with evaluating(model_a=model_a, model_b=model_b):
+            results[0] = _looked_at(results[0], feed, real, record, look)
+        results[0].summary["seconds"] = time.perf_counter() - start
     for warning in (results[0].summary["controls"] or {}).get("warnings", ()):
         warnings.warn(warning, stacklevel=2)
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
@@ -180,6 +189,52 @@ def _read(
                 _measure(meter, layers, keep)
             if all(stream.full for stream in streams.values()):
                 break
+
+
+@in_plain_state
+def _looking(record: TokenRecord, given: ModelOptions) -> Look | None:
+    """What is looked for in universal neurons; None where batches are no token ids.
+
+    Raises:
+        InputError: neurons were named, or features given, and they are none.
+    """
+    ids = record.padded_ids()
+    if ids is None:
+        for name in ("neurons", "features"):
+            if given[name] is not None:
+                raise InputError(
+                    f"{name}: need token ids, and batches have none; give tensors of them, or"
+                    " mappings with input_ids"
+                )
+        return None
+    return Look(TokenText(ids, record.longest, given["token_text"]), given, given["threads"])
+
+
+def _looked_at(
+    result: CorrelationResult,
+    feed: Feed,
+    networks: Sequence[_Network],
+    record: TokenRecord,
+    look: Look,
+) -> CorrelationResult:
+    """The result with what its universal neurons do, for which the models run once more."""
+    (chosen,) = look.chosen(result)
+    if not len(chosen):
+        feed.pass_over()
+        return result
+
+    def run() -> Iterator[Ran]:
+        with ExitStack() as stack:
+            captures = [stack.enter_context(capture(x.module, x.hooks)) for x in networks]
+            for batch, keep in feed:
+                for captured, network in zip(captures, networks, strict=True):
+                    run_batch(captured, network.module, batch, network.name)
+                a, b = ({name: x.pop(name) for name in x} for x in captures)
+                yield Ran(a, b, keep)
+
+    tokens = len(look.tokens.ids)
+    columns = LiveColumns(chosen, record.longest, tokens, run, feed.mask_name)
+    return look.explained(result, [look.pairs(result, chosen, columns, lambda done, total: None)])
 
 
 @in_plain_state

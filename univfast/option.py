@@ -12,10 +12,13 @@ from univfast.registry import Registry
 
 __all__ = [
     "Option",
+    "as_functions",
     "as_it_is",
     "as_limit",
+    "as_names",
     "as_path",
     "as_pattern",
+    "as_token_text",
     "declared",
     "one_of",
     "select",
@@ -53,6 +56,38 @@ def as_path(name: str, value: Any) -> str | None:
 def as_pattern(name: str, value: Any) -> str | None:
     """A text, or None for none. Raises TypeError."""
     return None if value is None else as_text(name, value)
+
+
+def as_names(name: str, value: Any) -> list[str] | None:
+    """Names, of one text or several, with commas between; None for none. Raises TypeError."""
+    if value is None:
+        return None
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(x, str) for x in given):
+        raise TypeError(f"{name}: expected a list of names, got {value!r}")
+    return [part.strip() for x in given for part in plain_text(x).split(",") if part.strip()]
+
+
+def as_token_text(name: str, value: Any) -> Callable[[int], str] | None:
+    """A function of a token id, or None. Raises TypeError."""
+    if value is None or callable(value):
+        return cast("Callable[[int], str] | None", value)
+    if not isinstance(value, (list, tuple)):
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected a function of a token id, or a list, got {kind}")
+    texts = [str(x) for x in value]
+    return lambda token: texts[token] if 0 <= token < len(texts) else f"#{token}"
+
+
+def as_functions(name: str, value: Any) -> dict[str, Callable[..., Any]] | None:
+    """Functions by name, or None for none. Raises TypeError."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and callable(x) for key, x in value.items()
+    ):
+        raise TypeError(f"{name}: expected a dict of functions by name, got {value!r}")
+    return {plain_text(key): function for key, function in value.items()}
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:

@@ -12,9 +12,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from univfast.checks import as_integer, as_number
+from univfast.detail_options import ContextOptions, DetailOptions, TokenOptions
 from univfast.errors import InputError
 from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
-from univfast.option import Option, as_limit, as_path, as_pattern, declared, one_of, switch
+from univfast.option import (
+    Option,
+    as_limit,
+    as_path,
+    as_pattern,
+    declared,
+    one_of,
+    switch,
+)
 from univfast.search.matchings import MATCHINGS, Match
 
 if TYPE_CHECKING:
@@ -261,52 +270,15 @@ class ControlOptions(TypedDict, total=False):
     ]
 
 
-class DetailOptions(TypedDict, total=False):
-    """What is looked at of matched pairs, beyond r."""
-
-    details: Annotated[
-        bool,
-        Option(
-            False,
-            doc="look at matched pairs once more: intervals of r, how many tokens it rests on, what"
-            " of it follows the token and its position, moments, and where they are highest. Of A's"
-            " neurons; the reverse has none.",
-            help="Look at matched pairs of A's neurons once more: intervals, effective tokens, what"
-            " follows the token and its position, moments, and where they are highest.",
-            check=switch,
-        ),
-    ]
-
-
-class ModelOptions(MatchOptions, AllPairsOptions, ControlOptions, DetailOptions, total=False):
+class ModelOptions(
+    MatchOptions, AllPairsOptions, ControlOptions, DetailOptions, ContextOptions, total=False
+):
     """Of `correlate_models`."""
 
 
-class CorrelateOptions(ModelOptions, total=False):
+class CorrelateOptions(ModelOptions, TokenOptions, total=False):
     """Of `correlate`."""
 
-    mask: Annotated[
-        object | None,
-        Option(
-            None,
-            doc="``[...]`` true for the tokens to use, as a tensor, array or path; None for all.",
-            help="Use only the tokens that this .pt or .npy file of booleans marks as true.",
-            path=True,
-            metavar="FILE",
-        ),
-    ]
-    token_ids: Annotated[
-        object | None,
-        Option(
-            None,
-            doc="for details, which token stands where: integers ``[...]`` as a tensor, array or"
-            " path; None where live models tell, or nobody.",
-            help="For --details, which token stands where: a .npy or .pt file of integers."
-            "  [default: what live models read]",
-            path=True,
-            metavar="FILE",
-        ),
-    ]
     layers: Annotated[
         str | None,
         Option(
@@ -377,7 +349,8 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         name: option.checked(name, given.get(name, option.default))
         for name, (_, option) in options.items()
     }
-    Baseline.of(values)  # which checks them
+    if "rotation" in values:
+        Baseline.of(values)  # which checks them
     by_index = "match" in values and not MATCHINGS[values["match"]].all_pairs
     if by_index and (values["exclude_self"] or values["reverse"]):
         raise InputError(
@@ -385,8 +358,9 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         )
     if "controls_a" in values:
         _check_controls(values)
-    if values.get("token_ids") is not None and not values["details"]:
-        raise InputError("token_ids: is for details; ask for them with details=True (--details)")
+    for name in ("token_ids", "neurons", "token_text", "features"):
+        if values.get(name) is not None and not values.get("details", True):
+            raise InputError(f"{name}: is for details; ask for them with details=True (--details)")
     return cast("G", values)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["CorrelationResult", "smallest_and_largest"]
+
+
+class Records(Protocol):
+    """What neurons do, a record a pair: `univfast.meaning.explained.Explained`."""
+
+    def __len__(self) -> int: ...
+
+    def records(self, result: Any) -> Iterator[dict[str, Any]]:
+        """Of each pair, in the order of the result."""
+
+    def write(self, file: BinaryIO, result: Any) -> None:
+        """Writes a line of JSON each."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,8 @@ class CorrelationResult(Details):
         by_model: with several other models, the result of each by itself.
         by_index: of a search through all neurons, the result of neuron i with neuron i, where names
             and widths of layers agree.
+        explained: what neurons and their matches do, where details were asked for and token ids are
+            known; `univfast.explain` adds it.
         reverse: how each neuron of B correlates with its match in A, where that was asked for.
     """
 
@@ -105,6 +120,7 @@ class CorrelationResult(Details):
     learned: Tensor | None = None
     by_model: tuple[CorrelationResult, ...] = ()
     by_index: CorrelationResult | None = None
+    explained: Records | None = None
     reverse: CorrelationResult | None = None
 
     def columns(self) -> dict[str, list[Any]]:

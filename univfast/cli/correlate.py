@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,16 @@ Examples:
 @option("mask")
 @option("details")
 @option("token_ids")
+@click.option(
+    "--tokenizer",
+    type=PATH,
+    metavar="DIR",
+    help="With --details and --token-ids, the directory of a Hugging Face tokenizer, which says"
+    " what ids stand for.",
+)
+@option("neurons")
+@option("examples")
+@option("around")
 @option("controls_a", type=PATHS, multiple=True)
 @option("controls_b", type=PATHS, multiple=True)
 @click.option(
@@ -117,6 +127,7 @@ def correlate(
     device: str,
     out: str | None,
     columns: str,
+    tokenizer: str | None,
     memory_limit: float | None,
     timeout: float,
     as_json: bool,
@@ -160,6 +171,7 @@ def correlate(
             **given.arguments(),
             "device": place,
             "memory_limit": None if memory_limit is None else memory_limit * 1e9,
+            "token_text": None if tokenizer is None else _text_of(tokenizer),
         }
         settings = complete(CorrelateOptions, asked, "correlate")
         model, *others = given.models
@@ -167,6 +179,12 @@ def correlate(
         result = correlate_together(processes, model, rest, settings, progress)
         if result is not None:  # process 0 has it
             _give(result, out, columns, quiet, as_json)
+
+
+def _text_of(tokenizer: str) -> Callable[[int], str]:
+    from univfast.text import token_text
+
+    return token_text(tokenizer)
 
 
 @contextmanager

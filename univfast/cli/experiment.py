@@ -210,6 +210,7 @@ def _matched(
             controls_b=sides[1],
             details=bool(sides[0]),
             token_ids=test_tokens(models[0]) if sides[0] else None,
+            token_text=chr if sides[0] else None,
             progress=progress,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]

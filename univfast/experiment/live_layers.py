@@ -38,6 +38,7 @@ def live_activations(trained: TrainedModel, name: str, site: Site = "pre") -> Ac
         test_set_name(trained),
         window=config.sequence,
         ids=source.samples.flatten(),
+        text=chr,
         end=source.end,
     )
 

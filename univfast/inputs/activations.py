@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from univfast.checks import check_path, plain_text
+from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_memory
 
-__all__ = ["open_activations"]
+__all__ = ["open_activations", "open_controls", "open_models"]
 
 
 def open_activations(source: object, name: str) -> Activations:
@@ -62,6 +63,42 @@ def open_activations(source: object, name: str) -> Activations:
     return collect(name, stored, partial(StoredLayer, source=name))
 
 
+def open_models(given: object, name: str) -> list[Activations]:
+    """Each of a list of models, or the only one; as `open_activations` opens them.
+
+    Raises:
+        InputError: the list is empty.
+    """
+    if not isinstance(given, (list, tuple)):
+        return [open_activations(given, name)]
+    if not given:
+        raise InputError(f"{name}: got no models; give at least one")
+    return [open_activations(x, f"{name}[{i}]") for i, x in enumerate(given)]
+
+
+def open_controls(given: object, name: str, others: int) -> list[list[Activations]]:
+    """Of each other model its controls; nothing where there are none.
+
+    Raises:
+        InputError: there are several models, and not a list of controls for each.
+    """
+    if given is None:
+        return []
+    if others == 1:
+        if isinstance(given, (list, tuple)) and len(given) == 1:
+            (inner,) = given
+            if isinstance(inner, (list, tuple)):  # as several models have it
+                given = inner
+        return [open_models(given, name)]
+    if not isinstance(given, (list, tuple)) or len(given) != others:
+        found = len(given) if isinstance(given, (list, tuple)) else 1
+        raise InputError(
+            f"{name}: got {found}, and there are {others} other models; give a list of controls for"
+            " each of them, in their order"
+        )
+    return [open_models(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
+
+
 def _open_path(path: str) -> Activations:
     if os.path.isdir(path):
         return open_directory(path)
@@ -75,4 +112,4 @@ def _open_path(path: str) -> Activations:
     captured = capture_mlp(trained, site="pre")
     stored = {layer: Stored(tensor, tensor.dtype) for layer, tensor in captured.items()}
     found = collect(path, stored, partial(StoredLayer, source=path), test_set_name(trained))
-    return replace(found, ids=test_tokens(trained).flatten())
+    return replace(found, ids=test_tokens(trained).flatten(), text=chr)

@@ -19,6 +19,7 @@ from univfast.errors import InputError
 from univfast.machine.signals import held, unfinished
 
 __all__ = [
+    "Content",
     "check_directory",
     "check_new_directory",
     "check_writable",
@@ -29,6 +30,8 @@ __all__ = [
     "save_tensors",
     "write_together",
 ]
+
+Content = bytes | Callable[[BinaryIO], None]
 
 _remove_directory = partial(shutil.rmtree, ignore_errors=True)
 
@@ -55,8 +58,10 @@ def replacing(
         os.replace(temporary, target)
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, Content]) -> None:
     """Writes files whole, and all of them or none: none is moved before all are written.
+
+    What is large is given as a function that writes it to the file.
 
     Raises:
         InputError: one cannot be written, or is no ordinary file.
@@ -67,7 +72,10 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             target = Path(os.path.realpath(path))
             temporary = stack.enter_context(_temporary(target, os.unlink))
             with _writing(path), _new_file(target, temporary) as file:
-                file.write(content)
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
             moves.append((path, temporary, target))
         with held():  # or a signal could leave some of one result, and some of another
             for path, temporary, target in moves:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
-from univfast.machine.files import check_directory, make_directory, write_together
+from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
@@ -32,7 +33,15 @@ _ALWAYS = (
     "excess.png",
     "report.html",
 )
-_SOMETIMES = ("matches.csv", "top.csv", "contexts.npz", "published.csv", "layers.png", "models.png")
+_SOMETIMES = (
+    "matches.csv",
+    "top.csv",
+    "contexts.npz",
+    "contexts.jsonl",
+    "published.csv",
+    "layers.png",
+    "models.png",
+)
 _SUMMARY = "summary.json"
 _REVERSE = "reverse"
 # What a result may have inside: what is beside it may have a reverse, and nothing else has more.
@@ -89,7 +98,7 @@ def _all_files(
     result: CorrelationResult,
     published: bool,
     beside: Mapping[str, tuple[str, CorrelationResult]],
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     """The files of a result by their path in its directory."""
     null = io.BytesIO()
     np.save(null, np.empty((0, 0)) if result.null_excess is None else result.null_excess.numpy())
@@ -99,13 +108,15 @@ def _all_files(
             {"directory": _check_inside(name), "title": title}
             for name, (title, _) in beside.items()
         ]
-    files = {
+    files: dict[str, Content] = {
         "neurons.csv": neurons_csv(result),
         "null_excess.npy": null.getvalue(),
         "summary.json": summary_json(summary).encode(),
         **_partners(result),
         **_contexts(result),
     }
+    if result.explained is not None:
+        files["contexts.jsonl"] = partial(result.explained.write, result=result)
     if published:
         columns = result.published_columns()
         files["published.csv"] = _table(columns)
@@ -118,7 +129,7 @@ def _all_files(
     return files
 
 
-def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, bytes]]:
+def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, Content]]:
     """The saved result, and its pictures and reports by their path in its directory.
 
     ``parts_of`` says what it may have inside, which itself has less.
@@ -149,13 +160,13 @@ def _check_inside(name: str) -> str:
     return name
 
 
-def _inside(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+def _inside(folder: str, files: Mapping[str, Content]) -> dict[str, Content]:
     return {f"{folder}/{name}": content for name, content in files.items()}
 
 
 def _drawn(
     result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     from univfast.report.html import report_html
     from univfast.report.plots import figures, png_bytes
 
@@ -268,7 +279,7 @@ def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
     return csv_bytes([*columns], [[*columns.values()]])
 
 
-def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+def write_files(directory: str | os.PathLike[str], files: Mapping[str, Content]) -> None:
     """Writes files into a directory and directories inside, making them if needed.
 
     None is moved into place before all are written, so a failure leaves what was there before.

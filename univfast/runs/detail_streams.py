@@ -15,7 +15,7 @@ from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts, token_groups
 
-__all__ = ["DetailStream", "TokenRecord"]
+__all__ = ["DetailStream", "TokenRecord", "padded"]
 
 
 @methods_in_plain_state
@@ -23,27 +23,46 @@ class TokenRecord:
     """The tokens of batches, as they come: samples of one length, and ids where they are seen."""
 
     def __init__(self) -> None:
-        self._tokens = 0
-        self._lengths: set[int] = set()
+        self._shapes: list[torch.Size] = []  # of each batch, without neurons
         self._ids: list[Tensor] | None = []
 
     def add(self, batch: object, layers: Mapping[str, Tensor]) -> None:
         """Takes note of a batch, and of what a model gave for it."""
         shape = next(iter(layers.values())).shape[:-1]
-        self._tokens += shape.numel()
-        self._lengths.add(shape[-1] if len(shape) > 1 else 1)
+        self._shapes.append(shape)
         ids = _ids(batch, shape)
         if ids is None or self._ids is None:
             self._ids = None
         else:
-            ids = plain_tensor(ids, "batches: input_ids")
-            self._ids.append(ids.cpu().flatten().long())
+            self._ids.append(plain_tensor(ids, "batches: input_ids").cpu().long())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sample; 1 where samples are not known."""
+        return max((shape[-1] if len(shape) > 1 else 1 for shape in self._shapes), default=1)
 
     def facts(self) -> TokenFacts:
         """What is known of all tokens."""
-        groups = None if not self._ids else token_groups(torch.cat(self._ids))
-        (window, *others) = self._lengths
-        return TokenFacts(self._tokens, 1 if others else window, groups)
+        groups = None
+        if self._ids:
+            groups = token_groups(torch.cat([ids.flatten() for ids in self._ids]))
+        (window, *others) = {shape[-1] if len(shape) > 1 else 1 for shape in self._shapes}
+        tokens = sum(shape.numel() for shape in self._shapes)
+        return TokenFacts(tokens, 1 if others else window, groups)
+
+    def padded_ids(self) -> Tensor | None:
+        """Ids with each sample filled up to the longest, int64 ``[tokens]``; None: not known."""
+        if not self._ids:
+            return None
+        return torch.cat([padded(ids, self.longest, 0).flatten() for ids in self._ids])
+
+
+def padded(tokens: Tensor, length: int, value: int | bool) -> Tensor:
+    """Samples ``[..., tokens]`` filled up to a length; a lone one as it is, where that is 1."""
+    if length == 1:
+        return tokens
+    short = length - tokens.shape[-1]
+    return torch.nn.functional.pad(tokens, (0, short), value=value)
 
 
 def _ids(batch: object, shape: torch.Size) -> Tensor | None:

@@ -21,7 +21,14 @@ from univfast.sums.pair_statistics import PairStatistics, TopContexts
 from univfast.sums.states import check_count, check_fields, check_range, check_tensor, refused
 from univfast.sums.token_facts import BLOCKS, TokenFacts, token_groups
 
-__all__ = ["DetailsPass", "joined", "plain_statistics", "statistics_from", "token_facts"]
+__all__ = [
+    "DetailsPass",
+    "joined",
+    "known_tokens",
+    "plain_statistics",
+    "statistics_from",
+    "token_facts",
+]
 
 # What shares, and r, are between.
 _SHARES = {
@@ -37,16 +44,24 @@ def token_facts(lineup: Lineup, ids: object | None) -> TokenFacts:
     Raises:
         InputError: the ids do not fit.
     """
+    window, found = known_tokens(lineup, ids)
+    groups = None if found is None else token_groups(found)
+    return TokenFacts(lineup.rounds[0].tokens, window, groups)
+
+
+def known_tokens(lineup: Lineup, ids: object | None) -> tuple[int, Tensor | None]:
+    """Tokens of a sample, 1 where that is not known, and the ids int64 ``[tokens]`` where they are.
+
+    Raises:
+        InputError: the ids do not fit.
+    """
     count = len(lineup.rounds[0].real) + 1
     first = lineup.layers[0][0]
     windows = [_window(lineup.layers[i][0], lineup.models[i].window) for i in range(count)]
     known = [lineup.models[i].ids for i in range(count)]
     given: object | None = next((x for x in (ids, *known) if x is not None), None)
-    groups = None
-    if given is not None:
-        groups = token_groups(open_token_ids(given, tuple(first.shape[:-1])))
     window = next((window for window in windows if window > 1), 1)
-    return TokenFacts(lineup.rounds[0].tokens, window, groups)
+    return window, None if given is None else open_token_ids(given, tuple(first.shape[:-1]))
 
 
 def _window(layer: Layer, window: int) -> int:

@@ -25,6 +25,7 @@ from univfast.text.live_controls import (
 )
 from univfast.text.opening import TextOptions, TextRun, identity, open_run
 from univfast.text.shard_writer import Shards
+from univfast.text.vocabulary import token_text
 
 __all__ = [
     "CorpusOptions",
@@ -38,4 +39,5 @@ __all__ = [
     "open_run",
     "save_control",
     "stored_control_activations",
+    "token_text",
 ]

@@ -98,7 +98,9 @@ def open_run(
                 model_activations(model, patterns, windows, options.batch_tokens)
             )
             about = {**_described(options, windows), "hooks": list(patterns)}
-            activations.append(dataclasses.replace(found, about=about, ids=windows.ids))
+            activations.append(
+                dataclasses.replace(found, about=about, ids=windows.ids, text=vocabulary.text())
+            )
         yield TextRun(models, activations, windows, keep)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from univfast.errors import InputError
-from univfast.text.library import LOCAL, quiet_transformers
+from univfast.text.library import LOCAL, quiet_transformers, silent
 
-__all__ = ["Vocabulary", "common_vocabulary", "load_vocabulary"]
+__all__ = ["Vocabulary", "common_vocabulary", "load_vocabulary", "token_text"]
 
 # Without one of these the library would make up an empty tokenizer.
 _FILES = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece*")
@@ -66,6 +67,19 @@ class Vocabulary:
             ]
         return ids[torch.tensor(found, dtype=torch.bool, device="cpu")]
 
+    def text(self) -> Callable[[int], str] | None:
+        """What one id stands for; None without a tokenizer."""
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return None
+
+        @functools.cache
+        def decoded(token: int) -> str:
+            with silent():
+                return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+        return decoded
+
     def _need(self, what: str) -> Any:
         if self.tokenizer is None:
             raise InputError(
@@ -87,6 +101,18 @@ def load_vocabulary(directory: str, config: Any) -> Vocabulary:
         with quiet_transformers(directory, remedy) as transformers:
             tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
     return Vocabulary(directory, tokenizer, config)
+
+
+def token_text(directory: str) -> Callable[[int], str]:
+    """What token ids stand for, by the tokenizer of a directory.
+
+    Raises:
+        InputError: it has none, or one that cannot be loaded.
+    """
+    found = load_vocabulary(directory, None).text()
+    if found is None:
+        raise InputError(f"{directory}: has no tokenizer; name a directory that one was saved to")
+    return found
 
 
 def common_vocabulary(vocabularies: Sequence[Vocabulary], used: bool) -> Vocabulary:

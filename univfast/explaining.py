@@ -1,0 +1,176 @@
+"""`explain`: what the neurons of a result do, from their activations and the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from univfast.detail_options import ExplainOptions
+from univfast.docstrings import documented
+from univfast.errors import InputError
+from univfast.inputs.activations import open_activations, open_models
+from univfast.inputs.layers import Activations
+from univfast.inputs.masks import open_mask
+from univfast.machine.devices import thread_count
+from univfast.machine.torch_state import in_plain_state
+from univfast.meaning.chosen import Chosen, choose
+from univfast.meaning.columns import PairColumns, StoredColumns
+from univfast.meaning.explained import Explained, Pairs, explain_pairs
+from univfast.meaning.features import TokenFeatures, TokenText
+from univfast.options import complete
+from univfast.result import CorrelationResult
+from univfast.runs.comparisons import line_up
+from univfast.runs.details import known_tokens
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Look", "explain", "look_at", "text_of"]
+
+Progress = Callable[[int, int], None]
+
+
+@documented(ExplainOptions)
+@in_plain_state
+def explain(
+    result: CorrelationResult,
+    a: object,
+    b: object,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[ExplainOptions],
+) -> CorrelationResult:
+    """Looks at what the universal neurons of a result do, and their matches.
+
+    The windows of tokens where each is highest, and where one is so alone, and which features of
+    the tokens explain how much of either. What `correlate` does with ``details=True`` where token
+    ids are known; for a result that has none yet, or other neurons.
+
+    Args:
+        result: what `correlate` gave.
+        a: the activations of A that it is of, as `correlate` takes them.
+        b: those of B, or a list of the other models.
+        {options}
+        progress: called after each slice with the number of tokens done, over all passes and
+            models, and their total.
+
+    Returns:
+        The result with ``explained``, which `CorrelationResult.save` writes as ``contexts.jsonl``.
+
+    Raises:
+        InputError: no token ids, no such neurons, or activations of another result.
+        TypeError: an argument of a type that cannot be used.
+    """
+    given = complete(ExplainOptions, options, "explain")
+    models = [open_activations(a, "a"), *open_models(b, "b")]
+    if len(models) != len(result.summary["models"]):
+        raise InputError(
+            f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"
+            " the same ones"
+        )
+    lineup = line_up(models, [], [], None, True, 1)
+    window, ids = known_tokens(lineup, given["token_ids"])
+    if ids is None:
+        raise InputError("token_ids: are needed to say what neurons do; give which token is where")
+    keep = None
+    if given["mask"] is not None:
+        keep = open_mask(given["mask"], lineup.layers[0][0].shape[:-1])
+    look = Look(TokenText(ids, window, text_of(given["token_text"], models)), given)
+    return look_at(result, models, keep, look, progress)
+
+
+def text_of(
+    given: Callable[[int], str] | None, models: Sequence[Activations]
+) -> Callable[[int], str] | None:
+    """What a token id stands for: as it was given, or as the first model says that does."""
+    if given is not None:
+        return given
+    return next((model.text for model in models if model.text is not None), None)
+
+
+class Look:
+    """What is looked for.
+
+    Args:
+        tokens: the text of the run.
+        options: complete.
+        threads: at most this many; None for torch's number.
+    """
+
+    def __init__(
+        self, tokens: TokenText, options: Mapping[str, Any], threads: int | None = None
+    ) -> None:
+        self.tokens, self._options = tokens, options
+        self._threads = thread_count(threads)
+        self._features = TokenFeatures(tokens, options["features"] or {})
+
+    def chosen(self, result: CorrelationResult) -> list[Chosen]:
+        """The pairs with each other model."""
+        models = result.by_model or (result,)
+        return [choose(model, result.universal, self._options["neurons"]) for model in models]
+
+    def pairs(
+        self, result: CorrelationResult, chosen: Chosen, columns: PairColumns, progress: Progress
+    ) -> Pairs:
+        """What is found of the pairs of a result of one other model."""
+        means = None
+        if result.mean is not None and result.match_mean is not None:
+            means = (result.mean[chosen.rows], result.match_mean[chosen.rows])
+        return explain_pairs(
+            columns,
+            chosen,
+            self._features,
+            means,
+            self._options["examples"],
+            self._options["around"],
+            self._threads,
+            progress,
+        )
+
+    def explained(self, result: CorrelationResult, pairs: list[Pairs]) -> CorrelationResult:
+        """The result with what was found."""
+        found = Explained(
+            list(result.summary["models"]), self.tokens, self._options["around"], pairs
+        )
+        result.summary["families"] = found.families()
+        return replace(result, explained=found)
+
+
+def look_at(
+    result: CorrelationResult,
+    models: Sequence[Activations],
+    keep: Tensor | None,
+    look: Look,
+    progress: Progress | None,
+) -> CorrelationResult:
+    """The result with what its pairs do; one that has none to look at as it is.
+
+    Args:
+        result: of the models.
+        models: A and the others.
+        keep: bool ``[tokens]``, true for the tokens that count; None for all.
+        look: what is looked for.
+        progress: as `explain` takes it.
+    """
+    chosen = look.chosen(result)
+    if not any(map(len, chosen)):
+        return result
+    first, *others = models
+    window, found = look.tokens.window, []
+    for number, (other, own, model) in enumerate(
+        zip(others, chosen, result.by_model or (result,), strict=True)
+    ):
+
+        def advance(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(others) * total)
+
+        if not len(own):
+            found.append(Pairs(own, [], [], []))
+            continue
+        columns = StoredColumns(first, other, own, keep, window)
+        found.append(look.pairs(model, own, columns, advance))
+    return look.explained(result, found)
