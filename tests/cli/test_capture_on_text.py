@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -39,6 +40,7 @@ def test_shards_hold_what_the_model_gives(
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
         "capture.json",
         *(f"shard-{i:05}.safetensors" for i in range(6)),
+        "tokens.npy",
     ]
     from univfast.text.vocabulary import load_vocabulary
 
@@ -46,6 +48,7 @@ def test_shards_hold_what_the_model_gives(
     ids = torch.from_numpy(load_vocabulary(str(directories.gpt2), None).encode(text))[:200]
     names = [f"transformer.h.{i}.mlp.act" for i in range(2)]
     expected = reference_layers(directories.gpt2, names, ids, CONTEXT)
+    assert np.load(tmp_path / "o" / "tokens.npy").tolist() == ids[keep].tolist()
     found = captured(tmp_path / "o")
     assert list(found) == names
     for name in names:
@@ -141,7 +144,7 @@ def test_a_killed_capture_goes_on_to_the_same_bytes(
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (killed, whole)
     ]
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 8
+    assert len(contents[0]) == 9
 
 
 def test_another_capture_is_not_mixed_in(

@@ -11,6 +11,8 @@ from itertools import count as count_from
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 from univfast.errors import InputError
 from univfast.inputs.arrow_files import is_dataset, read_dataset
 from univfast.inputs.formats import read_file, suffixes
@@ -19,10 +21,13 @@ from univfast.inputs.model_paths import is_model_directory, is_model_file
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 from univfast.machine.reading import read_json
 
-__all__ = ["SHARD", "open_directory"]
+__all__ = ["SHARD", "TOKENS", "open_directory"]
 
 SHARD = "shard-{:05}.safetensors"
 """A file of a capture, by its number."""
+
+TOKENS = "tokens.npy"
+"""Which tokens a capture is of: their ids."""
 
 _AGAIN = "run the same `univfast capture` command again"
 
@@ -115,7 +120,7 @@ def open_directory(path: str) -> Activations:
     )
     if captured:
         _check_captured(found, captured)
-        found = replace(found, captured=captured)
+        found = replace(found, captured=captured, **_captured_tokens(path, captured))
     return found
 
 
@@ -164,6 +169,25 @@ def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:
                 f"{found.name}: its shards hold {layer.tokens} tokens of layer {layer.name!r}, "
                 f"capture.json says {capture['tokens']}; {_AGAIN}"
             )
+
+
+def _captured_tokens(path: str, capture: Mapping[str, Any]) -> dict[str, Any]:
+    """Which tokens a capture is of, and their samples, as `Activations` has them.
+
+    Samples are known where no token is left out.
+    """
+    file = os.path.join(path, TOKENS)
+    if not os.path.lexists(file):  # one of before
+        return {}
+    (stored,) = read_file(file, LONE_LAYER).values()
+    ids = stored.tensor().clone()
+    if ids.dtype != torch.int32 or ids.shape != (capture["tokens"],):
+        raise InputError(
+            f"{file}: is damaged, it does not hold the tokens of the capture; {_AGAIN}"
+        )
+    context = capture.get("context")
+    whole = capture.get("kept") is None and type(context) is int and context > 0
+    return {"ids": ids.long(), **({"window": context} if whole else {})}
 
 
 def _visible(path: str) -> list[str]:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.errors import InputError
-from univfast.inputs.directories import SHARD
+from univfast.inputs.directories import SHARD, TOKENS
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
 from univfast.machine.reading import open_file, read_json
@@ -127,6 +128,12 @@ class Shards:
                 remove_unfinished(path)  # a killed capture may leave half a gigabyte
                 self._write_shard(path, start, stop, progress)
             progress(stop, self._windows.tokens)
+        self._write_tokens(folder / TOKENS)
+
+    def _write_tokens(self, path: Path) -> None:
+        if not path.exists():
+            with replacing(path) as file:
+                np.save(file, self._windows.ids[self._keep].numpy().astype("<i4"))
 
     def _is_whole(self, path: Path, start: int, stop: int) -> bool:
         """Whether a shard is there, with the header and the size that it is to have."""
