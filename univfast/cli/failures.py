@@ -11,6 +11,8 @@ from pathlib import Path
 
 import univfast
 from univfast.errors import InputError
+from univfast.option import declared
+from univfast.options import CorrelateOptions
 
 __all__ = ["internal", "told"]
 
@@ -49,7 +51,9 @@ def told(error: Exception) -> str | None:
         # Its own advice is for files.
         lacking = next((x.errno for x in causes if isinstance(x, OSError)), None)
         reason, _, advice = str(error).rpartition("; ")
-        return f"{reason or advice}; {_ADVICE[lacking]}" if lacking in _ADVICE else str(error)
+        if lacking in _ADVICE:
+            return f"{reason or advice}; {_ADVICE[lacking]}"
+        return _with_option(str(error))
     lacking = next(filter(None, map(_lacking, causes)), None)
     if lacking == errno.ENOMEM:
         asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
@@ -58,6 +62,15 @@ def told(error: Exception) -> str | None:
     if lacking is not None:
         return f"{_of_system(error)}; {_ADVICE[lacking]}"
     return _of_system(error) if isinstance(error, OSError) else None
+
+
+def _with_option(message: str) -> str:
+    """What Python says of an argument, of the option of that name."""
+    name, colon, rest = message.partition(": ")
+    option = declared(CorrelateOptions).get(name) if colon else None
+    if option is None or not option[1].help:
+        return message
+    return f"--{name.replace('_', '-')}: {rest}"
 
 
 def internal(error: Exception) -> str:
