@@ -6,5 +6,11 @@
 ``live_columns``  those of models that run
 ``examples``      windows of tokens where they are highest, and where they disagree
 ``explained``     what was found of pairs, a record each
+``features``      what is known of the tokens of a run, and what is asked of each
+``properties``    ``FEATURES``: what a token is, one entry each
+``explanations``  how much of a neuron each feature explains, streamed
+``tallies``       the sums that says so: by group of tokens, and by column
+``ranking``       which features are named of a neuron
+``regression``    how much several features explain together
 ================  ======================================================================
 """

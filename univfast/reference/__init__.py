@@ -10,6 +10,7 @@ and is applied to the activations themselves. The names are those of the fast ve
 ``shifts``       wrong partners by index, number by number
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ``controls``     counts by control and margins over controls, neuron by neuron
+``features``     features of tokens, token by token, and how much of neurons they explain
 ===============  ===================================================================
 """
 
@@ -26,6 +27,13 @@ from univfast.reference.correlation import (
     pearson_matrix,
 )
 from univfast.reference.details import Details, NeuronDetails, TokenTable, details
+from univfast.reference.features import (
+    feature_columns,
+    feature_groups,
+    feature_r2,
+    group_means,
+    regression_r2,
+)
 from univfast.reference.rotations import rotation_matrix, rotation_signs
 from univfast.reference.shifts import shifts_of
 from univfast.reference.statistics import Statistics, statistics
@@ -46,10 +54,15 @@ __all__ = [
     "controls",
     "correlate",
     "details",
+    "feature_columns",
+    "feature_groups",
+    "feature_r2",
+    "group_means",
     "layer_seed",
     "one_to_one",
     "pearson",
     "pearson_matrix",
+    "regression_r2",
     "rotation_matrix",
     "rotation_signs",
     "shifts_of",

@@ -17,13 +17,13 @@ from univfast.errors import InputError
 from univfast.native import UsedTokens
 from univfast.native.place import numbers
 
-__all__ = ["BLOCKS", "TokenFacts", "token_groups"]
+__all__ = ["BLOCKS", "FREQUENT", "TokenFacts", "token_groups"]
 
 # Blocks that r is measured without, one at a time: enough for a steady error, and few enough to be
 # long beside what hangs together.
 BLOCKS = 32
 # Ids that have a group of their own; all others are in one.
-_FREQUENT = 4096
+FREQUENT = 4096
 # Positions that have a group of their own, in samples that are no longer: bounds memory.
 _POSITIONS = 8192
 
@@ -40,7 +40,7 @@ def token_groups(ids: Tensor) -> Tensor:
     rank = torch.empty_like(counts)
     order = counts.argsort(descending=True, stable=True)
     rank[order] = numbers(len(counts), device=ids.device)
-    return rank.clamp(max=_FREQUENT)[inverse]
+    return rank.clamp(max=FREQUENT)[inverse]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class TokenFacts:
                 f" int64, one for each of {self.tokens} tokens"
             )
         low, high = self.groups.aminmax()
-        if low < 0 or high > _FREQUENT:
-            raise InputError(f"groups: expected 0 to {_FREQUENT}, as token_groups gives them")
+        if low < 0 or high > FREQUENT:
+            raise InputError(f"groups: expected 0 to {FREQUENT}, as token_groups gives them")
 
     @property
     def samples(self) -> int:
