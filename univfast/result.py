@@ -74,6 +74,8 @@ class CorrelationResult(Details):
         by_index: of a search through all neurons, the result of neuron i with neuron i, where names
             and widths of layers agree.
         reverse: how each neuron of B correlates with its match in A, where that was asked for.
+        contexts_file: where ``contexts.jsonl`` is, which says what the neurons of pairs do; None
+            where they were not looked at. `save` copies it.
     """
 
     layer: list[str]
@@ -106,6 +108,7 @@ class CorrelationResult(Details):
     by_model: tuple[CorrelationResult, ...] = ()
     by_index: CorrelationResult | None = None
     reverse: CorrelationResult | None = None
+    contexts_file: str | None = None
 
     def columns(self) -> dict[str, list[Any]]:
         """The table ``neurons.csv``, as a list a column; `univfast.columns` says what each is."""

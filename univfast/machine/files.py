@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from univfast.checks import check_path
 from univfast.errors import InputError
+from univfast.machine.reading import open_file
 from univfast.machine.signals import held, unfinished
 
 __all__ = [
@@ -55,8 +56,11 @@ def replacing(
         os.replace(temporary, target)
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     """Writes files whole, and all of them or none: none is moved before all are written.
+
+    Args:
+        contents: of each file, its bytes, or the file that it is a copy of.
 
     Raises:
         InputError: one cannot be written, or is no ordinary file.
@@ -67,7 +71,11 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             target = Path(os.path.realpath(path))
             temporary = stack.enter_context(_temporary(target, os.unlink))
             with _writing(path), _new_file(target, temporary) as file:
-                file.write(content)
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    with open_file(content) as source:
+                        shutil.copyfileobj(source, file)
             moves.append((path, temporary, target))
         with held():  # or a signal could leave some of one result, and some of another
             for path, temporary, target in moves:

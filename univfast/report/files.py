@@ -16,6 +16,7 @@ from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
 from univfast.machine.files import check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
+from univfast.meaning.records import CONTEXTS
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
@@ -23,6 +24,8 @@ from univfast.result import CorrelationResult
 __all__ = ["load_result", "redraw", "save_result", "summary_json"]
 
 
+# Of a file: its bytes, or the file that it is a copy of.
+Content = bytes | Path
 # What a directory may hold that belongs to a result, beside what every one has.
 _ALWAYS = (
     "neurons.csv",
@@ -32,7 +35,15 @@ _ALWAYS = (
     "excess.png",
     "report.html",
 )
-_SOMETIMES = ("matches.csv", "top.csv", "contexts.npz", "published.csv", "layers.png", "models.png")
+_SOMETIMES = (
+    "matches.csv",
+    "top.csv",
+    "contexts.npz",
+    CONTEXTS,
+    "published.csv",
+    "layers.png",
+    "models.png",
+)
 _SUMMARY = "summary.json"
 _REVERSE = "reverse"
 # What a result may have inside: what is beside it may have a reverse, and nothing else has more.
@@ -89,7 +100,7 @@ def _all_files(
     result: CorrelationResult,
     published: bool,
     beside: Mapping[str, tuple[str, CorrelationResult]],
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     """The files of a result by their path in its directory."""
     null = io.BytesIO()
     np.save(null, np.empty((0, 0)) if result.null_excess is None else result.null_excess.numpy())
@@ -105,6 +116,7 @@ def _all_files(
         "summary.json": summary_json(summary).encode(),
         **_partners(result),
         **_contexts(result),
+        **_contexts_file(result),
     }
     if published:
         columns = result.published_columns()
@@ -118,7 +130,7 @@ def _all_files(
     return files
 
 
-def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, bytes]]:
+def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, Content]]:
     """The saved result, and its pictures and reports by their path in its directory.
 
     ``parts_of`` says what it may have inside, which itself has less.
@@ -149,13 +161,13 @@ def _check_inside(name: str) -> str:
     return name
 
 
-def _inside(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+def _inside(folder: str, files: Mapping[str, Content]) -> dict[str, Content]:
     return {f"{folder}/{name}": content for name, content in files.items()}
 
 
 def _drawn(
     result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     from univfast.report.html import report_html
     from univfast.report.plots import figures, png_bytes
 
@@ -201,10 +213,10 @@ def neurons_csv(result: CorrelationResult) -> bytes:
     return _table(result.columns())
 
 
-def _partners(result: CorrelationResult) -> dict[str, bytes]:
+def _partners(result: CorrelationResult) -> dict[str, Content]:
     """The tables of matches and of partners; nothing where `neurons_csv` tells it all."""
     models = result.by_model or (result,)
-    files = {}
+    files: dict[str, Content] = {}
     if result.by_model or result.mutual is not None:
         columns = columns_of("matches", {name for model in models for name in model.having})
         names = [column.name for column in columns]
@@ -214,7 +226,7 @@ def _partners(result: CorrelationResult) -> dict[str, bytes]:
     return files
 
 
-def _contexts(result: CorrelationResult) -> dict[str, bytes]:
+def _contexts(result: CorrelationResult) -> dict[str, Content]:
     """Where neurons and their matches are highest; nothing without details."""
     if result.contexts is None:
         return {}
@@ -226,6 +238,11 @@ def _contexts(result: CorrelationResult) -> dict[str, bytes]:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return {"contexts.npz": file.getvalue()}
+
+
+def _contexts_file(result: CorrelationResult) -> dict[str, Content]:
+    """What neurons do, which may be as large as the disk; nothing where they were not looked at."""
+    return {} if result.contexts_file is None else {CONTEXTS: Path(result.contexts_file)}
 
 
 def _names(table: Table) -> list[str]:
@@ -268,7 +285,7 @@ def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
     return csv_bytes([*columns], [[*columns.values()]])
 
 
-def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+def write_files(directory: str | os.PathLike[str], files: Mapping[str, Content]) -> None:
     """Writes files into a directory and directories inside, making them if needed.
 
     None is moved into place before all are written, so a failure leaves what was there before.
@@ -279,4 +296,10 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
     folder = make_directory(directory)
     for inside in {os.path.dirname(name) for name in files} - {""}:
         make_directory(folder / inside)
-    write_together({folder / name: content for name, content in files.items()})
+    there = {folder / name: content for name, content in files.items()}
+    write_together({path: content for path, content in there.items() if not _is(path, content)})
+
+
+def _is(path: Path, content: Content) -> bool:
+    """Whether a file is already what it is to be a copy of."""
+    return isinstance(content, Path) and path.exists() and path.samefile(content)
