@@ -81,7 +81,8 @@ def export(result: str, form: str, out: str, layer_numbers: tuple[tuple[str, int
     from univfast.report.files import load_result
 
     # Of contexts.jsonl alone, means and shares of active tokens are not known.
-    known = load_result(result) if os.path.isdir(result) else None
+    there = os.path.isfile(os.path.join(result, "summary.json"))
+    known = load_result(result) if there else None
     directories = write_neuronpedia(result, out, known, dict(layer_numbers))
     for name, features in directories.items():
         say(f"{shown(os.path.join(out, name))}: {features:,} features")

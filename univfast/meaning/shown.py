@@ -34,6 +34,7 @@ LEVELS = 10
 
 _JOINER = "\N{ZERO WIDTH JOINER}"  # within emoji
 _SEEN = {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
+_ROUNDING = 1e-6  # of tenths: values have 6 digits
 _LONGEST = 40  # characters of a token
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -137,7 +138,9 @@ def _levels(windows: Sequence[Sequence[float]]) -> list[list[int]]:
 
 
 def _level(value: float, span: float) -> int:
-    return 0 if value <= 0 or span <= 0 else min(int(value / span * LEVELS), LEVELS - 1)
+    if value <= 0 or span <= 0:
+        return 0
+    return min(int(value / span * LEVELS + _ROUNDING), LEVELS - 1)
 
 
 def _visible(token: str) -> str:

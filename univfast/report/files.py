@@ -146,6 +146,8 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
         parts[_REVERSE] = _redrawn(folder / _REVERSE, ())
     try:
         files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
+    except InputError:  # of contexts.jsonl, which it names
+        raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         # Each value is what it may be, and together they are no result.
         raise not_a_result(folder, _SUMMARY, error) from error
