@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from univfast.explaining import explain
     from univfast.hooks import capture
     from univfast.live import correlate_models
+    from univfast.meaning.frames import contexts_to_pandas, load_contexts
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
@@ -79,10 +80,12 @@ __all__ = [
     "InputError",
     "PairedCorrelation",
     "capture",
+    "contexts_to_pandas",
     "control",
     "correlate",
     "correlate_models",
     "explain",
+    "load_contexts",
     "reference",
 ]
 
@@ -93,10 +96,12 @@ _HOME = {
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.paired",
     "capture": "univfast.hooks",
+    "contexts_to_pandas": "univfast.meaning.frames",
     "control": "univfast.control",
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
     "explain": "univfast.explaining",
+    "load_contexts": "univfast.meaning.frames",
     "reference": "univfast.reference",
 }
 

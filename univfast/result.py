@@ -24,15 +24,13 @@ __all__ = ["CorrelationResult", "smallest_and_largest"]
 
 
 class Records(Protocol):
-    """What neurons do, a record a pair: `univfast.meaning.explained.Explained`."""
+    """What neurons do, a record a pair: as it was found, or where it is stored."""
 
-    def __len__(self) -> int: ...
-
-    def records(self, result: Any) -> Iterator[dict[str, Any]]:
-        """Of each pair, in the order of the result."""
+    def records(self, result: Any) -> Iterator[Any]:
+        """A `PairRecord` of each pair, in the order of the result that they are of."""
 
     def write(self, file: BinaryIO, result: Any) -> None:
-        """Writes a line of JSON each."""
+        """Writes ``contexts.jsonl``."""
 
 
 @dataclass(frozen=True)

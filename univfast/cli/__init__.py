@@ -6,6 +6,8 @@
 ``capture``       `univfast capture`
 ``control``       `univfast control`
 ``experiment``    `univfast demo` and `univfast train`
+``show``          `univfast show`
+``export``        `univfast export`
 ``info``          `univfast info`
 ``bench``         `univfast bench`
 ``options``       options of commands, from where they are declared and registered

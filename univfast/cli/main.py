@@ -13,9 +13,11 @@ from univfast.cli.capture import capture
 from univfast.cli.control import control
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
+from univfast.cli.export import export
 from univfast.cli.failures import told
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
+from univfast.cli.show import show
 from univfast.machine.limits import check_limits
 
 __all__ = ["cli", "main"]
@@ -40,7 +42,7 @@ def cli() -> None:
     check_limits()
 
 
-for command in (demo, train, capture, control, correlate, report, info, bench):
+for command in (demo, train, capture, control, correlate, report, show, export, info, bench):
     cli.add_command(command)
 
 

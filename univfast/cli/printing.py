@@ -23,6 +23,7 @@ __all__ = [
     "check_said",
     "complain",
     "forget",
+    "heard",
     "load_pictures",
     "plain_warnings",
     "print_result",
@@ -38,14 +39,22 @@ _failures: list[OSError] = []
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def say(text: str, nl: bool = True) -> None:
-    """Prints on stdout. Where that fails the work goes on, and `check_said` tells in the end."""
+def say(text: str, nl: bool = True, styled: bool = False) -> None:
+    """Prints on stdout. Where that fails the work goes on, and `check_said` tells in the end.
+
+    What is ``styled`` colours itself, and holds nothing else that moves a cursor.
+    """
     if _failures:
         return
     try:
-        click.echo(_encodable(text, sys.stdout), nl=nl)
+        click.echo(_encodable(text, sys.stdout, styled), nl=nl, color=styled or None)
     except OSError as error:
         _failures.append(error)
+
+
+def heard() -> bool:
+    """Whether all could be printed since `forget`; else nothing will be."""
+    return not _failures
 
 
 def complain(text: str) -> None:
@@ -85,10 +94,10 @@ def load_pictures() -> None:
     import matplotlib.figure  # noqa: F401
 
 
-def _encodable(text: str, stream: TextIO | None) -> str:
-    """A text that the stream can encode, and that moves no cursor."""
+def _encodable(text: str, stream: TextIO | None, styled: bool = False) -> str:
+    """A text that the stream can encode, and that moves no cursor unless it is ``styled``."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    plain = _UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
+    plain = text if styled else _UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
     return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from univfast.meaning.columns import Slice
+from univfast.meaning.pair_record import KINDS
 from univfast.native.place import numbers
 
-__all__ = ["KINDS", "ExampleSearch", "Examples"]
-
-KINDS = ("top", "match_top", "only", "match_only")
-"""Where A's neuron is highest, and its match; and where one is that is so alone, while the other is
-at or below its mean."""
+__all__ = ["ExampleSearch", "Examples"]
 
 _VALUES = 1 << 24  # that are looked at together
 

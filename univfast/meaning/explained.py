@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,16 +13,21 @@ from torch import Tensor
 from univfast.machine.torch_state import PlainState
 from univfast.meaning.chosen import Chosen
 from univfast.meaning.columns import PairColumns
-from univfast.meaning.examples import KINDS, Examples, ExampleSearch
+from univfast.meaning.examples import Examples, ExampleSearch
 from univfast.meaning.explanations import Explanation, FeatureSums
 from univfast.meaning.features import TokenFeatures, TokenText
+from univfast.meaning.pair_record import (
+    KINDS,
+    Example,
+    ExplanationRecord,
+    FeatureRecord,
+    PairRecord,
+)
+from univfast.meaning.records import write_records
 from univfast.native.place import numbers
 from univfast.result import CorrelationResult
 
 __all__ = ["Explained", "Pairs", "explain_pairs"]
-
-FORMAT, VERSION = "univfast-contexts", 1
-_DIGITS = 6  # of activations
 
 
 @dataclass(frozen=True)
@@ -58,31 +62,17 @@ class Explained:
     around: int
     pairs: list[Pairs]
 
-    def __len__(self) -> int:
-        return sum(len(found.chosen) for found in self.pairs)
-
-    def head(self) -> dict[str, Any]:
-        """What a file of records begins with."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "models": self.models,
-            "around": self.around,
-        }
-
-    def records(self, result: CorrelationResult) -> Iterator[dict[str, Any]]:
+    def records(self, result: CorrelationResult) -> Iterator[PairRecord]:
         """A pair each, in the order of the result that they are of."""
         for name, found, own in zip(
             self.models[1:], self.pairs, result.by_model or (result,), strict=True
         ):
-            for i, row in enumerate(found.chosen.rows.tolist()):
-                yield {"model": name, **self._record(found, i, own, result, row)}
+            for i in range(len(found.chosen)):
+                yield self._record(name, found, i, own, result)
 
     def write(self, file: BinaryIO, result: CorrelationResult) -> None:
-        """The head and all records, a line of JSON each."""
-        file.write(_line(self.head()))
-        for record in self.records(result):
-            file.write(_line(record))
+        """Writes ``contexts.jsonl``, a line at a time."""
+        write_records(file, self.models, self.around, self.records(result))
 
     def families(self) -> list[dict[str, Any]]:
         """How many of A's neurons, and of their matches, each family explains; and both alike.
@@ -101,53 +91,58 @@ class Explained:
         return [{"family": name, **dict(zip(names, counts[name], strict=True))} for name in order]
 
     def _record(
-        self, found: Pairs, i: int, own: CorrelationResult, result: CorrelationResult, row: int
-    ) -> dict[str, Any]:
+        self, name: str, found: Pairs, i: int, own: CorrelationResult, result: CorrelationResult
+    ) -> PairRecord:
         (layer, neuron), (match_layer, match_neuron) = found.chosen.a[i], found.chosen.b[i]
-        explanations = [None if x is None else x.plain() for x in (found.a[i], found.b[i])]
-        return {
-            "layer": layer,
-            "neuron": neuron,
-            "match_layer": match_layer,
-            "match_neuron": match_neuron,
-            "correlation": _plain(float(own.correlation[row])),
-            "excess": _plain(float(own.excess[row])),
-            "universal": bool(result.universal[row]),
-            "learned": None if result.learned is None else bool(result.learned[row]),
-            "explanation": explanations[0],
-            "match_explanation": explanations[1],
-            "examples": self._examples(found, i),
-        }
+        row = int(found.chosen.rows[i])
+        return PairRecord(
+            model=name,
+            layer=layer,
+            neuron=neuron,
+            match_layer=match_layer,
+            match_neuron=match_neuron,
+            correlation=_finite(float(own.correlation[row])),
+            excess=_finite(float(own.excess[row])),
+            universal=bool(result.universal[row]),
+            learned=None if result.learned is None else bool(result.learned[row]),
+            explanation=_recorded(found.a[i]),
+            match_explanation=_recorded(found.b[i]),
+            examples=self._examples(found, i),
+        )
 
-    def _examples(self, found: Pairs, pair: int) -> list[dict[str, Any]]:
+    def _examples(self, found: Pairs, pair: int) -> tuple[Example, ...]:
         """Each marked token once, with all kinds that it is of."""
         places: dict[int, tuple[list[str], Examples, int]] = {}
         for kind, examples in zip(KINDS, found.examples, strict=True):
             for k, token in enumerate(examples.token[pair].tolist()):
                 if token >= 0:
                     places.setdefault(token, ([], examples, k))[0].append(kind)
-        return [
+        return tuple(
             self._example(token, kinds, examples, pair, k)
             for token, (kinds, examples, k) in places.items()
-        ]
+        )
 
     def _example(
-        self, token: int, kinds: Sequence[str], examples: Examples, pair: int, k: int
-    ) -> dict[str, Any]:
+        self, token: int, kinds: list[str], examples: Examples, pair: int, k: int
+    ) -> Example:
         start, stop = int(examples.start[pair, k]), int(examples.stop[pair, k])
         window, text = self.tokens.window, self.tokens.text
-        ids = self.tokens.ids[start:stop].tolist()
-        return {
-            "kinds": list(kinds),
-            "token": token,
-            "sample": token // window if window > 1 else None,
-            "position": token % window if window > 1 else None,
-            "at": token - start,
-            "ids": ids,
-            "tokens": None if text is None else [text(x) for x in ids],
-            "activation": _rounded(examples.a[pair, k, : stop - start]),
-            "match_activation": _rounded(examples.b[pair, k, : stop - start]),
-        }
+        ids = tuple(self.tokens.ids[start:stop].tolist())
+        a, b = (
+            tuple(map(_finite, x[pair, k, : stop - start].tolist()))
+            for x in (examples.a, examples.b)
+        )
+        return Example(
+            kinds=tuple(kinds),
+            token=token,
+            sample=token // window if window > 1 else None,
+            position=token % window if window > 1 else None,
+            at=token - start,
+            ids=ids,
+            tokens=None if text is None else tuple(text(x) for x in ids),
+            activation=a,
+            match_activation=b,
+        )
 
 
 def explain_pairs(
@@ -206,14 +201,19 @@ def _means(columns: PairColumns, progress: Callable[[int], None]) -> tuple[Tenso
     return sums[0] / count, sums[1] / count
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+def _recorded(found: Explanation | None) -> ExplanationRecord | None:
+    if found is None:
+        return None
+    features = tuple(FeatureRecord(x.family, x.feature, _short(x.r2)) for x in found.features)
+    return ExplanationRecord(
+        found.family, found.feature, _short(found.r2), _short(found.r2_together), features
+    )
 
 
-def _plain(value: float) -> float | None:
+def _short(value: float) -> float:
+    """To 6 significant digits: the last bits depend on how a stream is cut."""
+    return float(f"{value:.6g}")
+
+
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _rounded(values: Tensor) -> list[float | None]:
-    """As JSON has them: of tokens that a mask leaves out, they may be anything."""
-    return [_plain(float(f"{x:.{_DIGITS}g}")) for x in values.tolist()]

@@ -7,6 +7,7 @@
 ``saved``        a result read back from its files
 ``summaries``    what a summary holds, and what is none
 ``html``         ``report.html``
+``contexts``     its section on what neurons do
 ``definitions``  its words, and what they mean
 ``page``         a web page that needs no other file, and what it is made of
 ``plots``        the pictures that a result has

@@ -17,6 +17,7 @@ from univfast.columns import Column, Table, columns_of
 from univfast.errors import InputError
 from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
+from univfast.meaning.records import CONTEXTS
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
@@ -37,7 +38,7 @@ _SOMETIMES = (
     "matches.csv",
     "top.csv",
     "contexts.npz",
-    "contexts.jsonl",
+    CONTEXTS,
     "published.csv",
     "layers.png",
     "models.png",
@@ -116,7 +117,7 @@ def _all_files(
         **_contexts(result),
     }
     if result.explained is not None:
-        files["contexts.jsonl"] = partial(result.explained.write, result=result)
+        files[CONTEXTS] = partial(result.explained.write, result=result)
     if published:
         columns = result.published_columns()
         files["published.csv"] = _table(columns)
@@ -145,6 +146,8 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
         parts[_REVERSE] = _redrawn(folder / _REVERSE, ())
     try:
         files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
+    except InputError:  # of contexts.jsonl, which it names
+        raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         # Each value is what it may be, and together they are no result.
         raise not_a_result(folder, _SUMMARY, error) from error
@@ -212,10 +215,10 @@ def neurons_csv(result: CorrelationResult) -> bytes:
     return _table(result.columns())
 
 
-def _partners(result: CorrelationResult) -> dict[str, bytes]:
+def _partners(result: CorrelationResult) -> dict[str, Content]:
     """The tables of matches and of partners; nothing where `neurons_csv` tells it all."""
     models = result.by_model or (result,)
-    files = {}
+    files: dict[str, Content] = {}
     if result.by_model or result.mutual is not None:
         columns = columns_of("matches", {name for model in models for name in model.having})
         names = [column.name for column in columns]
@@ -225,7 +228,7 @@ def _partners(result: CorrelationResult) -> dict[str, bytes]:
     return files
 
 
-def _contexts(result: CorrelationResult) -> dict[str, bytes]:
+def _contexts(result: CorrelationResult) -> dict[str, Content]:
     """Where neurons and their matches are highest; nothing without details."""
     if result.contexts is None:
         return {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from univfast.report.contexts import contexts_section
 from univfast.report.definitions import definitions
 from univfast.report.page import facts, figure, number, page, section, table, terms, text, whole
 from univfast.report.pictures.layers import MOST_PANELS
@@ -30,7 +31,8 @@ def report_html(
     """The result as a self-contained HTML page: verdict, summary, plots, tables, definitions.
 
     Args:
-        result: what the page is about. Only its table, its draws and its summary are read.
+        result: what the page is about. Only its table, its draws, its summary and its contexts
+            are read.
         beside: titles of other results and these, for a comparison near the top.
         pictures: all `figures` of the result as PNG, which takes longer than all the rest; None to
             draw them here.
@@ -45,6 +47,7 @@ def report_html(
         section("Models", _model_table(summary)) if "by_model" in summary else "",
         section("Layers", _layer_table(summary["layers"])),
         _top_neurons(result),
+        "" if result.explained is None else contexts_section(result.explained.records(result)),
         section("How it was computed", terms(definitions(summary))),
     ]
     return page("Universal neurons: " + ", ".join(summary["models"]), result.verdict(), sections)

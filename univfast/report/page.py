@@ -7,7 +7,18 @@ import html
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["facts", "figure", "number", "page", "section", "table", "terms", "text", "whole"]
+__all__ = [
+    "facts",
+    "figure",
+    "folded",
+    "number",
+    "page",
+    "section",
+    "table",
+    "terms",
+    "text",
+    "whole",
+]
 
 _CSS = """
 :root { color-scheme: light dark; --text: #1c2024; --soft: #5c6670; --line: #d5dade;
@@ -38,7 +49,29 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   box-sizing: border-box; }
 figcaption, .note { color: var(--soft); font-size: .92rem; }
 dt { font-weight: 600; } dd { margin: 0 0 .6rem 1.25rem; }
+details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
+summary { cursor: pointer; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+h3 { font-size: 1rem; margin: .8rem 0 .2rem; }
+details p { margin: .4rem 0; font-size: .92rem; overflow-wrap: anywhere; }
+.window { font: .85rem/1.9 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
+  unicode-bidi: isolate; padding: .15rem 0 .3rem .8rem; margin: .2rem 0;
+  border-left: 2px solid var(--line); }
+.window small { display: block; color: var(--soft); font: .78rem system-ui, sans-serif; }
+.window b { font-weight: inherit; }
+.window .at { border-bottom: 2px solid var(--text); font-weight: 700; }
 """
+
+# Each half of a token has a strength of its own, at most such that text stays legible.
+_CSS += """
+.window b, .key { print-color-adjust: exact; -webkit-print-color-adjust: exact; background:
+  linear-gradient(rgb(238 119 0 / var(--a, 0)) 0 0) 0 0 / 100% 50% no-repeat,
+  linear-gradient(rgb(0 119 238 / var(--b, 0)) 0 0) 0 100% / 100% 50% no-repeat; }
+"""
+_CSS += "".join(
+    f".{half}{level} {{ --{half}: {0.07 * level:.2f}; }}\n"
+    for half in "ab"
+    for level in range(1, 10)
+)
 
 # The policy makes the browser itself enforce that the page loads nothing and runs nothing.
 _PAGE = """<!DOCTYPE html>
@@ -119,6 +152,11 @@ def terms(definitions: Iterable[tuple[str, str]]) -> str:
     """Words and what they mean, as plain text."""
     items = "\n".join(f"<dt>{text(word)}</dt><dd>{text(says)}</dd>" for word, says in definitions)
     return f"<dl>\n{items}\n</dl>"
+
+
+def folded(title: str, body: str) -> str:
+    """A line of plain text that opens to what it is about, which is HTML."""
+    return f"<details><summary>{text(title)}</summary>\n{body}\n</details>"
 
 
 def figure(png: bytes, alt: str, caption: str) -> str:

@@ -17,6 +17,7 @@ from univfast.errors import InputError
 from univfast.inputs.formats import read_file
 from univfast.machine.reading import damaged, open_file, parse_json
 from univfast.machine.torch_state import in_plain_state
+from univfast.meaning.records import stored_records
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
 from univfast.result import CorrelationResult
@@ -35,7 +36,7 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
     """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
 
     What is in other files (other partners, what is mutual, each model by itself, the reverse) is
-    not part of it.
+    not part of it; ``contexts.jsonl`` is read where it is asked for.
 
     Raises:
         InputError: a file is missing, or is not of that form; names it.
@@ -58,7 +59,12 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
         _check_columns(columns, summary)
     with _file(folder, _NULL):
         null_excess = _null_excess(folder, summary)
-    return CorrelationResult(**columns, null_excess=null_excess, summary=summary)
+    return CorrelationResult(
+        **columns,
+        null_excess=null_excess,
+        summary=summary,
+        explained=stored_records(folder),
+    )
 
 
 def not_a_result(folder: str | os.PathLike[str], name: str, error: Exception) -> InputError:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import univfast as uf
 from support.command import error_line, run
+from univfast.meaning.records import record_json
 from univfast.report.files import load_result
 
 SAMPLES, WINDOW, NEURONS = 60, 16, 24
@@ -34,11 +35,16 @@ B[20, :, 3] = 0  # where A fires alone, if at all
 OPTIONS: dict[str, Any] = {"threshold": 0.1, "details": True, "token_ids": IDS, "draws": 2}
 
 
+def records_of(result: uf.CorrelationResult) -> dict[int, dict[str, Any]]:
+    """As they are written, by neuron of A."""
+    assert result.explained is not None
+    found = [json.loads(record_json(x)) for x in result.explained.records(result)]
+    return {record["neuron"]: record for record in found}
+
+
 def looked_at(a: object = A, b: object = B, **options: Any) -> dict[int, dict[str, Any]]:
     """The records of a result by neuron."""
-    result = uf.correlate(a, b, **{**OPTIONS, **options})
-    assert result.explained is not None
-    return {record["neuron"]: record for record in result.explained.records(result)}
+    return records_of(uf.correlate(a, b, **{**OPTIONS, **options}))
 
 
 def of_kind(record: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -123,8 +129,7 @@ def test_a_result_that_was_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "contexts.jsonl").exists()
     saved = load_result(tmp_path)
     result = uf.explain(saved, A, B, token_ids=IDS, neurons="activations/9")
-    assert result.explained is not None
-    found = {x["neuron"]: x for x in result.explained.records(result)}
+    found = records_of(result)
     expected = looked_at(neurons="activations/9")
     assert found.keys() == expected.keys()
     for number, record in found.items():
@@ -139,12 +144,14 @@ def test_several_models() -> None:
     c = planted(3)
     result = uf.correlate(A, [B, c], **OPTIONS)
     assert result.explained is not None
-    records = list(result.explained.records(result))
+    records = [json.loads(record_json(x)) for x in result.explained.records(result)]
+    assert [x["model"] for x in records] == sorted(x["model"] for x in records)
     assert {x["model"] for x in records} == {"b[0]", "b[1]"}
     alone = looked_at(A, c)
-    for record in records:
-        if record["model"] == "b[1]" and record["neuron"] in alone:
-            assert record["examples"] == alone[record["neuron"]]["examples"]
+    found = [x for x in records if x["model"] == "b[1]" and x["neuron"] in alone]
+    assert found
+    for record in found:
+        assert record["examples"] == alone[record["neuron"]]["examples"]
 
 
 @pytest.mark.parametrize(
@@ -210,8 +217,7 @@ def test_live_models() -> None:
     result = uf.correlate_models(
         *models, batches, hooks="mlp", progress=lambda *x: seen.append(x), **options
     )
-    assert result.explained is not None
-    found = {x["neuron"]: x for x in result.explained.records(result)}
+    found = records_of(result)
     assert found.keys() == expected.keys()
     for number, record in found.items():
         assert record["examples"] == expected[number]["examples"]
@@ -226,8 +232,7 @@ def test_live_models_on_samples_of_several_lengths() -> None:
     expected = looked_at(mask=mask)
     options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}
     result = uf.correlate_models(Planted(A), Planted(B), batches, hooks="mlp", **options)
-    assert result.explained is not None
-    for record in result.explained.records(result):
+    for record in records_of(result).values():
         tokens = {x["token"] for x in of_kind(record, "top")}
         assert tokens == {x["token"] for x in of_kind(expected[record["neuron"]], "top")}
 
