@@ -5,6 +5,7 @@
 ``parity``            hard cases, the exact answer, and the check against it
 ``pairs``             the same for all pairs
 ``matched``           matched pairs, their exact statistics, and the check against them
+``explained``         neurons that are planted in tokens, and the check of what explains them
 ``layouts``           the ways in which activations lie in memory
 ``on_device``         what the tests on a CUDA device share
 ``cuda_on_cpu``       the CUDA kernels' own source, compiled for the CPU

@@ -160,8 +160,7 @@ def _in_brackets(samples: Samples) -> Tensor:
 
 
 def _repeated(samples: Samples) -> Tensor:
-    # From 1, so that what fills up the last sample equals none of them.
-    kinds, order = samples.rows(samples.kinds + 1).sort(dim=1, stable=True)
+    kinds, order = samples.rows(samples.kinds).sort(dim=1, stable=True)
     seen = torch.zeros(kinds.shape, dtype=torch.bool, device="cpu")
     seen.scatter_(1, order[:, 1:], kinds[:, 1:] == kinds[:, :-1])
     return samples.flat(seen)
