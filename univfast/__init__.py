@@ -17,7 +17,8 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``controls`` makes networks that learned nothing, for chance of another kind;
-11. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+11. ``meaning`` says what neurons do;
+12. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
 Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
 of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from univfast.errors import InputError
     from univfast.hooks import capture
     from univfast.live import correlate_models
+    from univfast.meaning.weights import weights
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
@@ -79,6 +81,7 @@ __all__ = [
     "correlate",
     "correlate_models",
     "reference",
+    "weights",
 ]
 
 # Names are imported when first used, so that `univfast --help` does not wait for torch.
@@ -92,6 +95,7 @@ _HOME = {
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
     "reference": "univfast.reference",
+    "weights": "univfast.meaning.weights",
 }
 
 

@@ -16,6 +16,7 @@ from univfast.cli.experiment import demo, train
 from univfast.cli.failures import told
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
+from univfast.cli.weights import weights
 from univfast.machine.limits import check_limits
 
 __all__ = ["cli", "main"]
@@ -40,7 +41,7 @@ def cli() -> None:
     check_limits()
 
 
-for command in (demo, train, capture, control, correlate, report, info, bench):
+for command in (demo, train, capture, control, correlate, weights, report, info, bench):
     cli.add_command(command)
 
 
