@@ -226,13 +226,13 @@ def _by_structure(
     ]
     if len(inside) < 2:
         return None
-    names = [_joined(path, name) for name, _ in module.named_children()]
-    child = _child(path, layer)
-    if isinstance(module, nn.Sequential) and child in names:  # in the order that they are called in
-        own = names.index(child)
+    if isinstance(module, nn.Sequential):  # which says in which order they are called
+        names = [_joined(path, name) for name, _ in module.named_children()]
+        child = _child(path, layer)
+        own = names.index(child) if child in names else len(names)
         before = [one for one in inside if names.index(one.name) <= own]
         after = [one for one in inside if names.index(one.name) > own]
-        if layer.endswith(_INPUT) and before and before[-1].name == names[own]:
+        if layer.endswith(_INPUT) and before and before[-1].name == child:
             after.insert(0, before.pop())
         if before and after:
             return MlpLayer(layer, before[-1], after[0], None), path
