@@ -42,7 +42,7 @@ def weights(
     """What the weights of a model say of its neurons: norms, cosines, and what they write.
 
     ``uf.weights(model, "transformer.h.*.mlp.act")``. The model is not run. Beside it, this takes
-    some 200 MB: rows of ``W_out W_U`` are made in pieces of the vocabulary, and not kept.
+    some 400 MB at most: ``W_out W_U`` is made in pieces of the vocabulary, and not kept.
 
     Args:
         model: of any architecture of `univfast.meaning.mlp_layers.ROLES`, among them those of GPT-2
