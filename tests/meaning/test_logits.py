@@ -76,6 +76,27 @@ def test_a_large_common_part_costs_no_digits() -> None:
     np.testing.assert_allclose(found.kurtosis, kurtosis, rtol=1e-3)
 
 
+def test_central_moments_follow_from_raw_ones() -> None:
+    x = drawn(3, 500).exp() + 2
+    found = logits._central(torch.stack([(x**power).mean(dim=1) for power in (1, 2, 3, 4)]))
+    mean = x.mean(dim=1, keepdim=True)
+    expected = [mean[:, 0], *(((x - mean) ** power).mean(dim=1) for power in (2, 3, 4))]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_rounding_has_no_shape() -> None:
+    """All logits are 1, made of unit rows and lengths that differ."""
+    rows = torch.ones(500, 2, dtype=torch.float32)
+    rows[:, 0] = drawn(500)
+    found = Vocabulary(rows).logits_of(torch.tensor([[0.0, 1.0]], dtype=torch.float64), 1)
+    assert float(found.mean) == pytest.approx(1, rel=1e-6)
+    assert float(found.variance) < 1e-12
+    assert bool(found.skew.isnan())
+    assert bool(found.kurtosis.isnan())
+    assert not bool(found.cosine_kurtosis.isnan())
+
+
 def test_zeros_say_nothing() -> None:
     rows, output = drawn(40, 5, dtype=torch.float32), drawn(3, 5, seed=1)
     output[1] = 0

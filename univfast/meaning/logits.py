@@ -132,13 +132,10 @@ class Vocabulary:
         self, sums: Tensor, pivot: Tensor, scale: Tensor, prefix: str
     ) -> dict[str, Tensor]:
         """Moments of numbers, from sums of powers about ``pivot``, in units of ``scale``."""
-        m1, m2, m3, m4 = sums / self.tokens
-        variance = (m2 - m1**2).clamp(min=0)
-        third = m3 - 3 * m1 * m2 + 2 * m1**3
-        fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+        first, variance, third, fourth = _central(sums / self.tokens)
         flat = variance.sqrt() <= _LEAST_STD
         return {
-            f"{prefix}mean": (pivot + m1) * scale,
+            f"{prefix}mean": (pivot + first) * scale,
             f"{prefix}variance": variance * scale**2,
             f"{prefix}skew": torch.where(flat, torch.nan, third / variance**1.5),
             f"{prefix}kurtosis": torch.where(flat, torch.nan, fourth / variance**2),
@@ -174,6 +171,15 @@ def _add_powers(sums: Tensor, values: Tensor) -> None:
     sums[1] += square.sum(dim=1)
     sums[2] += (square * values).sum(dim=1)
     sums[3] += square.mul_(square).sum(dim=1)
+
+
+def _central(raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, and central moments 2 to 4, from raw moments ``[4, neurons]``."""
+    m1, m2, m3, m4 = raw
+    variance = (m2 - m1**2).clamp(min=0)
+    third = m3 - 3 * m1 * m2 + 2 * m1**3
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    return m1, variance, third, fourth
 
 
 def _no_zeros(values: Tensor) -> Tensor:
