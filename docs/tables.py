@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from univfast import options
-from univfast.columns import PUBLISHED, Column, Only, Table, columns_of
+from univfast.columns import PUBLISHED, WEIGHTS, Column, Only, Table, columns_of
 from univfast.docstrings import described
 from univfast.inputs.formats import FORMATS
 from univfast.nulls.kinds import ROTATIONS
@@ -16,7 +16,12 @@ from univfast.search.matchings import MATCHINGS
 
 _TABLES: tuple[Table, ...] = ("neurons", "matches", "top")
 # What a column needs, in words.
-_ONLY: dict[Only, str] = {"models": " (several models)", "controls": " (with controls)"}
+_ONLY: dict[Only, str] = {
+    "models": " (several models)",
+    "controls": " (with controls)",
+    "details": " (with details)",
+    "weights": " (with weights)",
+}
 
 
 def page() -> str:
@@ -33,6 +38,7 @@ def page() -> str:
         _section("Files", "Of activations, told by their content", ("suffix", "holds"), _formats()),
         *(_columns(table, columns_of(table, _ONLY.keys())) for table in _TABLES),
         _columns("published", PUBLISHED.values()),
+        _columns("weights", WEIGHTS.values()),
     ]
     return "\n\n".join(parts) + "\n"
 

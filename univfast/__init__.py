@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from univfast.hooks import capture
     from univfast.live import correlate_models
     from univfast.meaning.frames import contexts_to_pandas, load_contexts
+    from univfast.meaning.weights import weights
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
@@ -87,6 +88,7 @@ __all__ = [
     "explain",
     "load_contexts",
     "reference",
+    "weights",
 ]
 
 # Names are imported when first used, so that `univfast --help` does not wait for torch.
@@ -103,6 +105,7 @@ _HOME = {
     "explain": "univfast.explaining",
     "load_contexts": "univfast.meaning.frames",
     "reference": "univfast.reference",
+    "weights": "univfast.meaning.weights",
 }
 
 

@@ -9,14 +9,24 @@ from typing import Any, Literal
 
 from univfast.registry import Registry
 
-__all__ = ["COLUMNS", "NAMES", "PUBLISHED", "Column", "Dtype", "Only", "Table", "columns_of"]
+__all__ = [
+    "COLUMNS",
+    "NAMES",
+    "PUBLISHED",
+    "WEIGHTS",
+    "Column",
+    "Dtype",
+    "Only",
+    "Table",
+    "columns_of",
+]
 
 NAMES = ("univfast", "published")
 """What columns can be called: as in `COLUMNS`, or as in `PUBLISHED`."""
 
-Dtype = Literal["text", "integer", "number", "flag"]
+Dtype = Literal["text", "integer", "number", "flag", "list"]
 Table = Literal["neurons", "matches", "top"]
-Only = Literal["always", "models", "controls", "details"]
+Only = Literal["always", "models", "controls", "details", "weights"]
 
 _EVERYWHERE: tuple[Table, ...] = ("neurons", "matches", "top")
 _MATCHED: tuple[Table, ...] = ("neurons", "matches")
@@ -34,11 +44,11 @@ class Column:
 
     Attributes:
         name: as the header has it, and an attribute of `CorrelationResult` where it has no `value`.
-        dtype: of its cells. Absent numbers are ``nan``, absent texts empty.
+        dtype: of its cells. Absent numbers are ``nan``, absent texts empty; a list is JSON.
         meaning: of its numbers, in a few words.
         tables: those that it stands in: ``neurons.csv``, ``matches.csv`` or ``top.csv``.
-        only: it stands in ``neurons.csv`` alone for several other ``"models"``, or where there are
-            ``"controls"``.
+        only: it stands in tables alone for several other ``"models"``, or where there are
+            ``"controls"``, ``"details"`` or ``"weights"``.
         since: the schema of the tables that brought it: a result that was saved before is read
             without it.
         value: of a `CorrelationResult`, ``[neurons]``: what follows from it is computed where it is
@@ -178,56 +188,113 @@ def _over_models(number: str, which: int) -> Callable[[Any], Any]:
     return lambda result: result.range_over_models(number)[which]
 
 
+def _published(name: str, meaning: str, value: Callable[[Any], Any]) -> Column:
+    return Column(name, "number", meaning, value=value)
+
+
+def _of_weights(name: str, meaning: str, own: str) -> Column:
+    """A column of what `CorrelationResult.with_weights` was given, called ``own`` there."""
+    return Column(name, "number", meaning, only="weights", value=lambda x: x.weights[own])
+
+
+def _of_activations(name: str, meaning: str, value: Callable[[Any], Any]) -> Column:
+    """A column of details of A's neurons, which several models have in common."""
+
+    def of_first(result: Any) -> Any:
+        models = (result, *result.by_model)
+        return value(next(model for model in models if model.correlation_se is not None))
+
+    return Column(name, "number", meaning, only="details", value=of_first)
+
+
 PUBLISHED: Registry[Column] = Registry(
     "column",
     [
         Column("layer", "text", "the neuron's layer in A"),
         Column("neuron", "integer", "its number in that layer, from 0"),
-        Column(
-            "max_corr",
-            "number",
-            "largest correlation over the models",
-            value=_over_models("correlation", 1),
+        _published(
+            "max_corr", "largest correlation over the models", _over_models("correlation", 1)
         ),
-        Column(
-            "mean_corr",
-            "number",
-            "mean correlation over the models",
-            value=lambda result: result.correlation,
+        _published("mean_corr", "mean correlation over the models", lambda x: x.correlation),
+        _published(
+            "min_corr", "smallest correlation over the models", _over_models("correlation", 0)
         ),
-        Column(
-            "min_corr",
-            "number",
-            "smallest correlation over the models",
-            value=_over_models("correlation", 0),
+        _published("max_baseline", "largest baseline over the models", _over_models("baseline", 1)),
+        _published(
+            "min_baseline", "smallest baseline over the models", _over_models("baseline", 0)
         ),
+        _published("mean_baseline", "mean baseline over the models", lambda x: x.baseline),
+        _of_weights("w_in_norm", "norm of its input weights", "input_norm"),
+        _of_weights("input_bias", "its bias", "input_bias"),
+        _of_weights("w_out_norm", "norm of its output weights", "output_norm"),
+        _of_weights("in_out_sim", "cosine between these weights", "in_out_cosine"),
         Column(
-            "max_baseline",
+            "l2_penalty",
             "number",
-            "largest baseline over the models",
-            value=_over_models("baseline", 1),
+            "sum of the squares of both norms",
+            only="weights",
+            value=lambda x: x.weights["input_norm"] ** 2 + x.weights["output_norm"] ** 2,
         ),
-        Column(
-            "min_baseline",
-            "number",
-            "smallest baseline over the models",
-            value=_over_models("baseline", 0),
+        _of_activations("mean", "mean of its activations", lambda x: x.mean),
+        _of_activations("var", "their variance", lambda x: x.std**2),
+        _of_activations("skew", "their third standardised moment", lambda x: x.skew),
+        _of_activations("kurt", "their fourth standardised moment", lambda x: x.kurtosis),
+        _of_weights(
+            "vocab_mean", "mean cosine of its output weights with the unembedding", "cosine_mean"
         ),
-        Column(
-            "mean_baseline",
-            "number",
-            "mean baseline over the models",
-            value=lambda result: result.baseline,
-        ),
-        Column(
-            "excess_corr",
-            "number",
-            "mean excess over the models",
-            value=lambda result: result.excess,
-        ),
+        _of_weights("vocab_var", "variance of these cosines", "cosine_variance"),
+        _of_weights("vocab_skew", "their third standardised moment", "cosine_skew"),
+        _of_weights("vocab_kurt", "their fourth standardised moment", "cosine_kurtosis"),
+        _of_activations("sparsity", "share of tokens where it is above 0", lambda x: x.active),
+        _published("excess_corr", "mean excess over the models", lambda x: x.excess),
     ],
 )
-"""Of ``published.csv``: the names of the data published with Gurnee et al. 2024."""
+"""Of ``published.csv``: the names of the data published with Gurnee et al. 2024, in their order."""
+
+
+def _weights() -> list[Column]:
+    """Of the weights of a model; `univfast.meaning.weight_table.WeightTable` defines them."""
+    of_gate = "; of a gated MLP, of the gate"
+    of_up = ", of what the gate is multiplied with"
+    row = "its row of W_out W_U, over the vocabulary"
+    of_cosines = "cosines of its output weights with the columns of W_U"
+    numbers = (
+        ("input_norm", f"norm of its input weights{of_gate}"),
+        ("input_bias", "its bias"),
+        ("output_norm", "norm of its output weights"),
+        ("in_out_cosine", "cosine between its input and output weights"),
+        ("up_norm", f"norm of its input weights{of_up}"),
+        ("up_bias", f"its bias{of_up}"),
+        ("up_out_cosine", f"cosine of these with its output weights{of_up}"),
+        ("logit_mean", f"mean of {row}"),
+        ("logit_variance", f"variance of {row}"),
+        ("logit_skew", f"third standardised moment of {row}"),
+        ("logit_kurtosis", f"fourth standardised moment of {row}, 3 for normal numbers"),
+        ("cosine_mean", f"mean of {of_cosines}"),
+        ("cosine_variance", f"variance of {of_cosines}"),
+        ("cosine_skew", f"third standardised moment of {of_cosines}"),
+        ("cosine_kurtosis", f"fourth standardised moment of {of_cosines}"),
+    )
+    ends = (("top", "raises"), ("bottom", "lowers"))
+    lists = (
+        ("tokens", "ids of the tokens that it {} most"),
+        ("logits", "their entries of the row"),
+        ("texts", "their texts"),
+    )
+    return [
+        Column("layer", "text", "the neuron's layer"),
+        Column("neuron", "integer", "its number in that layer, from 0"),
+        *(Column(name, "number", meaning) for name, meaning in numbers),
+        *(
+            Column(f"{end}_{name}", "list", meaning.format(does))
+            for end, does in ends
+            for name, meaning in lists
+        ),
+    ]
+
+
+WEIGHTS: Registry[Column] = Registry("column", _weights())
+"""Of the table that ``univfast weights`` writes; those that a model does not have are left out."""
 
 
 def columns_of(table: Table, having: Collection[Only] = ()) -> list[Column]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor
 
 from univfast.checks import check_choice
-from univfast.columns import NAMES, PUBLISHED, Only, columns_of
+from univfast.columns import NAMES, PUBLISHED, WEIGHTS, Only, columns_of
 from univfast.details import Details
 from univfast.errors import InputError
 from univfast.machine.torch_state import methods_in_plain_state
@@ -19,6 +19,8 @@ from univfast.machine.torch_state import methods_in_plain_state
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from univfast.meaning.weight_table import WeightTable
 
 __all__ = ["CorrelationResult", "smallest_and_largest"]
 
@@ -81,6 +83,8 @@ class CorrelationResult(Details):
             with fewer than two.
         p_control: the larger of the two.
         learned: universal, and ``excess_control`` above the margin, bool ``[neurons]``.
+        weights: what `with_weights` was given, float64 ``[neurons]`` by the names of `WeightTable`;
+            NaN for what the model does not have. None without; not saved but in ``published.csv``.
         by_model: with several other models, the result of each by itself.
         by_index: of a search through all neurons, the result of neuron i with neuron i, where names
             and widths of layers agree.
@@ -116,6 +120,7 @@ class CorrelationResult(Details):
     p_control_b: Tensor | None = None
     p_control: Tensor | None = None
     learned: Tensor | None = None
+    weights: dict[str, Tensor] | None = None
     by_model: tuple[CorrelationResult, ...] = ()
     by_index: CorrelationResult | None = None
     explained: Records | None = None
@@ -132,15 +137,17 @@ class CorrelationResult(Details):
             "models": self.correlation_min,
             "controls": self.learned,
             "details": self.correlation_se,
+            "weights": self.weights,
         }
-        return {name for name, tensor in found.items() if tensor is not None}
+        return {name for name, value in found.items() if value is not None}
 
     def published_columns(self) -> dict[str, list[Any]]:
         """The table under the column names of the data published with Gurnee et al. 2024.
 
         There a neuron's correlation is its highest with any neuron of a model (match ``best``), and
         max, min and mean are over the models, here over those in which it has a match; so too for
-        the baseline.
+        the baseline. Columns of activations are there with details, those of weights after
+        `with_weights`. Where definitions differ, ``docs/weights.md`` says.
 
         Raises:
             InputError: a result of several models that was read back from files, which do not have
@@ -151,7 +158,34 @@ class CorrelationResult(Details):
                 "columns: this result was read back without its single models; save it with"
                 " columns='published' when it is computed"
             )
-        return {column.name: column.of(self) for column in PUBLISHED.values()}
+        having = {name for model in (self, *self.by_model) for name in model.having}
+        return {
+            column.name: column.of(self)
+            for column in PUBLISHED.values()
+            if column.only == "always" or column.only in having
+        }
+
+    def with_weights(self, table: WeightTable) -> CorrelationResult:
+        """The result, with what the weights of A say of its neurons, for the published table.
+
+        Args:
+            table: what `univfast.weights` gave for A, with the same hooks.
+
+        Raises:
+            InputError: it lacks a layer of A, or has another number of neurons of it.
+            TypeError: ``table`` is no `WeightTable`.
+        """
+        from univfast.meaning.weight_table import WeightTable
+
+        if not isinstance(table, WeightTable):
+            kind = type(table).__name__
+            raise TypeError(f"table: expected a WeightTable of univfast.weights, got {kind}")
+        rows = table.rows_of(self.layer)
+        numbers = {column.name for column in WEIGHTS.values() if column.dtype == "number"}
+        values = {name: getattr(table, name) for name in numbers}
+        absent = torch.full((len(rows),), torch.nan, dtype=torch.float64, device="cpu")
+        found = {name: absent if x is None else x[rows] for name, x in values.items()}
+        return replace(self, weights=found)
 
     def range_over_models(self, number: str) -> tuple[Tensor, Tensor]:
         """Smallest and largest of ``"correlation"`` or ``"baseline"`` over the other models.

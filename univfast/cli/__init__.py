@@ -5,6 +5,7 @@
 ``correlate``     `univfast correlate` and `univfast report`
 ``capture``       `univfast capture`
 ``control``       `univfast control`
+``weights``       `univfast weights`
 ``experiment``    `univfast demo` and `univfast train`
 ``show``          `univfast show`
 ``export``        `univfast export`

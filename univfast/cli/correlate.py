@@ -20,7 +20,7 @@ from univfast.cli.options import (
 )
 from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
 from univfast.cli.progress import progress_bar
-from univfast.cli.sources import sources
+from univfast.cli.sources import Sources, sources
 from univfast.cli.text_options import text_options
 from univfast.columns import NAMES
 from univfast.errors import InputError
@@ -117,7 +117,7 @@ Examples:
     default=NAMES[0],
     show_default=True,
     help="'published': write published.csv too, with the column names of the data of Gurnee et al."
-    " 2024.",
+    " 2024; of activations with --details, of weights where A is a model.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @quiet_option
@@ -178,6 +178,8 @@ def correlate(
         rest = others[0] if len(others) == 1 else others
         result = correlate_together(processes, model, rest, settings, progress)
         if result is not None:  # process 0 has it
+            if columns == "published":
+                result = _with_weights(result, given)
             _give(result, out, columns, quiet, as_json)
 
 
@@ -202,6 +204,16 @@ def _writing_alone(out: str | None, processes: Processes | None) -> Iterator[Non
                 if first:
                     held.enter_context(holding_directory(out))
         yield
+
+
+def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResult:
+    """The result with the weights of A, where A is a model whose weights are known."""
+    try:
+        table = given.weights()
+        return result if table is None else result.with_weights(table)
+    except InputError as error:  # of a result that is there, and says all else
+        complain(f"Warning: published.csv has no columns of weights ({error})")
+        return result
 
 
 def _give(

@@ -18,6 +18,7 @@ from univfast.cli.failures import told
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
 from univfast.cli.show import show
+from univfast.cli.weights import weights
 from univfast.machine.limits import check_limits
 
 __all__ = ["cli", "main"]
@@ -42,7 +43,10 @@ def cli() -> None:
     check_limits()
 
 
-for command in (demo, train, capture, control, correlate, report, show, export, info, bench):
+for command in (
+    *(demo, train, capture, control, correlate, report),
+    *(show, export, weights, info, bench),
+):
     cli.add_command(command)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from univfast.inputs.layers import Activations
+    from univfast.meaning.weight_table import WeightTable
     from univfast.text import TextRun
 
 __all__ = ["Sources", "sources"]
@@ -29,10 +32,13 @@ class Sources:
     Attributes:
         models: of each model, the file, or its activations.
         controls: of each model, the same of its controls.
+        weights: gives what the weights of A say of its neurons; None where A is no model. Raises
+            InputError where they are not known.
     """
 
     models: Sequence[object]
     controls: Sequence[Sequence[object]]
+    weights: Callable[[], WeightTable | None]
 
     def arguments(self) -> dict[str, Any]:
         """``controls_a`` and ``controls_b`` as `univfast.correlate` takes them."""
@@ -80,7 +86,7 @@ def sources(
             )
         drop_text(options)
         made = _of_files(models, number, match_rate) if number else paths
-        yield Sources(list(models), made)
+        yield Sources(list(models), made, partial(_weights_of_file, models[0]))
         return
     from univfast.inputs.pairing import in_order
     from univfast.text import open_run
@@ -101,7 +107,7 @@ def sources(
             others = [in_order(first, other) for other in others]
             own, *theirs = controls
             controls = [own, *([in_order(first, x) for x in of_one] for of_one in theirs)]
-        yield Sources([first, *others], controls)
+        yield Sources([first, *others], controls, partial(_weights, run.models[0].module, hooks))
 
 
 def _control_paths(options: dict[str, Any], others: int) -> list[list[str]]:
@@ -169,3 +175,21 @@ def _of_run(
         [control_activations(run, i, seed, match_rate, tokens) for seed in range(number)]
         for i in range(len(run.models))
     ]
+
+
+def _weights_of_file(path: str) -> WeightTable | None:
+    """Of a model file of `univfast train`; None of other files, and of directories."""
+    from univfast.experiment import from_dict
+    from univfast.inputs.formats import read_file
+    from univfast.inputs.layers import LONE_LAYER
+    from univfast.inputs.model_paths import is_model_file
+
+    content = None if os.path.isdir(path) else read_file(path, LONE_LAYER)
+    return _weights(from_dict(content, path), None) if is_model_file(content) else None
+
+
+def _weights(model: object, hooks: Sequence[str] | None) -> WeightTable:
+    """Of the published columns, which need no tokens by name."""
+    from univfast.meaning.weights import weights
+
+    return weights(model, hooks, top_k=1)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from univfast.feeding import evaluating, run_batch
 from univfast.hooks import capture
 from univfast.machine.torch_state import PlainState
 
-__all__ = ["RateSite", "find_sites", "replacing", "watching"]
+__all__ = ["RateSite", "find_sites", "is_activation", "replacing", "watching"]
 
 # Torch's own functions of one argument that are called without a module.
 _FUNCTIONS = ("relu", "relu_", "gelu", "gelu_", "silu", "silu_")
@@ -71,7 +71,7 @@ def find_sites(
             run_batch(captured, network, batch, name)
     found: list[RateSite] = []
     for layer, module in modules.items():
-        if _is_activation(module):
+        if is_activation(module):
             site = RateSite(layer, layer.removesuffix(INPUT) + INPUT, module.forward)
         elif layer in consumers:
             site = RateSite(layer, layer, consumers[layer])
@@ -112,7 +112,7 @@ def replacing(
         yield
 
 
-def _is_activation(module: nn.Module) -> bool:
+def is_activation(module: nn.Module) -> bool:
     """Whether a module maps single values as ReLU, GELU and SiLU do: 0 to 0, with their sign."""
     if next(module.children(), None) is not None or [*module.parameters(), *module.buffers()]:
         return False
@@ -168,7 +168,7 @@ def _watching_consumers(model: nn.Module, names: Sequence[str]) -> Iterator[dict
             gives = partial(gave, name)
             stack.enter_context(model.get_submodule(name).register_forward_hook(gives))
         for module in model.modules():
-            if _is_activation(module):
+            if is_activation(module):
                 stack.enter_context(module.register_forward_pre_hook(called))
         stack.enter_context(Watch())
         yield found

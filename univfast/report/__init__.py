@@ -4,6 +4,7 @@
 ``verdict``      what the counts mean, in words
 ``files``        the files of a result, written whole, and drawn again
 ``tables``       CSV that reads back as it was, and holds no formula
+``weights``      the table of what weights say of neurons
 ``saved``        a result read back from its files
 ``summaries``    what a summary holds, and what is none
 ``html``         ``report.html``
