@@ -23,7 +23,8 @@ FLOORS = (
     ("controls",),
     ("sums", "experiment", "text"),
     ("search",),
-    ("runs", "report", "reference"),
+    ("runs", "reference", "meaning"),
+    ("report",),
     ("bench",),
     ("cli",),
 )

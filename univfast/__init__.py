@@ -2,8 +2,9 @@
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
 or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
-models that are running, `uf.control` for networks that learned nothing, and `uf.reference` for the
-slow definitions that all are tested against.
+models that are running, `uf.control` for networks that learned nothing, `uf.ablate` for what a
+model loses without its universal neurons, and `uf.reference` for the slow definitions that all are
+tested against.
 
 The way of the data, from `correlation` (or `live`, of models that are running) downwards:
 
@@ -17,7 +18,8 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``controls`` makes networks that learned nothing, for chance of another kind;
-11. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+11. ``meaning`` says what neurons do;
+12. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
 Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
 of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from univfast.errors import InputError
     from univfast.hooks import capture
     from univfast.live import correlate_models
+    from univfast.meaning.ablation import ablate
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
@@ -74,6 +77,7 @@ __all__ = [
     "CorrelationResult",
     "InputError",
     "PairedCorrelation",
+    "ablate",
     "capture",
     "control",
     "correlate",
@@ -87,6 +91,7 @@ _HOME = {
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.paired",
+    "ablate": "univfast.meaning.ablation",
     "capture": "univfast.hooks",
     "control": "univfast.control",
     "correlate": "univfast.correlation",

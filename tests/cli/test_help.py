@@ -16,7 +16,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
     assert set(cli.commands) == {
-        *("demo", "train", "capture", "control", "correlate", "report", "info", "bench")
+        *("demo", "train", "capture", "control", "correlate", "ablate", "report", "info", "bench")
     }
     for name in cli.commands:
         assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name

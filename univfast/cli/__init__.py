@@ -5,6 +5,7 @@
 ``correlate``     `univfast correlate` and `univfast report`
 ``capture``       `univfast capture`
 ``control``       `univfast control`
+``ablate``        `univfast ablate`
 ``experiment``    `univfast demo` and `univfast train`
 ``info``          `univfast info`
 ``bench``         `univfast bench`

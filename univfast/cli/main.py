@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
+from univfast.cli.ablate import ablate
 from univfast.cli.bench import bench
 from univfast.cli.capture import capture
 from univfast.cli.control import control
@@ -40,7 +41,7 @@ def cli() -> None:
     check_limits()
 
 
-for command in (demo, train, capture, control, correlate, report, info, bench):
+for command in (demo, train, capture, control, correlate, ablate, report, info, bench):
     cli.add_command(command)
 
 

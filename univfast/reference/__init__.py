@@ -10,11 +10,13 @@ and is applied to the activations themselves. The names are those of the fast ve
 ``shifts``       wrong partners by index, number by number
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ``controls``     counts by control and margins over controls, neuron by neuron
+``ablation``     what a model loses without neurons, token by token
 ===============  ===================================================================
 """
 
 from univfast.nulls.kinds import ROTATIONS
 from univfast.nulls.matrices import layer_seed
+from univfast.reference.ablation import Loss, ablation, alike, over_documents
 from univfast.reference.controls import Controls, Trial, controls
 from univfast.reference.correlation import (
     AllPairsCorrelation,
@@ -37,17 +39,21 @@ __all__ = [
     "AllPairsCorrelation",
     "Controls",
     "Details",
+    "Loss",
     "NeuronDetails",
     "PairedCorrelation",
     "Statistics",
     "TokenTable",
     "Trial",
+    "ablation",
+    "alike",
     "best",
     "controls",
     "correlate",
     "details",
     "layer_seed",
     "one_to_one",
+    "over_documents",
     "pearson",
     "pearson_matrix",
     "rotation_matrix",
