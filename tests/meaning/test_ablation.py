@@ -59,7 +59,8 @@ def test_an_essential_neuron_shows_and_an_idle_one_does_not() -> None:
     assert group.finding == "more"
     assert found.sentences()[0].endswith("They matter more than others.")
     alone = uf.ablate(model, [ids], "act", {"act": [1]})
-    assert alone.groups[0].finding == "no difference"
+    assert alone.groups[0].finding == "no rise"
+    assert alone.sentences()[0].endswith("The loss does not clearly rise without it.")
 
 
 def test_the_loss_by_editing_weights() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -142,11 +144,8 @@ def ablate(
             raise InputError(f"{out}: is the directory of the model; name another --out")
     result = _result(model, directory, reverse)
     wanted = Wanted([*layers] or None, learned, top, repeats, seed, mean_tokens)
-    with progress_bar("ablate", "batches", quiet) as progress:
-        try:
-            found, about = _measured(model, result, wanted, options, progress)
-        except InputError as error:
-            raise _worded(error, directory) from error
+    with progress_bar("ablate", "batches", quiet) as progress, _typed(directory):
+        found, about = _measured(model, result, wanted, options, progress)
     found.settings.update(
         result=directory, reverse=reverse, models=result.summary["models"], text=about
     )
@@ -258,17 +257,22 @@ def _hooks(result: CorrelationResult) -> list[str]:
     return list(dict.fromkeys(result.layer))
 
 
-def _worded(error: InputError, directory: str) -> InputError:
-    """The error with names of the command line in place of Python's."""
-    for name, typed in (
-        ("neurons", directory),
-        ("layers", "--layer"),
-        ("learned", "--learned"),
-        ("batches", "--text"),
-    ):
-        if str(error).startswith(f"{name}: "):
-            return InputError(f"{typed}: {str(error).removeprefix(f'{name}: ')}")
-    return error
+@contextmanager
+def _typed(directory: str) -> Iterator[None]:
+    """Has errors name what was typed in place of Python's arguments."""
+    names = {
+        "neurons": directory,
+        "layers": "--layer",
+        "learned": "--learned",
+        "batches": "--text",
+    }
+    try:
+        yield
+    except InputError as error:
+        argument, _, rest = str(error).partition(": ")
+        if argument not in names:
+            raise
+        raise InputError(f"{names[argument]}: {rest}") from error
 
 
 def _tell(found: AblationResult, out: str | None) -> None:

@@ -19,7 +19,7 @@ __all__ = ["AblationResult", "Group", "Single"]
 _FORMAT, _VERSION = "univfast-ablation", 1
 _FEW_DOCUMENTS = 8
 
-Finding = Literal["more", "less", "no difference", "not compared", "unknown"]
+Finding = Literal["more", "less", "no difference", "no rise", "not compared", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,22 @@ class Group:
     def finding(self) -> Finding:
         """Whether these neurons matter more than random ones.
 
-        More: the loss rises more than without any of the random sets, and the interval of the
-        difference from their mean is above 0. Less: the other way round.
+        More: without them the loss rises, more than without any of the random sets, and than
+        without these on average. Less: without random ones it rises, without each set more than
+        without these neurons, and on average. A mean rises, or is more than another, where the
+        interval of the rise, or of the difference, is above 0.
         """
-        if self.difference is None:
+        if self.difference is None or self.random_mean is None:
             return "not compared"
-        low, high = self.difference.loss.low, self.difference.loss.high
-        if math.isnan(low):
+        difference, rise = self.difference.loss, self.effect.loss
+        if math.isnan(difference.low):
             return "unknown"
-        if low > 0 and not self.above:
-            return "more"
-        below = sum(one.loss.mean <= self.effect.loss.mean for one in self.random)
-        return "less" if high < 0 and not below else "no difference"
+        below = sum(one.loss.mean <= rise.mean for one in self.random)
+        if difference.high < 0 and not below and self.random_mean.loss.low > 0:
+            return "less"
+        if rise.low <= 0:
+            return "no rise"
+        return "more" if difference.low > 0 and not self.above else "no difference"
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ class AblationResult:
     def _sentence(self, group: Group) -> str:
         count, several = group.count, len(group.layers) > 1
         which = "neuron" if count == 1 else "neurons"
-        where = f"all {len(group.layers)} layers together" if several else group.layers[0]
+        where = f"the {len(group.layers)} layers together" if several else group.layers[0]
         without = f"Without the {count} {self.word} {which} of {where}"
         head = f"{without} the loss {_moved(group.effect.loss)}"
         if group.difference is None or group.random_mean is None:
@@ -268,6 +272,9 @@ def _found(group: Group) -> str:
         return f"{it} more than others."
     if group.finding == "less":
         return f"{it} less than others."
+    if group.finding == "no rise":
+        them = "it" if group.count == 1 else "them"
+        return f"The loss does not clearly rise without {them}."
     if group.finding == "unknown":
         return f"Whether {whether} more cannot be said."
     tied = f": it is as much or more without {group.above} of {number} sets" if group.above else ""

@@ -69,10 +69,8 @@ def choose(
         kind = type(neurons).__name__
         raise TypeError(f"neurons: expected a result, or numbers by layer, got {kind}")
     if not found.flagged:
-        raise InputError(
-            f"neurons: none is {found.word}, so there is nothing to take out; correlate with a"
-            " lower threshold, or name neurons"
-        )
+        do = "name some" if found.word == "chosen" else "correlate with a lower threshold"
+        raise InputError(f"neurons: none is {found.word}, so there is nothing to take out; {do}")
     return found if layers is None else _of_layers(found, names, layers)
 
 
