@@ -90,7 +90,7 @@ def alike(
         )
 
     def far(one: int, other: int) -> float:
-        return max(abs(rank[one] - rank[other]) for rank in ranks)
+        return float(max(abs(rank[one] - rank[other]) for rank in ranks))
 
     return [
         sorted(candidates.tolist(), key=lambda other: far(one, other)) for one in flagged.tolist()
