@@ -2,8 +2,9 @@
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
 or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
-models that are running, `uf.control` for networks that learned nothing, and `uf.reference` for the
-slow definitions that all are tested against.
+models that are running, `uf.control` for networks that learned nothing, `uf.ablate` for what a
+model loses without its universal neurons, and `uf.reference` for the slow definitions that all are
+tested against.
 
 The way of the data, from `correlation` (or `live`, of models that are running) downwards:
 
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from univfast.explaining import explain
     from univfast.hooks import capture
     from univfast.live import correlate_models
+    from univfast.meaning.ablation import ablate
     from univfast.meaning.frames import contexts_to_pandas, load_contexts
     from univfast.meaning.weights import weights
     from univfast.paired import PairedCorrelation
@@ -80,6 +82,7 @@ __all__ = [
     "CorrelationResult",
     "InputError",
     "PairedCorrelation",
+    "ablate",
     "capture",
     "contexts_to_pandas",
     "control",
@@ -97,6 +100,7 @@ _HOME = {
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.paired",
+    "ablate": "univfast.meaning.ablation",
     "capture": "univfast.hooks",
     "contexts_to_pandas": "univfast.meaning.frames",
     "control": "univfast.control",

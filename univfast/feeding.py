@@ -16,7 +16,16 @@ from univfast.hooks import Captured
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState
 
-__all__ = ["BatchProgress", "Feed", "evaluating", "has_tokens", "run_batch", "with_masks"]
+__all__ = [
+    "BatchProgress",
+    "Feed",
+    "arguments",
+    "attention_mask",
+    "evaluating",
+    "has_tokens",
+    "run_batch",
+    "with_masks",
+]
 
 # Called with the number of batches done, over all passes, and of all, where that is known.
 BatchProgress = Callable[[int, int | None], None]
@@ -56,7 +65,7 @@ def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, obje
             " of them"
         )
     if mask is None:
-        return ((batch, _attention_mask(batch)) for batch in batches)
+        return ((batch, attention_mask(batch)) for batch in batches)
     if callable(mask):
         return ((batch, mask(batch)) for batch in batches)
     if isinstance(mask, str) or not isinstance(mask, Iterable):
@@ -140,7 +149,12 @@ def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple
         yield batch, mask
 
 
-def _attention_mask(batch: object) -> object:
+def attention_mask(batch: object) -> object:
+    """That of a batch, true where it is no padding; None where it has none.
+
+    Raises:
+        InputError: it holds other numbers than 0 and 1.
+    """
     found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
         return found
@@ -158,20 +172,24 @@ def run_batch(captured: Captured, model: nn.Module, batch: object, name: str) ->
     Raises:
         InputError: the model, called ``name``, changes its batch in place.
     """
-    first = next(chain(model.parameters(), model.buffers()), None)
-    moved = _moved(batch, None if first is None else first.device)
+    args, keywords = arguments(model, batch)
     before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
-    if isinstance(moved, Mapping):
-        captured.run(**moved)
-    elif isinstance(moved, (tuple, list)):
-        captured.run(*moved)
-    else:
-        captured.run(moved)
+    captured.run(*args, **keywords)
     if any(x._version != version for x, version in before):
         raise InputError(
             f"{name}: changes its batch in place, which is another model's and yours too; have"
             " the model work on a copy"
         )
+
+
+def arguments(model: nn.Module, batch: object) -> tuple[list[Any], dict[str, Any]]:
+    """What a model is called with for a batch: by place and by name, on its first parameter's
+    device."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    moved = _moved(batch, None if first is None else first.device)
+    if isinstance(moved, Mapping):
+        return [], dict(moved)
+    return (list(moved), {}) if isinstance(moved, (tuple, list)) else ([moved], {})
 
 
 def has_tokens(batch: object) -> bool:

@@ -20,7 +20,7 @@ from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState, not_compiled
 
-__all__ = ["Captured", "capture"]
+__all__ = ["Captured", "Site", "capture", "sites_of"]
 
 _INPUT = ":input"
 _SHOWN = 6  # module names in an error
@@ -31,8 +31,14 @@ class _Enough(Exception):  # noqa: N818 - it is no error
 
 
 @dataclass(frozen=True)
-class _Site:
-    """Where activations are taken: a module's output, or its first input."""
+class Site:
+    """Where activations are taken: a module's output, or its first input.
+
+    Attributes:
+        layer: the module's name, with ``:input`` at its end for what it is called with.
+        module: that gives them, or takes them.
+        is_input: whether it takes them.
+    """
 
     layer: str
     module: nn.Module
@@ -46,7 +52,7 @@ class Captured(Mapping[str, Tensor]):
     before. `capture` makes it.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[_Site]) -> None:
+    def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
         self._model, self._sites = model, sites
         # Each with its version at the hook; None for a copy, which nothing else can change.
         self._kept: dict[str, tuple[Tensor, int | None]] = {}
@@ -158,14 +164,14 @@ class Captured(Mapping[str, Tensor]):
         return running is self
 
     @not_compiled
-    def _take_input(self, site: _Site, module: nn.Module, args: tuple[object, ...]) -> None:
+    def _take_input(self, site: Site, module: nn.Module, args: tuple[object, ...]) -> None:
         self._take(site, args, f"called with no tensor by position but {_described(args)}")
 
     @not_compiled
-    def _take_output(self, site: _Site, module: nn.Module, args: object, output: object) -> None:
+    def _take_output(self, site: Site, module: nn.Module, args: object, output: object) -> None:
         self._take(site, output, f"gave no tensor but {_described(output)}")
 
-    def _take(self, site: _Site, value: object, wrong: str) -> None:
+    def _take(self, site: Site, value: object, wrong: str) -> None:
         if not self._listens():
             return
         if self._in_pass and site.layer in self._seen:
@@ -225,12 +231,22 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
             whole, which all processes do.
         TypeError: ``model`` or ``hooks`` of another type.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    captured = Captured(model, _sites(model, _patterns(hooks)))
+    captured = Captured(model, sites_of(model, hooks))
     with ExitStack() as stack:
         captured._attach(stack)
         yield captured
+
+
+def sites_of(model: nn.Module, hooks: str | Sequence[str]) -> list[Site]:
+    """Where hooks of a model are, as `capture` takes them, in the order of its modules.
+
+    Raises:
+        InputError: a pattern that matches nothing, or a module that stands under several names.
+        TypeError: ``model`` or ``hooks`` of another type.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    return _sites(model, _patterns(hooks))
 
 
 def _patterns(hooks: str | Sequence[str]) -> list[str]:
@@ -243,7 +259,7 @@ def _patterns(hooks: str | Sequence[str]) -> list[str]:
     return patterns
 
 
-def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
+def _sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
     """Where the patterns match, in the order of modules; a module's input before its output."""
     # The model itself has no name that could be matched.
     modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
@@ -254,7 +270,7 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[_Site]:
         if not any(_matches(name, module, glob) for name, module in modules.items()):
             raise InputError(f"hooks: no module matches {pattern!r}; {_nearest(glob, [*modules])}")
     sites = [
-        _Site(name + _INPUT if is_input else name, module, is_input)
+        Site(name + _INPUT if is_input else name, module, is_input)
         for name, module in modules.items()
         for is_input in (True, False)
         if any(_matches(name, module, g) for g, kind in globs.values() if kind is is_input)
@@ -270,7 +286,7 @@ def _matches(name: str, module: nn.Module, glob: str) -> bool:
     return name == glob or (called and fnmatch.fnmatchcase(name, glob))
 
 
-def _check_own_modules(modules: Mapping[str, nn.Module], sites: Sequence[_Site]) -> None:
+def _check_own_modules(modules: Mapping[str, nn.Module], sites: Sequence[Site]) -> None:
     names = defaultdict(list)
     for name, module in modules.items():
         names[id(module)].append(name)

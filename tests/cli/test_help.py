@@ -17,7 +17,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert set(cli.commands) == {
         *("demo", "train", "capture", "control", "correlate", "report", "show", "export"),
-        *("weights", "info", "bench"),
+        *("weights", "ablate", "info", "bench"),
     }
     for name in cli.commands:
         assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name

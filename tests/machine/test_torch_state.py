@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import univfast as uf
+from support.ablated import Planted, planted_ids
 from support.torch_states import STATES, default_dtype, mkldnn_precision
 from univfast.machine.torch_state import PlainState, exact_products
 
@@ -188,6 +189,16 @@ def test_live_models(state: str) -> None:
             {name: x.detach() for name, x in control.state_dict().items()},
             {name: x.detach() for name, x in like.state_dict().items()},
         )
+
+
+@pytest.mark.parametrize("state", FOR_MODELS)
+def test_ablation(state: str) -> None:
+    model, ids = Planted(), planted_ids()
+    call: Any = {"hooks": "act", "neurons": {"act": [0, 1, 4]}, "repeats": 2}
+    expected = uf.ablate(model, [ids], **call).to_dict()
+    with STATES[state]():
+        found = uf.ablate(model, [ids], **call).to_dict()
+    assert found == expected
 
 
 @pytest.mark.parametrize("state", [name for name in STATES if name != "fake tensors"])

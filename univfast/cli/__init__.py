@@ -6,6 +6,7 @@
 ``capture``       `univfast capture`
 ``control``       `univfast control`
 ``weights``       `univfast weights`
+``ablate``        `univfast ablate`
 ``experiment``    `univfast demo` and `univfast train`
 ``show``          `univfast show`
 ``export``        `univfast export`

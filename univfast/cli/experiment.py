@@ -214,7 +214,7 @@ def _matched(
             progress=progress,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
-    result.summary.update(models=paths, title=f"match {match}, {when}")
+    result.summary.update(models=paths, site=site, title=f"match {match}, {when}")
     return result
 
 

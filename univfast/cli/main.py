@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
+from univfast.cli.ablate import ablate
 from univfast.cli.bench import bench
 from univfast.cli.capture import capture
 from univfast.cli.control import control
@@ -45,7 +46,7 @@ def cli() -> None:
 
 for command in (
     *(demo, train, capture, control, correlate, report),
-    *(show, export, weights, info, bench),
+    *(show, export, weights, ablate, info, bench),
 ):
     cli.add_command(command)
 

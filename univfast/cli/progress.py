@@ -13,7 +13,7 @@ __all__ = ["Bar", "progress_bar"]
 class Bar(Protocol):
     """Called with how much is done, of how much, and a note to show (such as a loss)."""
 
-    def __call__(self, done: int, total: int, note: float | None = None) -> None: ...
+    def __call__(self, done: int, total: int | None, note: float | None = None) -> None: ...
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
     """
     bar = None if quiet or sys.stderr is None or not sys.stderr.isatty() else _made(name, unit)
 
-    def advance(done: int, total: int, note: float | None = None) -> None:
+    def advance(done: int, total: int | None, note: float | None = None) -> None:
         nonlocal bar
         if bar is None:
             return

@@ -11,11 +11,13 @@ and is applied to the activations themselves. The names are those of the fast ve
 ``statistics``   baseline, excess, chance, p and q, neuron by neuron
 ``controls``     counts by control and margins over controls, neuron by neuron
 ``features``     features of tokens, token by token, and how much of neurons they explain
+``ablation``     what a model loses without neurons, token by token
 ===============  ===================================================================
 """
 
 from univfast.nulls.kinds import ROTATIONS
 from univfast.nulls.matrices import layer_seed
+from univfast.reference.ablation import Loss, ablation, alike, over_documents
 from univfast.reference.controls import Controls, Trial, controls
 from univfast.reference.correlation import (
     AllPairsCorrelation,
@@ -45,11 +47,14 @@ __all__ = [
     "AllPairsCorrelation",
     "Controls",
     "Details",
+    "Loss",
     "NeuronDetails",
     "PairedCorrelation",
     "Statistics",
     "TokenTable",
     "Trial",
+    "ablation",
+    "alike",
     "best",
     "controls",
     "correlate",
@@ -60,6 +65,7 @@ __all__ = [
     "group_means",
     "layer_seed",
     "one_to_one",
+    "over_documents",
     "pearson",
     "pearson_matrix",
     "regression_r2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,14 @@ from univfast.text.library import one_line, silent
 from univfast.text.models import LanguageModel
 from univfast.text.windows import TokenWindows
 
-__all__ = ["LiveModel", "model_activations", "naming", "open_layers", "running"]
+__all__ = [
+    "LiveModel",
+    "accepted_inputs",
+    "model_activations",
+    "naming",
+    "open_layers",
+    "running",
+]
 
 # Of a forward pass that finds out widths and dtypes.
 _PROBE_TOKENS = 16
@@ -101,6 +108,22 @@ def running(directory: str, tokens: int) -> Iterator[None]:
         ) from error
 
 
+def accepted_inputs(model: LanguageModel, windows: TokenWindows) -> Collection[str]:
+    """Names of what a model can be called with.
+
+    Raises:
+        InputError: its tokens would see padding.
+    """
+    accepted = inspect.signature(model.module.forward).parameters
+    padded = windows.padding is not None and bool(windows.padding.any())
+    if padded and "attention_mask" not in accepted:
+        raise InputError(
+            f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
+            " give it samples without any"
+        )
+    return accepted.keys()
+
+
 @dataclass(frozen=True)
 class _Found:
     neurons: int
@@ -114,13 +137,7 @@ class LiveModel:
     def __init__(self, model: LanguageModel, captured: Captured, windows: TokenWindows) -> None:
         self.model, self.windows, self.most = model, windows, 1
         self._captured = captured
-        self._accepted = inspect.signature(model.module.forward).parameters
-        padded = windows.padding is not None and bool(windows.padding.any())
-        if padded and "attention_mask" not in self._accepted:
-            raise InputError(
-                f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
-                " give it samples without any"
-            )
+        self._accepted = accepted_inputs(model, windows)
         self._device = next(model.module.parameters()).device
         self._range = (0, 0)
         self._rows: dict[str, Tensor] = {}  # [tokens of the range, neurons]

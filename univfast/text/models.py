@@ -38,6 +38,8 @@ class LanguageModel:
         vocabulary: token ids that it knows: 0 to this, exclusive.
         longest: tokens of the longest window that it can read; None where it does not say.
         control: of a control, how it was made; None of all others.
+        has_head: whether the directory has what predicts tokens; where it has not, the weights of
+            that are random.
     """
 
     directory: str
@@ -46,6 +48,7 @@ class LanguageModel:
     vocabulary: int
     longest: int | None
     control: ControlNote | None = None
+    has_head: bool = True
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -103,7 +106,7 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
         module, loading = auto.from_pretrained(
             directory, config=config, dtype="auto", output_loading_info=True, **LOCAL
         )
-        _check_weights(directory, module, loading)
+        has_head = _check_weights(directory, module, loading) and predicts
         module.config.use_cache = (
             False  # no token is generated: keys and values would be for nothing
         )
@@ -116,7 +119,7 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
         module.eval().to(device)
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", getattr(text, "n_positions", None))
-    return LanguageModel(directory, module, text, len(embedding), longest, control)
+    return LanguageModel(directory, module, text, len(embedding), longest, control, has_head)
 
 
 def _without_origin(value: Any) -> Any:
@@ -126,8 +129,11 @@ def _without_origin(value: Any) -> Any:
     return {str(k): _without_origin(x) for k, x in value.items() if k not in _ORIGIN}
 
 
-def _check_weights(directory: str, module: Any, loading: dict[str, Any]) -> None:
-    """Refuses a model with weights that the directory lacks: the library draws them at random."""
+def _check_weights(directory: str, module: Any, loading: dict[str, Any]) -> bool:
+    """Refuses a model with weights that the directory lacks: the library draws them at random.
+
+    Returns whether it has those that predict tokens, which activations do not follow from.
+    """
     head = module.get_output_embeddings()
     unused = {id(weight) for weight in head.parameters()} if head is not None else set()
     weights = dict(module.named_parameters())
@@ -143,3 +149,4 @@ def _check_weights(directory: str, module: Any, loading: dict[str, Any]) -> None
             f"{directory}: lacks {len(missing)} weights of the model (first {missing[0]}), which "
             f"would be random; {_REMEDY}"
         )
+    return head is not None and not loading["missing_keys"]

@@ -20,7 +20,7 @@ from univfast.text.models import LanguageModel, load_model
 from univfast.text.vocabulary import common_vocabulary, load_vocabulary
 from univfast.text.windows import TokenWindows
 
-__all__ = ["TextOptions", "TextRun", "identity", "open_run"]
+__all__ = ["TextOptions", "TextRun", "described", "identity", "open_run", "read_text"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,29 @@ def open_run(
         InputError: a directory, the text, an option or the hooks cannot be used, or the models do
             not go together.
     """
+    models, windows, keep = read_text(directories, options, device)
+    with ExitStack() as stack:
+        activations = []
+        for model, patterns in zip(models, hooks, strict=True):
+            found = stack.enter_context(
+                model_activations(model, patterns, windows, options.batch_tokens)
+            )
+            about = {**described(options, windows), "hooks": list(patterns)}
+            activations.append(
+                dataclasses.replace(found, about=about, ids=windows.ids, text=windows.text)
+            )
+        yield TextRun(models, activations, windows, keep)
+
+
+def read_text(
+    directories: Sequence[str], options: TextOptions, device: torch.device
+) -> tuple[list[LanguageModel], TokenWindows, Tensor | None]:
+    """Models, what they read, and the tokens that count, as bool ``[tokens]``, None for all.
+
+    Raises:
+        InputError: a directory, the text or an option cannot be used, or the models do not go
+            together.
+    """
     models = [load_model(directory, device) for directory in directories]
     # A file of tokens needs no tokenizer, unless it is asked which of them are what.
     used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)
@@ -83,6 +106,7 @@ def open_run(
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
+    windows = dataclasses.replace(windows, text=vocabulary.text())
     if "padding" in options.filters.skip:
         if not windows.samples:
             raise InputError(
@@ -91,20 +115,10 @@ def open_run(
             )
         windows = dataclasses.replace(windows, padding=padding(windows, vocabulary))
     keep = kept_tokens(windows, vocabulary, options.filters)
-    with ExitStack() as stack:
-        activations = []
-        for model, patterns in zip(models, hooks, strict=True):
-            found = stack.enter_context(
-                model_activations(model, patterns, windows, options.batch_tokens)
-            )
-            about = {**_described(options, windows), "hooks": list(patterns)}
-            activations.append(
-                dataclasses.replace(found, about=about, ids=windows.ids, text=vocabulary.text())
-            )
-        yield TextRun(models, activations, windows, keep)
+    return models, windows, keep
 
 
-def _described(options: TextOptions, windows: TokenWindows) -> dict[str, object]:
+def described(options: TextOptions, windows: TokenWindows) -> dict[str, object]:
     """What is read, and of which tokens activations count; for reports."""
     return {
         "file": options.text,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,7 @@ class TokenWindows:
         samples: whether windows are the samples of a file, which may be filled up.
         padding: bool ``[tokens]``, true where a sample is filled up and nothing is to be seen; None
             where nowhere.
+        text: what an id stands for; None where that is not known.
     """
 
     source: str
@@ -32,6 +33,7 @@ class TokenWindows:
     window: int
     samples: bool = False
     padding: Tensor | None = None
+    text: Callable[[int], str] | None = None
 
     @property
     def tokens(self) -> int:
