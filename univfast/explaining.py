@@ -15,10 +15,12 @@ from univfast.inputs.activations import open_activations, open_models
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
 from univfast.machine.devices import thread_count
+from univfast.machine.memory import available_memory
 from univfast.machine.torch_state import in_plain_state
-from univfast.meaning.chosen import Chosen, choose
+from univfast.meaning.chosen import MOST_PAIRS, Chosen, choose
 from univfast.meaning.columns import PairColumns, StoredColumns
 from univfast.meaning.explained import Explained, Pairs, explain_pairs
+from univfast.meaning.explanations import explanation_bytes
 from univfast.meaning.features import TokenFeatures, TokenText
 from univfast.options import complete
 from univfast.result import CorrelationResult
@@ -110,7 +112,16 @@ class Look:
     def chosen(self, result: CorrelationResult) -> list[Chosen]:
         """The pairs with each other model."""
         models = result.by_model or (result,)
-        return [choose(model, result.universal, self._options["neurons"]) for model in models]
+        names, most = self._options["neurons"], self._most_pairs()
+        return [choose(model, result.universal, names, most) for model in models]
+
+    def _most_pairs(self) -> int:
+        """So many that sums of their neurons take a quarter of the memory that is available."""
+        available = available_memory()
+        if available is None:
+            return MOST_PAIRS
+        pair = 2 * (explanation_bytes(self._features, 2) - explanation_bytes(self._features, 1))
+        return max(1, min(MOST_PAIRS, available // 4 // pair))
 
     def pairs(
         self, result: CorrelationResult, chosen: Chosen, columns: PairColumns, progress: Progress

@@ -36,7 +36,10 @@ class Chosen:
 
 
 def choose(
-    result: CorrelationResult, universal: Tensor, names: Sequence[str] | None = None
+    result: CorrelationResult,
+    universal: Tensor,
+    names: Sequence[str] | None = None,
+    most: int = MOST_PAIRS,
 ) -> Chosen:
     """Those that are universal, and those that are named.
 
@@ -44,14 +47,15 @@ def choose(
         result: of one other model.
         universal: bool ``[neurons]``.
         names: neurons of A to look at beside, as ``"mlp.0/17"``.
+        most: universal ones, at most: those of the highest excess.
 
     Raises:
         InputError: there is no such neuron, or it has no match.
     """
     matched = result.match_neuron >= 0
     rows = (universal & matched).nonzero()[:, 0]
-    if len(rows) > MOST_PAIRS:
-        best = result.excess[rows].argsort(descending=True, stable=True)[:MOST_PAIRS]
+    if len(rows) > most:
+        best = result.excess[rows].argsort(descending=True, stable=True)[:most]
         rows = rows[best]
     named = [_row(result, name) for name in names or ()]
     order = sorted({*rows.tolist(), *named})

@@ -204,15 +204,9 @@ def _means(columns: PairColumns, progress: Callable[[int], None]) -> tuple[Tenso
 def _recorded(found: Explanation | None) -> ExplanationRecord | None:
     if found is None:
         return None
-    features = tuple(FeatureRecord(x.family, x.feature, _short(x.r2)) for x in found.features)
-    return ExplanationRecord(
-        found.family, found.feature, _short(found.r2), _short(found.r2_together), features
-    )
-
-
-def _short(value: float) -> float:
-    """To 6 significant digits: the last bits depend on how a stream is cut."""
-    return float(f"{value:.6g}")
+    plain = found.plain()
+    features = tuple(FeatureRecord(**each) for each in plain["features"])
+    return ExplanationRecord(**{**plain, "features": features})
 
 
 def _finite(value: float) -> float | None:
