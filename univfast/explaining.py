@@ -143,9 +143,7 @@ class Look:
 
     def explained(self, result: CorrelationResult, pairs: list[Pairs]) -> CorrelationResult:
         """The result with what was found."""
-        found = Explained(
-            list(result.summary["models"]), self.tokens, self._options["around"], pairs
-        )
+        found = Explained(self.tokens, self._options["around"], pairs)
         result.summary["families"] = found.families()
         return replace(result, explained=found)
 

@@ -51,28 +51,26 @@ class Explained:
     """What was found of all pairs that were looked at.
 
     Attributes:
-        models: the names of A and of the others.
         tokens: the text of the run.
         around: tokens that a window has before and behind the marked one, at most.
         pairs: of each other model.
     """
 
-    models: list[str]
     tokens: TokenText
     around: int
     pairs: list[Pairs]
 
     def records(self, result: CorrelationResult) -> Iterator[PairRecord]:
         """A pair each, in the order of the result that they are of."""
-        for name, found, own in zip(
-            self.models[1:], self.pairs, result.by_model or (result,), strict=True
-        ):
+        names = result.summary["models"][1:]
+        models = result.by_model or (result,)
+        for name, found, own in zip(names, self.pairs, models, strict=True):
             for i in range(len(found.chosen)):
                 yield self._record(name, found, i, own, result)
 
     def write(self, file: BinaryIO, result: CorrelationResult) -> None:
         """Writes ``contexts.jsonl``, a line at a time."""
-        write_records(file, self.models, self.around, self.records(result))
+        write_records(file, result.summary["models"], self.around, self.records(result))
 
     def families(self) -> list[dict[str, Any]]:
         """How many of A's neurons, and of their matches, each family explains; and both alike.
