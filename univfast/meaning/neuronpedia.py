@@ -141,7 +141,7 @@ class _Known:
 def _places(path: str | os.PathLike[str], models: Sequence[str], pairs: Path) -> _Places:
     """Where each neuron's records are; and a line a pair into a file."""
     places: _Places = {}
-    numbers = {name: i for i, name in reversed([*enumerate(models)]) if i > 0}
+    numbers = {name: i for i, name in enumerate(models)}
     with open(pairs, "x", encoding="ascii") as file:
         for offset, record in records_with_offsets(path):
             of_a = (0, record.layer), record.neuron

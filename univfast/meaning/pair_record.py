@@ -122,8 +122,6 @@ def record_json(record: PairRecord, plain: bool = False) -> str:
 def line_json(value: object, plain: bool = False) -> str:
     """A value as JSON, of characters that UTF-8 has."""
     text = json.dumps(value, ensure_ascii=plain, allow_nan=False)
-    if plain:
-        return text.replace("\x7f", "\\u007f")
     try:
         text.encode()
     except UnicodeEncodeError:  # names of files need not be text, nor half a token
