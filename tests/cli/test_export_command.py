@@ -70,7 +70,7 @@ def test_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--out", "x"], "'--to'"),
         (["--to", "neuronpedia", "--out", "x", "--layer-number", "3"], "'3' is no LAYER=N"),
         (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=b"], "'a=b' is no LAYER=N"),
-        (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=1"], "layer 'a': is not among"),
+        (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=1"], "layer 'a': has a number"),
         (["--to", "parquet", "--out", "x", "--layer-number", "a=1"], "is for --to neuronpedia"),
     ],
 )
