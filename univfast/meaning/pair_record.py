@@ -168,10 +168,9 @@ def _example(found: dict[str, Any]) -> Example:
     kinds = tuple(as_text(kind) for kind in as_list(found, "kinds"))
     if not kinds or len({*kinds}) < len(kinds) or not {*kinds} <= {*KINDS}:
         raise ValueError(f"kinds {list(kinds)!r}")
-    ids = None if found["ids"] is None else tuple(map(as_count, as_list(found, "ids")))
-    tokens = None if found["tokens"] is None else tuple(map(as_text, as_list(found, "tokens")))
-    values = tuple(_number(value) for value in as_list(found, "activation"))
-    of_match = tuple(_number(value) for value in as_list(found, "match_activation"))
+    ids = None if found["ids"] is None else _counts(as_list(found, "ids"))
+    tokens = None if found["tokens"] is None else _texts(as_list(found, "tokens"))
+    values, of_match = (_values(as_list(found, x)) for x in ("activation", "match_activation"))
     if len({len(one) for one in (ids, tokens, values, of_match) if one is not None}) > 1:
         raise ValueError("the lists of an example differ in length")
     at = as_count(found["at"])
@@ -179,6 +178,24 @@ def _example(found: dict[str, Any]) -> Example:
         raise ValueError(f"at {at}, of {len(values)} tokens")
     token, sample, position = (as_count(found[name]) for name in ("token", "sample", "position"))
     return Example(kinds, token, sample, position, at, ids, tokens, values, of_match)
+
+
+# Of lists, whose values are many, all are looked at at once; what is wrong is then said of one.
+def _counts(values: list[Any]) -> tuple[int, ...]:
+    whole = {*map(type, values)} <= {int}
+    if whole and min(values, default=0) >= 0 and max(values, default=0) <= _MOST_NUMBER:
+        return tuple(values)
+    return tuple(map(as_count, values))
+
+
+def _texts(values: list[Any]) -> tuple[str, ...]:
+    return tuple(values) if {*map(type, values)} <= {str} else tuple(map(as_text, values))
+
+
+def _values(values: list[Any]) -> tuple[float, ...]:
+    if {*map(type, values)} <= {float} and all(map(math.isfinite, values)):
+        return tuple(values)
+    return tuple(map(_number, values))
 
 
 def _object(value: object) -> dict[str, Any]:
