@@ -28,6 +28,29 @@ def test_neuronpedia(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads((out / "B-b.pt/act/batch-0.json").read_text())["layer"] == 7
 
 
+@pytest.mark.slow
+def test_a_result_with_details_tells_more(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result"
+    assert run("correlate", *pair, "--details", "--quiet", "--out", out) == 0
+    models = json.loads((out / "summary.json").read_text())["models"]
+    one = record(0, match_layer="mlp.0", match_neuron=0, model=models[1])
+    write(out / "contexts.jsonl", one, models=models)
+    assert run("export", out, "--to", "neuronpedia", "--out", tmp_path / "features") == 0
+    for name in ("A-a.pt", "B-b.pt"):
+        path = tmp_path / "features" / name / "mlp.0" / "batch-0.json"
+        (feature,) = json.loads(path.read_text())["features"]
+        assert 0.4 < feature["frac_nonzero"] < 0.6  # of normal variables
+        (cosine,) = feature["correlated_neurons_l1"]
+        assert 0.8 < cosine < 1
+    assert run("report", out) == 0
+    assert "What they do" in (out / "report.html").read_text()
+    capsys.readouterr()
+    assert run("show", out, "mlp.0/0") == 0
+    assert "Agreement" in capsys.readouterr().out
+
+
 @pytest.mark.slow  # pyarrow takes a while to import
 def test_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pyarrow.parquet as pq
@@ -47,7 +70,7 @@ def test_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--out", "x"], "'--to'"),
         (["--to", "neuronpedia", "--out", "x", "--layer-number", "3"], "'3' is no LAYER=N"),
         (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=b"], "'a=b' is no LAYER=N"),
-        (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=1"], "layer 'a': is not among"),
+        (["--to", "neuronpedia", "--out", "x", "--layer-number", "a=1"], "layer 'a': has a number"),
         (["--to", "parquet", "--out", "x", "--layer-number", "a=1"], "is for --to neuronpedia"),
     ],
 )

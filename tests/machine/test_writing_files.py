@@ -33,6 +33,16 @@ def test_together_or_none(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents
 
 
+def test_copies_are_written_together_too(tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(b"x" * 100_000)
+    write_together({tmp_path / "a": b"a", tmp_path / "to": tmp_path / "from"})
+    assert (tmp_path / "to").read_bytes() == b"x" * 100_000
+    with pytest.raises(uf.InputError, match=r"gone: cannot be read"):
+        write_together({tmp_path / "a": b"other", tmp_path / "to": tmp_path / "gone"})
+    assert (tmp_path / "a").read_bytes() == b"a"
+    assert len([*tmp_path.iterdir()]) == 3
+
+
 def test_a_signal_waits_until_all_are_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

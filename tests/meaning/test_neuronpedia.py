@@ -179,8 +179,9 @@ def test_files_have_128_features(tmp_path: Path) -> None:
         (["act"], {"act": 5}, 5),
         (["h.3.mlp2"], {"h.3.mlp2": 3}, 3),
         (["h.3.mlp2"], {}, "layer 'h.3.mlp2': could be number 3 or 2; say which by --layer"),
-        (["x", "y"], {}, "layer 'x': has no number in its name; say which by --layer-number 'x=N'"),
-        (["mlp.0"], {"mlp.9": 1}, "layer 'mlp.9': is not among those of the pairs"),
+        (["x", "y"], {}, "layer 'x': has no number in its name; say which by --layer-number"),
+        (["1" * 5000], {}, f"layer '{'1' * 199}...: could be number 111111 or 111111 or 111111 or"),
+        (["mlp.0"], {"mlp.9": 1}, "layer 'mlp.9': has a number, and is not among those of the"),
     ],
 )
 def test_numbers_of_layers(
@@ -195,6 +196,7 @@ def test_numbers_of_layers(
     with pytest.raises(InputError) as error:
         write_neuronpedia(path, out, None, given)
     assert str(error.value).startswith(number)
+    assert len(str(error.value)) < 400
     assert os.listdir(tmp_path) == ["c.jsonl"]
 
 

@@ -50,6 +50,12 @@ def test_what_is_read_is_what_stands_there(tmp_path: Path) -> None:
         assert json.loads(record_json(one, plain=True)) == json.loads(text)
 
 
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    found = next(read_records(write(tmp_path / "c", spoilt(activation=[0, 1.5, 2, 3, 4, 5, 6]))))
+    assert found.examples[0].activation == (0, 1.5, 2, 3, 4, 5, 6)
+    assert {*map(type, found.examples[0].activation)} == {float}
+
+
 def test_what_is_not_known_is_none(tmp_path: Path) -> None:
     unknown = record(
         explanation=None, match_explanation=None, examples=[example(ids=None, tokens=None)]
@@ -120,6 +126,11 @@ WRONG: dict[str, tuple[object, str]] = {
     ),
     "a token": (spoilt(tokens=[1] * 7), "a int where a text belongs"),
     "an id": (spoilt(ids=[1.5] * 7), "no number of 0 or more"),
+    "a negative id": (spoilt(ids=[1, 2, 3, 4, 5, 6, -1]), "no number of 0 or more"),
+    "a large id": (spoilt(ids=[0, 0, 0, 0, 0, 0, 2**63]), "no number of 0 or more"),
+    "a flag for an id": (spoilt(ids=[1, 2, 3, 4, 5, 6, True]), "no number of 0 or more"),
+    "a flag for a value": (spoilt(activation=[*[1.0] * 6, True]), "a bool where a number"),
+    "one NaN": (spoilt(activation=[*[1.0] * 6, float("nan")]), "the number nan"),
     "infinite": (spoilt(activation=[1e999] * 7), "the number inf"),
     "a value too large": (spoilt(activation=[10**400] * 7), "int too large"),
     "explanation": (record(explanation=3), "something is no JSON object"),

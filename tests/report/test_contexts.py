@@ -61,15 +61,16 @@ def test_each_level_has_a_colour(tmp_path: Path) -> None:
     style = html[html.index("<style>") : html.index("</style>")]
     strengths = [float(x) for x in re.findall(r"\.[ab]\d \{ --[ab]: (.*?); \}", style)]
     assert len(strengths) == 18
-    assert strengths[:9] == strengths[9:] == sorted(strengths[:9])
+    assert strengths[:9] == strengths[9:] == sorted({*strengths})
     assert "print-color-adjust: exact" in style
 
 
 def test_what_tokens_and_names_hold_is_text(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     odd = example(tokens=[bad, '"', "\u202e", "\x1b", "\ud800", "&amp;", "'"])
+    strong = example(tokens=[bad] * 7, activation=[1.0] * 7)
     one = record(
-        layer=bad, match_layer='x" onclick="', explanation=explanation(bad), examples=[odd]
+        layer=bad, match_layer='x" onclick="', explanation=explanation(bad), examples=[odd, strong]
     )
     html = report_html(of(write(tmp_path / "contexts.jsonl", one)), pictures={})
     assert bad not in html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import click
@@ -110,7 +110,7 @@ def show(
     """Show what the neurons of a saved result do, and their matches.
 
     RESULT is the directory that 'univfast correlate --out' wrote, or its contexts.jsonl. Without
-    neurons, each pair has a line: both correlations, what explains the neuron best, and its highest
+    neurons, each pair has a line: r and excess, what explains the neuron best, and its highest
     token. With neurons of A, their examples: tokens around those where the neuron or its match is
     highest, with the strength of both at each; first where they agree, then where they do not.
     """
@@ -179,8 +179,6 @@ class _Page:
 
     def json(self, record: PairRecord) -> None:
         """A pair as it stands in the file, but for the examples that were not asked for."""
-        from univfast.meaning.shown import grouped
-
         chosen = [x for x in record.examples if {*x.kinds} & {*self.kinds}]
         if self.limit is not None:
             groups = grouped(chosen, self.kinds).values()
@@ -252,10 +250,10 @@ class _Page:
     def _row(self, *cells: str) -> None:
         """Cells of a list, each in its column."""
         line = ""
-        for cell, width, align in zip(cells, self._columns(), _ALIGNED, strict=True):
+        for i, (cell, width) in enumerate(zip(cells, self._columns(), strict=True)):
             text = shorten(cell, width)
             fill = " " * (width - display_width(text))
-            line += align(text, fill) + "  "
+            line += (fill + text if i in _NUMBERS else text + fill) + "  "
         say(line.rstrip())
 
     def _columns(self) -> tuple[int, ...]:
@@ -273,9 +271,7 @@ class _Page:
 
 
 _MARGIN = "    {:<1}  "
-_LEFT: Callable[[str, str], str] = lambda text, fill: text + fill  # noqa: E731
-_RIGHT: Callable[[str, str], str] = lambda text, fill: fill + text  # noqa: E731
-_ALIGNED = (_LEFT, _RIGHT, _RIGHT, _LEFT, _LEFT)
+_NUMBERS = (1, 2)  # of a list's columns, which end below each other
 
 
 def _in_colour(text: str, background: int | None, marked: bool) -> str:

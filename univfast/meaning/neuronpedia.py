@@ -20,6 +20,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from univfast.checks import shown
 from univfast.errors import InputError
 from univfast.machine.files import making_directory
 from univfast.machine.reading import open_file
@@ -87,7 +88,10 @@ def write_neuronpedia(
         for model, layer in places:
             of_model.setdefault(model, set()).add(layer)
         if unknown := numbers.keys() - {layer for _, layer in places}:
-            raise InputError(f"layer {min(unknown)!r}: is not among those of the pairs")
+            raise InputError(
+                f"layer {shown(min(unknown))}: has a number, and is not among those of the pairs;"
+                " check its name"
+            )
         for (model, layer), neurons in places.items():
             batch = {
                 "model_id": _text(_base(models[model])),
@@ -141,7 +145,7 @@ class _Known:
 def _places(path: str | os.PathLike[str], models: Sequence[str], pairs: Path) -> _Places:
     """Where each neuron's records are; and a line a pair into a file."""
     places: _Places = {}
-    numbers = {name: i for i, name in reversed([*enumerate(models)]) if i > 0}
+    numbers = {name: i for i, name in enumerate(models)}
     with open(pairs, "x", encoding="ascii") as file:
         for offset, record in records_with_offsets(path):
             of_a = (0, record.layer), record.neuron
@@ -244,8 +248,9 @@ def _number(layer: str, layers: set[str], numbers: Mapping[str, int]) -> int:
         return int(found[0])
     if not found and len(layers) == 1:
         return 0
-    said = f"could be number {' or '.join(found)}" if found else "has no number in its name"
-    raise InputError(f"layer {layer!r}: {said}; say which by --layer-number '{layer}=N'")
+    some = [*found[:3], *(["others"] if len(found) > 3 else [])]
+    said = f"could be number {' or '.join(some)}" if found else "has no number in its name"
+    raise InputError(f"layer {shown(layer)}: {said}; say which by --layer-number LAYER=N")
 
 
 def _source_set(layer: str) -> str:

@@ -141,8 +141,6 @@ def _rounded(value: float | None) -> float | None:
 def line_json(value: object, plain: bool = False) -> str:
     """A value as JSON, of characters that UTF-8 has."""
     text = json.dumps(value, ensure_ascii=plain, allow_nan=False)
-    if plain:
-        return text.replace("\x7f", "\\u007f")
     try:
         text.encode()
     except UnicodeEncodeError:  # names of files need not be text, nor half a token
@@ -190,12 +188,9 @@ def _example(found: dict[str, Any]) -> Example:
     kinds = tuple(as_text(kind) for kind in as_list(found, "kinds"))
     if not kinds or len({*kinds}) < len(kinds) or not {*kinds} <= {*KINDS}:
         raise ValueError(f"kinds {list(kinds)!r}")
-    ids = None if found["ids"] is None else tuple(map(as_count, as_list(found, "ids")))
-    tokens = None if found["tokens"] is None else tuple(map(as_text, as_list(found, "tokens")))
-    values, of_match = (
-        tuple(_number_or_none(value) for value in as_list(found, name))
-        for name in ("activation", "match_activation")
-    )
+    ids = None if found["ids"] is None else _counts(as_list(found, "ids"))
+    tokens = None if found["tokens"] is None else _texts(as_list(found, "tokens"))
+    values, of_match = (_values(as_list(found, x)) for x in ("activation", "match_activation"))
     if len({len(one) for one in (ids, tokens, values, of_match) if one is not None}) > 1:
         raise ValueError("the lists of an example differ in length")
     at = as_count(found["at"])
@@ -206,6 +201,24 @@ def _example(found: dict[str, Any]) -> Example:
     )
     token = as_count(found["token"])
     return Example(kinds, token, sample, position, at, ids, tokens, values, of_match)
+
+
+# Of lists, whose values are many, all are looked at at once; what is wrong is then said of one.
+def _counts(values: list[Any]) -> tuple[int, ...]:
+    whole = {*map(type, values)} <= {int}
+    if whole and min(values, default=0) >= 0 and max(values, default=0) <= _MOST_NUMBER:
+        return tuple(values)
+    return tuple(map(as_count, values))
+
+
+def _texts(values: list[Any]) -> tuple[str, ...]:
+    return tuple(values) if {*map(type, values)} <= {str} else tuple(map(as_text, values))
+
+
+def _values(values: list[Any]) -> tuple[float | None, ...]:
+    if {*map(type, values)} <= {float} and all(map(math.isfinite, values)):
+        return tuple(values)
+    return tuple(map(_number_or_none, values))
 
 
 def _object(value: object) -> dict[str, Any]:
