@@ -32,6 +32,7 @@ from univfast.reference.features import (
     feature_groups,
     feature_r2,
     group_means,
+    pooled,
     regression_r2,
 )
 from univfast.reference.rotations import rotation_matrix, rotation_signs
@@ -62,6 +63,7 @@ __all__ = [
     "one_to_one",
     "pearson",
     "pearson_matrix",
+    "pooled",
     "regression_r2",
     "rotation_matrix",
     "rotation_signs",
