@@ -135,12 +135,14 @@ def _weights(tallies: Tallies, features: Sequence[tuple[int, Choice]]) -> Array:
     of_groups = block < len(tallies.groups)
     rows = len(tallies.groups[block].counts if of_groups else tallies.gram)
     weights = np.zeros((rows, len(features)))
-    for place, (neuron, choice) in enumerate(features):
-        if choice.at == WHOLE:
-            whole = tallies.whole(block, slice(neuron, neuron + 1))
-            weights[:, place] = whole.column[:, 0].numpy()
-        else:
+    whole = [place for place, (_, choice) in enumerate(features) if choice.at == WHOLE]
+    for place, (_, choice) in enumerate(features):
+        if choice.at != WHOLE:
             weights[choice.at, place] = 1.0
+    if whole:
+        own = [features[place][0] for place in whole]
+        neurons = torch.tensor(own, dtype=torch.int64, device="cpu")
+        weights[:, whole] = tallies.whole(block, neurons).column.numpy()
     return weights
 
 

@@ -144,12 +144,12 @@ class Tallies:
         co = columns.neurons - torch.outer(columns.sum, total / tokens)
         return Tallies(tokens, total / tokens, m2, groups, co, gram, varied, shift)
 
-    def of_groups(self, grouping: int, part: slice) -> Tensor:
+    def of_groups(self, grouping: int, part: slice | Tensor) -> Tensor:
         """Sums of some neurons in each group about their mean, ``[groups, neurons]``."""
         own = self.groups[grouping]
         return own.neurons[:, part] - own.counts.double()[:, None] * self.shift[part]
 
-    def whole(self, grouping: int, part: slice) -> Whole:
+    def whole(self, grouping: int, part: slice | Tensor) -> Whole:
         """All groups together, of some neurons; those of fewer than `LEAST` tokens are one."""
         counts, sums = self.groups[grouping].counts.double(), self.of_groups(grouping, part)
         means = sums / counts[:, None]
