@@ -213,11 +213,18 @@ def test_what_few_tokens_have_is_no_explanation() -> None:
     assert "'7'" not in found.feature
 
 
-def test_few_tokens() -> None:
-    """As many groups as tokens explain all of them, by chance."""
-    ids = torch.arange(60) % 20
-    (found,) = Case(neurons(noise(1, 20)[ids]), ids, window=10, text=None).explained()
-    assert not {"any token id", "any token 1 before"} & {each.feature for each in found.features}
+@pytest.mark.slow
+def test_what_few_tokens_have_is_no_explanation_together_either() -> None:
+    """Where ids come once, each would explain its token."""
+    ids = torch.arange(len(IDS)) // 2
+    ids[:900] = IDS[:900] + 2000
+    x = neurons(noise(1) ** 9, is_letter(ids - 2000, "s") + 0.1 * noise(2))
+    tail, token = Case(x, ids, window=10, text=None).explained()
+    assert tail.family is None
+    assert token.feature == f"token #{2000 + LETTERS.index('s')}"
+    few = torch.arange(60) % 20
+    (found,) = Case(neurons(noise(1, 20)[few]), few, window=10, text=None).explained()
+    assert "any token id" not in {each.feature for each in found.features}
 
 
 @pytest.mark.slow
@@ -227,7 +234,7 @@ def test_more_ids_than_have_a_group() -> None:
     parity, rare = Case(x, ids, window=50, text=None).sums(7777, 22_223).explanations()
     for found, neuron in zip((parity, rare), x.T.double().numpy(), strict=True):
         assert found is not None
-        every = reference.feature_groups(ids, 1)["any token id"]
+        every = reference.pooled(reference.feature_groups(ids, 1)["any token id"])
         column = reference.group_means(neuron[:, None], every)[:, 0]
         degrees = len(np.unique(every)) - 1
         whole = [each for each in found.features if each.feature == "any token id"]

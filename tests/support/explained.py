@@ -131,9 +131,9 @@ class Case:
                 if "before" in whole:
                     seen = any_before.get(group, np.zeros(len(column)))
                     any_before[group] = np.maximum(seen, column)
-            groups = every[used]
+            groups = reference.pooled(every[used])
             size = len(np.unique(groups[groups >= 0]))
-            if size > 1 and (groups >= 0).sum() >= 5 * size:
+            if size > 1:
                 found[whole] = reference.group_means(neuron[:, None], groups)[:, 0]
                 degrees[whole] = size - 1
         for group, column in any_before.items():

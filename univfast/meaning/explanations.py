@@ -100,9 +100,9 @@ def explanation_bytes(features: TokenFeatures, neurons: int) -> int:
 class FeatureSums:
     """Sums of neurons over the groups of tokens and the columns that `TokenFeatures` has.
 
-    Holds `explanation_bytes`, and which tokens came. Batches come in any order, each token once,
-    and what is found depends on them, and on threads, by rounding alone. They are of whole samples
-    best: of a sample that is cut all tokens are looked at for each part.
+    Holds `explanation_bytes`, and which tokens came. Batches come in any order, each token once;
+    what is found depends on them, and on threads, by rounding alone. Whole samples are best: of one
+    that is cut, all tokens are looked at for each part.
 
     Args:
         features: of the tokens of the run.

@@ -115,18 +115,15 @@ def _of_groups(
     at = order.topk(min(MOST, len(r2)), dim=0).indices
     own, spread = own.gather(0, at), spread.gather(0, at)
     yield _Candidates(block, 0, at, r2.gather(0, at), own / (spread * m2).sqrt(), spread)
-    # All of them, among the tokens that have a group.
-    groups, among = int((counts > 0).sum()), float(counts.sum())
-    if grouping.whole is None or groups < 2 or among < LEAST * groups:
+    if grouping.whole is None:
         return
-    between = torch.where(counts > 0, sums.square() / counts, 0.0).sum(dim=0)
-    between = (between - sums.sum(dim=0).square() / among).clamp(min=0)
-    share = (between / m2).clamp(max=1)
-    r2 = adjusted(share, tokens, groups - 1).clamp(min=0)
-    r2 = torch.where((m2 > 0) & (between > 0), r2, -1.0)
+    whole = tallies.whole(block, part)
+    share = (whole.spread / m2).clamp(max=1)
+    r2 = adjusted(share, tokens, whole.degrees).clamp(min=0)
+    r2 = torch.where((m2 > 0) & (whole.spread > 0), r2, -1.0)
     at = torch.full(r2.shape, WHOLE, dtype=torch.int64, device="cpu")
-    parts = (x[None] for x in (at, r2, share.sqrt(), between))
-    yield _Candidates(block, groups - 1, *parts)
+    parts = (x[None] for x in (at, r2, share.sqrt(), whole.spread))
+    yield _Candidates(block, whole.degrees, *parts)
 
 
 def _of_columns(tallies: Tallies, part: slice) -> _Candidates:

@@ -132,18 +132,17 @@ def _weights(tallies: Tallies, features: Sequence[tuple[int, Choice]]) -> Array:
     ``[groups or columns, features]``.
     """
     block = features[0][1].block
-    if block == len(tallies.groups):
-        weights = np.zeros((len(tallies.gram), len(features)))
-    else:
-        counts = tallies.groups[block].counts
-        weights = np.zeros((len(counts), len(features)))
-    for place, (neuron, choice) in enumerate(features):
-        if choice.at == WHOLE:
-            sums = tallies.of_groups(block, slice(neuron, neuron + 1))[:, 0]
-            among = sums.sum() / counts.sum()
-            weights[:, place] = torch.where(counts > 0, sums / counts - among, 0.0).numpy()
-        else:
+    of_groups = block < len(tallies.groups)
+    rows = len(tallies.groups[block].counts if of_groups else tallies.gram)
+    weights = np.zeros((rows, len(features)))
+    whole = [place for place, (_, choice) in enumerate(features) if choice.at == WHOLE]
+    for place, (_, choice) in enumerate(features):
+        if choice.at != WHOLE:
             weights[choice.at, place] = 1.0
+    if whole:
+        own = [features[place][0] for place in whole]
+        neurons = torch.tensor(own, dtype=torch.int64, device="cpu")
+        weights[:, whole] = tallies.whole(block, neurons).column.numpy()
     return weights
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from univfast.errors import InputError
 
-__all__ = ["LEAST", "ColumnTally", "GroupTally", "Tallies"]
+__all__ = ["LEAST", "ColumnTally", "GroupTally", "Tallies", "Whole"]
 
 LEAST = 5
-"""What fewer tokens have, or have not, says nothing; nor do groups of fewer on average."""
+"""What fewer tokens have, or have not, says nothing of a neuron."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,22 @@ class ColumnTally:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """All groups of a grouping together, as one column a neuron: its mean over a token's group.
+
+    Attributes:
+        column: its value in each group, about the mean of all; 0 for tokens of no group:
+            float64 ``[groups, neurons]``.
+        spread: sum of its squares over the tokens, ``[neurons]``.
+        degrees: groups beyond the first.
+    """
+
+    column: Tensor
+    spread: Tensor
+    degrees: int
+
+
+@dataclass(frozen=True)
 class Tallies:
     """All sums over the tokens so far, as they are about the mean of all of them.
 
@@ -128,10 +144,23 @@ class Tallies:
         co = columns.neurons - torch.outer(columns.sum, total / tokens)
         return Tallies(tokens, total / tokens, m2, groups, co, gram, varied, shift)
 
-    def of_groups(self, grouping: int, part: slice) -> Tensor:
+    def of_groups(self, grouping: int, part: slice | Tensor) -> Tensor:
         """Sums of some neurons in each group about their mean, ``[groups, neurons]``."""
         own = self.groups[grouping]
         return own.neurons[:, part] - own.counts.double()[:, None] * self.shift[part]
+
+    def whole(self, grouping: int, part: slice | Tensor) -> Whole:
+        """All groups together, of some neurons; those of fewer than `LEAST` tokens are one."""
+        counts, sums = self.groups[grouping].counts.double(), self.of_groups(grouping, part)
+        means = sums / counts[:, None]
+        rare = counts < LEAST
+        of_rare = counts[rare].sum()
+        means[rare] = sums[rare].sum(dim=0) / of_rare
+        among = sums.sum(dim=0) / counts.sum()
+        column = torch.where(counts[:, None] > 0, means - among, 0.0)
+        spread = (counts @ column.square()).clamp(min=0)
+        degrees = int((~rare).sum()) + int(of_rare > 0) - 1
+        return Whole(column, spread, max(degrees, 0))
 
     def columns_of_groups(self, grouping: int) -> Tensor:
         """Sums of the columns in each group about their mean, ``[groups, columns]``."""

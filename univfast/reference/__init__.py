@@ -34,6 +34,7 @@ from univfast.reference.features import (
     feature_groups,
     feature_r2,
     group_means,
+    pooled,
     regression_r2,
 )
 from univfast.reference.rotations import rotation_matrix, rotation_signs
@@ -68,6 +69,7 @@ __all__ = [
     "over_documents",
     "pearson",
     "pearson_matrix",
+    "pooled",
     "regression_r2",
     "rotation_matrix",
     "rotation_signs",

@@ -14,6 +14,7 @@ __all__ = [
     "feature_groups",
     "feature_r2",
     "group_means",
+    "pooled",
     "regression_r2",
 ]
 
@@ -29,6 +30,14 @@ def feature_r2(x: ArrayLike, column: ArrayLike) -> Array:
     values = np.asarray(x, dtype=np.float64)
     own = np.asarray(column, dtype=np.float64)
     return np.array([np.corrcoef(neuron, own)[0, 1] ** 2 for neuron in values.T])
+
+
+def pooled(groups: ArrayLike, least: int = 5) -> Integers:
+    """Groups ``[tokens]``, where all of fewer than ``least`` tokens are one; -1 stays -1."""
+    own = np.asarray(groups, dtype=np.int64)
+    counts = Counter(own.tolist())
+    rare = max(counts) + 1
+    return np.array([g if g < 0 or counts[g] >= least else rare for g in own.tolist()])
 
 
 def group_means(x: ArrayLike, groups: ArrayLike) -> Array:
