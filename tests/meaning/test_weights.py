@@ -46,6 +46,10 @@ def bert() -> nn.Module:
     return transformers.BertLMHeadModel(config)
 
 
+def roberta() -> nn.Module:
+    return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**SMALL))
+
+
 def t5() -> nn.Module:
     sizes = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_layers": 1, "num_heads": 2}
     gated = {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
@@ -196,7 +200,9 @@ def test_every_family_is_as_its_weights_say(
         assert not np.allclose(table.up_norm, table.input_norm)
 
 
-@pytest.mark.parametrize(("make", "layers"), [(gpt2, 2), (neox, 2), (llama, 2), (bert, 2)])
+@pytest.mark.parametrize(
+    ("make", "layers"), [(gpt2, 2), (neox, 2), (llama, 2), (bert, 2), (roberta, 2)]
+)
 def test_known_architectures_need_no_hooks(make: Callable[[], nn.Module], layers: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

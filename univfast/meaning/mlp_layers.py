@@ -26,7 +26,7 @@ HOOKS = (
     "transformer.h.*.mlp.act",
     "gpt_neox.layers.*.mlp.act",
     "model.layers.*.mlp.down_proj:input",
-    "bert.encoder.layer.*.intermediate",
+    "*encoder.layer.*.intermediate",
     "blocks.*.mlp.relu",
 )
 """Where the neurons are of models whose architecture is known."""
@@ -126,9 +126,10 @@ def _layer(model: nn.Module, layer: str, width: int | None) -> MlpLayer:
         mlp, place = found
         _check_sizes(mlp)
         if not _is_place(model, mlp, place, name, is_input):
+            whole = f"the MLP {path!r}" if path else "the model"
             raise InputError(
-                f"hooks: layer {layer!r} is not where the neurons of the MLP"
-                f" {path or 'of the whole model'!r} are; hook {mlp.out.name + _INPUT!r}"
+                f"hooks: layer {layer!r} is not where the neurons of {whole} are; hook"
+                f" {mlp.out.name + _INPUT!r}"
             )
         return mlp
     raise InputError(
