@@ -21,6 +21,7 @@ from support.ablated import (
 from support.live_models import gpt2, llama, neox
 from univfast import reference
 from univfast.experiment import ModelConfig, TinyTransformer
+from univfast.meaning import next_token
 from univfast.meaning.ablation_result import AblationResult
 
 
@@ -152,6 +153,43 @@ def test_a_layer_with_too_few_others_says_so() -> None:
     assert sentence.endswith("too few to draw 8 from.")
 
 
+def test_what_else_reads_a_layer_s_memory_is_left_as_it_is() -> None:
+    class Skip(Planted):
+        def __init__(self) -> None:
+            super().__init__()
+            self.through = nn.Identity()
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            x = self.act(self.up(self.embed(input_ids)))
+            return self.down(self.through(x)) - 0.5 * self.down(x)
+
+    model, ids = Skip(), planted_ids()
+    found = uf.ablate(model, [ids], "through", {"through": [0]}, repeats=0, top=0)
+    means = means_by_hand(model, "through", [0], ids)
+    whole, without = (logits_by_hand(model, ids, x) for x in ({}, {"through": means}))
+    counts = torch.ones(20, 11, dtype=torch.bool)
+    loss, _ = reference.ablation(array(whole), array(without), ids, counts)
+    assert found.groups[0].effect.loss.mean == pytest.approx(loss.mean, abs=1e-6)
+
+
+def test_tokens_that_are_never_predicted_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(Planted):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            x = super().forward(input_ids).clone()
+            x[..., 4] = -torch.inf
+            return x
+
+    call: Any = {"batches": [planted_ids()], "hooks": "act", "neurons": {"act": [0, 3]}}
+    found = uf.ablate(Never(), **call)
+    assert 0 < found.groups[0].effect.kl.mean < math.inf
+    monkeypatch.setattr(next_token, "_BLOCK_BYTES", 8 * 5 * 7)  # seven tokens at a time
+    blocks = uf.ablate(Never(), **call)
+    assert blocks.groups[0].effect.kl.mean == pytest.approx(
+        found.groups[0].effect.kl.mean, abs=1e-12
+    )
+    assert blocks.loss.mean == pytest.approx(found.loss.mean, abs=1e-12)
+
+
 def numbers(found: AblationResult) -> dict[str, Any]:
     return {k: v for k, v in found.to_dict().items() if k != "settings"}
 
@@ -187,6 +225,7 @@ def test_which_tokens_count(given: str) -> None:
     there[3, 7:] = False
     there[5, :] = False
     there[6, 1:] = False
+    there[7, :3] = False
     counts = torch.ones(20, 11, dtype=torch.bool)
     batch: Any = ids
     mask = None
