@@ -18,8 +18,9 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
 10. ``controls`` makes networks that learned nothing, for chance of another kind;
-11. ``meaning`` says what neurons do: their contexts, and what explains them;
-12. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
+11. ``contexts`` says what neurons do, by tokens where they are high and by ``features`` of tokens;
+12. ``neuron_weights``, what their weights say, and ``ablation``, what is lost without them;
+13. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
 
 Imports go downhill (``tests/test_house.py`` has the floors), but for what `CorrelationResult` loads
 of ``report`` when it is saved, drawn or put into words. What can be chosen by name stands in
@@ -62,16 +63,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from univfast import reference
+    from univfast.ablation.ablate import ablate
     from univfast.all_pairs import AllPairsCorrelation
+    from univfast.contexts.frames import contexts_to_pandas, load_contexts
     from univfast.control import control
     from univfast.correlation import correlate
     from univfast.errors import InputError
     from univfast.explaining import explain
     from univfast.hooks import capture
     from univfast.live import correlate_models
-    from univfast.meaning.ablation import ablate
-    from univfast.meaning.frames import contexts_to_pandas, load_contexts
-    from univfast.meaning.weights import weights
+    from univfast.neuron_weights.weights import weights
     from univfast.paired import PairedCorrelation
     from univfast.result import CorrelationResult
 
@@ -100,16 +101,16 @@ _HOME = {
     "CorrelationResult": "univfast.result",
     "InputError": "univfast.errors",
     "PairedCorrelation": "univfast.paired",
-    "ablate": "univfast.meaning.ablation",
+    "ablate": "univfast.ablation.ablate",
     "capture": "univfast.hooks",
-    "contexts_to_pandas": "univfast.meaning.frames",
+    "contexts_to_pandas": "univfast.contexts.frames",
     "control": "univfast.control",
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
     "explain": "univfast.explaining",
-    "load_contexts": "univfast.meaning.frames",
+    "load_contexts": "univfast.contexts.frames",
     "reference": "univfast.reference",
-    "weights": "univfast.meaning.weights",
+    "weights": "univfast.neuron_weights.weights",
 }
 
 

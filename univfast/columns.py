@@ -253,7 +253,7 @@ PUBLISHED: Registry[Column] = Registry(
 
 
 def _weights() -> list[Column]:
-    """Of the weights of a model; `univfast.meaning.weight_table.WeightTable` defines them."""
+    """Of the weights of a model; `WeightTable` defines them."""
     of_gate = "; of a gated MLP, of the gate"
     of_up = ", of what the gate is multiplied with"
     row = "its row of W_out W_U, over the vocabulary"

@@ -18,6 +18,7 @@ from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.explaining import Look, look_at, text_of
+from univfast.features.token_features import TokenText
 from univfast.inputs.activations import open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
@@ -26,7 +27,6 @@ from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
 from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
-from univfast.meaning.features import TokenText
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from univfast.contexts.chosen import MOST_PAIRS, Chosen, choose
+from univfast.contexts.columns import PairColumns, StoredColumns
+from univfast.contexts.explained import Explained, Pairs, explain_pairs
 from univfast.detail_options import ExplainOptions
 from univfast.docstrings import documented
 from univfast.errors import InputError
+from univfast.features.explanations import explanation_bytes
+from univfast.features.token_features import TokenFeatures, TokenText
 from univfast.inputs.activations import open_activations, open_models
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
 from univfast.machine.devices import thread_count
 from univfast.machine.memory import available_memory
 from univfast.machine.torch_state import in_plain_state
-from univfast.meaning.chosen import MOST_PAIRS, Chosen, choose
-from univfast.meaning.columns import PairColumns, StoredColumns
-from univfast.meaning.explained import Explained, Pairs, explain_pairs
-from univfast.meaning.explanations import explanation_bytes
-from univfast.meaning.features import TokenFeatures, TokenText
 from univfast.options import complete
 from univfast.result import CorrelationResult
 from univfast.runs.comparisons import line_up

@@ -14,16 +14,16 @@ import torch  # noqa: F401 - types of options name it
 from torch import Tensor, nn
 
 from univfast.assemble import Question, make_result
+from univfast.contexts.live_columns import LiveColumns, Ran
 from univfast.control_matches import ControlMatches
 from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.explaining import Look
+from univfast.features.token_features import TokenText
 from univfast.feeding import BatchProgress, Feed, evaluating, run_batch
 from univfast.hooks import capture
 from univfast.inputs.arrays import to_tensor
 from univfast.machine.torch_state import PlainState, in_plain_state
-from univfast.meaning.features import TokenText
-from univfast.meaning.live_columns import LiveColumns, Ran
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from univfast.meaning.weight_table import WeightTable
+    from univfast.neuron_weights.weight_table import WeightTable
 
 __all__ = ["CorrelationResult", "smallest_and_largest"]
 
@@ -175,7 +175,7 @@ class CorrelationResult(Details):
             InputError: it lacks a layer of A, or has another number of neurons of it.
             TypeError: ``table`` is no `WeightTable`.
         """
-        from univfast.meaning.weight_table import WeightTable
+        from univfast.neuron_weights.weight_table import WeightTable
 
         if not isinstance(table, WeightTable):
             kind = type(table).__name__

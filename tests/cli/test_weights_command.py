@@ -12,7 +12,7 @@ import pytest
 from support.command import SMALL_MODEL, error_line, run
 from support.language_models import CPU, LLAMA_HOOKS, Directories, on_text
 from univfast.experiment import load_model as load_model_file
-from univfast.meaning.weights import weights
+from univfast.neuron_weights.weights import weights
 from univfast.text.models import load_model
 from univfast.text.vocabulary import load_vocabulary
 

@@ -13,8 +13,8 @@ import pytest
 from support.contexts import example, explanation, record, silent, write
 from support.made_up import FILES, made_up
 from support.pictured import Page
+from univfast.contexts.records import StoredRecords, read_records
 from univfast.errors import InputError
-from univfast.meaning.records import StoredRecords, read_records
 from univfast.report.contexts import contexts_section
 from univfast.report.files import load_result, redraw, save_result
 from univfast.report.html import report_html

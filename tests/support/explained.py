@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from univfast import reference
-from univfast.meaning.explanations import Explanation, FeatureSums
-from univfast.meaning.features import FeatureFunction, TokenFeatures, TokenText
+from univfast.features.explanations import Explanation, FeatureSums
+from univfast.features.token_features import FeatureFunction, TokenFeatures, TokenText
 
 Array = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ from univfast.cli.text_options import check_exists, given, take_text, text_optio
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
+    from univfast.ablation.ablate import Wanted
+    from univfast.ablation.ablation_result import AblationResult
     from univfast.feeding import BatchProgress
-    from univfast.meaning.ablation import Wanted
-    from univfast.meaning.ablation_result import AblationResult
     from univfast.result import CorrelationResult
 
 __all__ = ["ablate"]
@@ -133,9 +133,9 @@ def ablate(
     names the layers' modules where the result does not. Or MODEL is a model file of 'univfast
     train', which reads its held-out test set.
     """
+    from univfast.ablation.ablate import Wanted
     from univfast.machine.files import check_directory
     from univfast.machine.locks import holding_directory
-    from univfast.meaning.ablation import Wanted
 
     check_exists(model)
     if out is not None:
@@ -215,9 +215,9 @@ def _measured(
     options: dict[str, Any],
     progress: BatchProgress,
 ) -> tuple[AblationResult, dict[str, object]]:
+    from univfast.ablation.held_out import ablate_directory, ablate_model_file, modules_of
     from univfast.experiment import load_model
     from univfast.machine.devices import as_device, auto_device
-    from univfast.meaning.held_out import ablate_directory, ablate_model_file, modules_of
 
     if os.path.isdir(model):
         if options["site"] is not None:

@@ -70,14 +70,14 @@ def export(result: str, form: str, out: str, layer_numbers: tuple[tuple[str, int
     RESULT is the directory that 'univfast correlate --out' wrote, or its contexts.jsonl.
     """
     if form == "parquet":
-        from univfast.meaning.frames import write_parquet
+        from univfast.contexts.frames import write_parquet
 
         if layer_numbers:
             raise click.UsageError("--layer-number is for --to neuronpedia")
         write_parquet(result, out)
         say(f"Written to {shown(out)}: a row an example.")
         return
-    from univfast.meaning.neuronpedia import write_neuronpedia
+    from univfast.contexts.neuronpedia import write_neuronpedia
     from univfast.report.files import load_result
 
     # Of contexts.jsonl alone, means and shares of active tokens are not known.

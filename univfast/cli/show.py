@@ -12,7 +12,7 @@ import click
 
 from univfast.cli.options import PATH
 from univfast.cli.printing import heard, say, shown
-from univfast.meaning.records import (
+from univfast.contexts.records import (
     KINDS,
     Example,
     Head,
@@ -21,8 +21,8 @@ from univfast.meaning.records import (
     read_records,
     record_json,
 )
-from univfast.meaning.selection import selected_records
-from univfast.meaning.shown import (
+from univfast.contexts.selection import selected_records
+from univfast.contexts.shown import (
     AGREEMENT,
     DISAGREEMENT,
     display_width,

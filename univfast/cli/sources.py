@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from univfast.inputs.layers import Activations
-    from univfast.meaning.weight_table import WeightTable
+    from univfast.neuron_weights.weight_table import WeightTable
     from univfast.text import TextRun
 
 __all__ = ["Sources", "sources"]
@@ -190,6 +190,6 @@ def _weights_of_file(path: str) -> WeightTable | None:
 
 def _weights(model: object, hooks: Sequence[str] | None) -> WeightTable:
     """Of the published columns, which need no tokens by name."""
-    from univfast.meaning.weights import weights
+    from univfast.neuron_weights.weights import weights
 
     return weights(model, hooks, top_k=1)  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ def weights(
     """
     from univfast.machine.files import check_writable
     from univfast.machine.locks import holding_file
-    from univfast.meaning.weights import weights_of
+    from univfast.neuron_weights.weights import weights_of
 
     check_exists(model)
     if os.path.exists(out) and os.path.samefile(model, out):

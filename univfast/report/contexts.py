@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from univfast.meaning.records import CONTEXTS, Example, PairRecord
-from univfast.meaning.shown import (
+from univfast.contexts.records import CONTEXTS, Example, PairRecord
+from univfast.contexts.shown import (
     AGREEMENT,
     DISAGREEMENT,
     explained,

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from univfast.columns import Column, Table, columns_of
+from univfast.contexts.records import CONTEXTS
 from univfast.errors import InputError
 from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
-from univfast.meaning.records import CONTEXTS
 from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult

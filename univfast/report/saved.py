@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from univfast.columns import COLUMNS, columns_of
+from univfast.contexts.records import stored_records
 from univfast.errors import InputError
 from univfast.inputs.formats import read_file
 from univfast.machine.reading import damaged, open_file, parse_json
 from univfast.machine.torch_state import in_plain_state
-from univfast.meaning.records import stored_records
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
 from univfast.result import CorrelationResult

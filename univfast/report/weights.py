@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from univfast.report.tables import csv_bytes
 
 if TYPE_CHECKING:
-    from univfast.meaning.weight_table import WeightTable
+    from univfast.neuron_weights.weight_table import WeightTable
 
 __all__ = ["weights_csv"]
 

@@ -1,0 +1,256 @@
+"""Contexts of universal neurons: the right windows, from files, live models and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import univfast as uf
+from support.command import error_line, run
+from univfast.contexts.records import record_json
+from univfast.report.files import load_result
+
+SAMPLES, WINDOW, NEURONS = 60, 16, 24
+IDS = torch.randint(0, 30, (SAMPLES, WINDOW), generator=torch.Generator().manual_seed(5))
+LETTERS = [chr(ord("A") + i) for i in range(30)]
+
+
+def planted(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Activations with noise; neuron 3 fires at id 7, neuron 5 at position 4."""
+    noise = torch.randn(SAMPLES, WINDOW, NEURONS, generator=torch.Generator().manual_seed(seed))
+    x = 0.3 * noise
+    x[..., 3] += 3.0 * (IDS == 7)
+    x[..., 5] += 3.0 * (torch.arange(WINDOW) == 4)
+    return x.relu().to(dtype)
+
+
+A, B = planted(1), planted(2)
+B[20, :, 3] = 0  # where A fires alone, if at all
+OPTIONS: dict[str, Any] = {"threshold": 0.1, "details": True, "token_ids": IDS, "draws": 2}
+
+
+def records_of(result: uf.CorrelationResult) -> dict[int, dict[str, Any]]:
+    """As they are written, by neuron of A."""
+    assert result.explained is not None
+    found = [json.loads(record_json(x)) for x in result.explained.records(result)]
+    return {record["neuron"]: record for record in found}
+
+
+def looked_at(a: object = A, b: object = B, **options: Any) -> dict[int, dict[str, Any]]:
+    """The records of a result by neuron."""
+    return records_of(uf.correlate(a, b, **{**OPTIONS, **options}))
+
+
+def of_kind(record: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [x for x in record["examples"] if kind in x["kinds"]]
+
+
+def highest(scores: Tensor, count: int) -> list[int]:
+    """Tokens of the highest in each sample, the highest first, by plain sorting."""
+    rows = sorted(
+        (-float(row.max()), sample * scores.shape[1] + int(row.argmax()))
+        for sample, row in enumerate(scores)
+        if row.max() > -torch.inf
+    )
+    return [token for _, token in rows[:count]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_the_highest_tokens(dtype: torch.dtype) -> None:
+    a, b = A.to(dtype), B.to(dtype)
+    found = looked_at(a, b, examples=6, around=3, neurons=["activations/9"])
+    assert {3, 5, 9} <= found.keys()
+    for number, record in found.items():
+        x, y = a[..., number].double(), b[..., record["match_neuron"]].double()
+        alone, alone_b = (u.masked_fill(v > v.mean(), -torch.inf) for u, v in ((x, y), (y, x)))
+        for kind, scores in zip(
+            ("top", "match_top", "only", "match_only"), (x, y, alone, alone_b), strict=True
+        ):
+            examples = of_kind(record, kind)
+            assert {x["token"] for x in examples} == {*highest(scores, 6)}, (number, kind)
+        for example in record["examples"]:
+            sample, position = divmod(example["token"], WINDOW)
+            assert (example["sample"], example["position"]) == (sample, position)
+            window = slice(max(position - 3, 0), position + 4)
+            assert example["at"] == position - window.start
+            assert example["ids"] == IDS[sample, window].tolist()
+            for name, values in (("activation", x), ("match_activation", y)):
+                expected = values[sample, window].tolist()
+                np.testing.assert_allclose(example[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_tokens_that_a_mask_leaves_out() -> None:
+    mask = torch.ones(SAMPLES, WINDOW, dtype=torch.bool)
+    top = looked_at()[3]["examples"][0]["token"]
+    mask.view(-1)[top] = False
+    a = A.clone()
+    a.view(-1, NEURONS)[top] = torch.nan
+    record = looked_at(a, mask=mask)[3]
+    assert top not in [x["token"] for x in record["examples"]]
+    scores = a[..., 3].nan_to_num(nan=-torch.inf)
+    assert {x["token"] for x in of_kind(record, "top")} == {*highest(scores, 8)}
+
+
+def test_what_ids_stand_for() -> None:
+    assert looked_at()[3]["examples"][0]["tokens"] is None
+    for text in (LETTERS, LETTERS.__getitem__):
+        example = looked_at(token_text=text)[3]["examples"][0]
+        assert example["tokens"] == [LETTERS[i] for i in example["ids"]]
+        assert example["tokens"][example["at"]] == "H"
+
+
+def test_samples_that_are_not_known() -> None:
+    flat, ids = (x.flatten(0, 1) for x in (A, IDS.unsqueeze(-1)))
+    record = looked_at(flat, B.flatten(0, 1), token_ids=ids.flatten())[3]
+    example = record["examples"][0]
+    assert (example["sample"], example["position"]) == (None, None)
+    rows = flat[:, 3]
+    chunks = torch.nn.functional.pad(rows, (0, -len(rows) % 64), value=-torch.inf).view(-1, 64)
+    assert {x["token"] for x in of_kind(record, "top")} == {*highest(chunks, 8)}
+
+
+def test_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = looked_at()
+    monkeypatch.setattr("univfast.contexts.columns.READ_BYTES", 1)
+    monkeypatch.setattr("univfast.contexts.columns._LEAST_TOKENS", 100)
+    monkeypatch.setattr("univfast.contexts.examples._VALUES", 200)
+    assert [x["examples"] for x in looked_at().values()] == [x["examples"] for x in whole.values()]
+
+
+def test_a_result_that_was_saved(tmp_path: Path) -> None:
+    asked = {name: OPTIONS[name] for name in ("threshold", "draws")}
+    uf.correlate(A, B, **asked).save(tmp_path)
+    assert not (tmp_path / "contexts.jsonl").exists()
+    saved = load_result(tmp_path)
+    result = uf.explain(saved, A, B, token_ids=IDS, neurons="activations/9")
+    found = records_of(result)
+    expected = looked_at(neurons="activations/9")
+    assert found.keys() == expected.keys()
+    for number, record in found.items():
+        assert record["examples"] == expected[number]["examples"]
+    result.save(tmp_path)
+    head, *lines = map(json.loads, (tmp_path / "contexts.jsonl").read_text().splitlines())
+    assert head == {"format": "univfast-contexts", "version": 1, "models": ["a", "b"], "around": 10}
+    assert lines == [*found.values()]
+
+
+def test_several_models() -> None:
+    c = planted(3)
+    result = uf.correlate(A, [B, c], **OPTIONS)
+    assert result.explained is not None
+    records = [json.loads(record_json(x)) for x in result.explained.records(result)]
+    assert [x["model"] for x in records] == sorted(x["model"] for x in records)
+    assert {x["model"] for x in records} == {"b[0]", "b[1]"}
+    alone = looked_at(A, c)
+    found = [x for x in records if x["model"] == "b[1]" and x["neuron"] in alone]
+    assert found
+    for record in found:
+        assert record["examples"] == alone[record["neuron"]]["examples"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neurons": "activations/99"}, "'activations/99' names no neuron of A; layer"),
+        ({"neurons": "activation/9"}, "'activation/9' names no neuron of A; give LAYER/NUMBER"),
+        ({"neurons": "9"}, "'9' names no neuron of A; give LAYER/NUMBER"),
+        ({"neurons": ["activations/9"], "details": False, "token_ids": None}, "is for details"),
+        ({"neurons": ["activations/9"], "token_ids": None}, "neurons: need the tokens"),
+        ({"examples": 0}, "examples: "),
+        ({"around": -1}, "around: "),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(uf.InputError, match=message):
+        looked_at(**options)
+
+
+def test_neurons_without_a_match() -> None:
+    a = A.clone()
+    a[..., 9] = 1.0
+    with pytest.raises(uf.InputError, match="'activations/9' has no match"):
+        looked_at(a, neurons="activations/9")
+
+
+def test_other_activations_than_those_of_the_result() -> None:
+    result = uf.correlate(A, B, threshold=0.1)
+    with pytest.raises(uf.InputError, match="b: the result is of 2 models, got 3"):
+        uf.explain(result, A, [B, B], token_ids=IDS)
+    with pytest.raises(uf.InputError, match=r"a: layer 'activations' has 2 neurons"):
+        uf.explain(result, A[..., :2], B, token_ids=IDS)
+    with pytest.raises(uf.InputError, match="token_ids: are needed"):
+        uf.explain(result, A, B)
+
+
+class Planted(nn.Module):
+    """A live model whose neurons are `planted`, by the row of a sample that comes with it."""
+
+    def __init__(self, activations: Tensor) -> None:
+        super().__init__()
+        self.mlp = nn.Identity()
+        self.activations = activations
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        rows = [int((row == IDS).all(1).nonzero()[0, 0]) for row in _filled(input_ids)]
+        found: Tensor = self.mlp(self.activations[rows][:, : input_ids.shape[1]])
+        return found
+
+
+def _filled(ids: Tensor) -> Tensor:
+    """The samples that were cut."""
+    length = ids.shape[1]
+    return torch.stack([IDS[(IDS[:, :length] == row).all(1)][0] for row in ids])
+
+
+def test_live_models() -> None:
+    expected = looked_at()
+    models = Planted(A), Planted(B)
+    batches = [{"input_ids": IDS[i : i + 7]} for i in range(0, SAMPLES, 7)]
+    seen: list[tuple[int, int | None]] = []
+    options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}
+    result = uf.correlate_models(
+        *models, batches, hooks="mlp", progress=lambda *x: seen.append(x), **options
+    )
+    found = records_of(result)
+    assert found.keys() == expected.keys()
+    for number, record in found.items():
+        assert record["examples"] == expected[number]["examples"]
+        assert record["explanation"] == expected[number]["explanation"]
+    assert seen == [(i + 1, 27) for i in range(27)]
+
+
+def test_live_models_on_samples_of_several_lengths() -> None:
+    batches = [{"input_ids": IDS[:30]}, {"input_ids": IDS[30:, :9]}]
+    mask = torch.zeros(SAMPLES, WINDOW, dtype=torch.bool)
+    mask[:30], mask[30:, :9] = True, True
+    expected = looked_at(mask=mask)
+    options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}
+    result = uf.correlate_models(Planted(A), Planted(B), batches, hooks="mlp", **options)
+    for record in records_of(result).values():
+        tokens = {x["token"] for x in of_kind(record, "top")}
+        assert tokens == {x["token"] for x in of_kind(expected[record["neuron"]], "top")}
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, x in (("a", A), ("b", B), ("ids", IDS)):
+        np.save(tmp_path / f"{name}.npy", x.numpy())
+    paths = [tmp_path / f"{name}.npy" for name in ("a", "b")]
+    command = ["correlate", *paths, "--threshold", 0.1, "--draws", 2, "--out", tmp_path / "out"]
+    details = ["--details", "--token-ids", tmp_path / "ids.npy", "--neurons", "activations/9"]
+    assert run(*command, *details) == 0
+    lines = (tmp_path / "out" / "contexts.jsonl").read_text().splitlines()[1:]
+    expected = looked_at(neurons=["activations/9"])
+    assert [json.loads(line)["examples"] for line in lines] == [
+        x["examples"] for x in expected.values()
+    ]
+    assert run(*command) == 0  # this one has none
+    assert not (tmp_path / "out" / "contexts.jsonl").exists()
+    capsys.readouterr()
+    assert run(*command, *details[:-1], "activations/99") == 2
+    assert "--neurons" in error_line(capsys)
