@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from univfast.meaning import next_token
 
 import univfast as uf
 from support.ablated import (
@@ -21,6 +20,7 @@ from support.ablated import (
 )
 from support.live_models import gpt2, llama, neox
 from univfast import reference
+from univfast.ablation import next_token
 from univfast.ablation.ablation_result import AblationResult
 from univfast.experiment import ModelConfig, TinyTransformer
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from univfast.meaning import logits
 
+from univfast.neuron_weights import logits
 from univfast.neuron_weights.logits import Vocabulary
 
 
