@@ -207,7 +207,8 @@ def test_how_far_it_is(nets: Networks) -> None:
         progress=lambda *tick: ticks.append(tick),
         **LOW,
     )
-    assert ticks == [(i, 4 * NUMBER) for i in range(1, 4 * NUMBER + 1)]
+    # Two controls, the pairs once more, and what the universal ones do.
+    assert ticks == [(i, 5 * NUMBER) for i in range(1, 5 * NUMBER + 1)]
 
 
 # ---- what is refused -----------------------------------------------------------------------------

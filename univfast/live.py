@@ -139,7 +139,7 @@ def correlate_models(
             )
         ]
     if look is not None:
-        with evaluating(model_a=model_a, model_b=model_b):
+        with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
             results[0] = _looked_at(results[0], feed, real, record, look)
         results[0].summary["seconds"] = time.perf_counter() - start
     for warning in (results[0].summary["controls"] or {}).get("warnings", ()):

@@ -95,7 +95,7 @@ def test_what_is_wrong_with_a_control_is_one_line(
         (("--controls-a", "wide.pt"), ("wide.pt: layer 'l1' has 17 neurons, that of a.pt has 16",)),
         (("--controls-b", "a0.pt"), ("a0.pt: layer 'l0' has 24 neurons, that of b.pt has 20",)),
         (("--controls-a", "a0.pt", *BOTH[3:]), ("the models have 1 and 2 controls",)),
-        (("--controls-a", "a0.pt", "--exclude-self"), ("controls_a: is for two models",)),
+        (("--controls-a", "a0.pt", "--exclude-self"), ("--controls-a: is for two models",)),
         (("--controls-a", "a0.pt", "--control-tokens", "1"), ("control", "1")),
         (("--controls-a", "a0.pt", "--control-margin", "-1"), ("--control-margin", "-1")),
     ):

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -33,14 +34,21 @@ def test_together_or_none(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents
 
 
-def test_copies_are_written_together_too(tmp_path: Path) -> None:
-    (tmp_path / "from").write_bytes(b"x" * 100_000)
-    write_together({tmp_path / "a": b"a", tmp_path / "to": tmp_path / "from"})
+def test_what_writes_itself_is_written_together_too(tmp_path: Path) -> None:
+    def lines(file: BinaryIO) -> None:
+        file.writelines([b"x"] * 100_000)
+
+    def fails(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise ZeroDivisionError
+
+    write_together({tmp_path / "a": b"a", tmp_path / "to": lines})
     assert (tmp_path / "to").read_bytes() == b"x" * 100_000
-    with pytest.raises(uf.InputError, match=r"gone: cannot be read"):
-        write_together({tmp_path / "a": b"other", tmp_path / "to": tmp_path / "gone"})
+    with pytest.raises(ZeroDivisionError):
+        write_together({tmp_path / "a": b"other", tmp_path / "to": fails})
     assert (tmp_path / "a").read_bytes() == b"a"
-    assert len([*tmp_path.iterdir()]) == 3
+    assert (tmp_path / "to").read_bytes() == b"x" * 100_000
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_signal_waits_until_all_are_moved(
