@@ -25,6 +25,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 4])
 @pytest.mark.parametrize("hooks", ["act.*", "up.*"])
 @pytest.mark.parametrize("act", ACTIVATIONS)
@@ -42,6 +43,7 @@ def test_rates_are_the_trained_ones_in_every_layer(act: str, hooks: str, batches
         assert count.max() > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_dead_neurons_stay_dead(act: str) -> None:
     model, pilot = trained(ACTIVATIONS[act]), token_ids()
@@ -106,6 +108,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_kinds_of_models(name: str) -> None:
     make, hooks = MODELS[name]

@@ -86,6 +86,7 @@ def test_matched_pairs_are_shared_too() -> None:
     torch.testing.assert_close(found.correlation, expected.correlation, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_merges_in_both_orders_end(name: str) -> None:
     one, other = MAKERS[name](), MAKERS[name]()

@@ -150,6 +150,7 @@ def test_accumulators(state: str, make: Any, when: str) -> None:
     torch.testing.assert_close(result.correlation, expected.compute().correlation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", list(STATES))
 def test_a_run_that_goes_on_and_its_files(
     state: str, tmp_path: Path, expected: dict[str, dict[str, Tensor]]
@@ -168,6 +169,7 @@ def test_a_run_that_goes_on_and_its_files(
     assert_same(tensors(result), expected["best"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", FOR_MODELS)
 def test_live_models(state: str) -> None:
     options: dict[str, Any] = {"hooks": HOOKS, "draws": 2, "details": True, "device": "cpu"}

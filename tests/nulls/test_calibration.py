@@ -80,6 +80,7 @@ def test_as_much_is_flagged_as_chance_would(name: str, match: str) -> None:
         assert result.summary["universal_by_chance"] == pytest.approx(float(by_chance))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", NARROW)
 def test_fewer_neurons_in_b_give_what_chance_gives(width: int) -> None:
     """A draw leaves over other neurons than the models do, and all that it matches count."""
@@ -93,6 +94,7 @@ def test_fewer_neurons_in_b_give_what_chance_gives(width: int) -> None:
     assert uniformity.distance <= uniformity.limit
 
 
+@pytest.mark.slow
 def test_dead_neurons_of_b_are_none_in_a_draw() -> None:
     results = []
     for seed in range(NULL.seeds):
@@ -154,6 +156,7 @@ def test_p_values_are_uniform(match: str, rotation: str) -> None:
     assert found.distance <= found.limit
 
 
+@pytest.mark.slow
 def test_gaussian_matrices_are_nearly_right() -> None:
     """They are not orthogonal, so that the highest r of a rotated layer is a little lower."""
     results = calibration.null_results(SHAPES[NOISY], NULL, "best", "gaussian")
@@ -177,6 +180,7 @@ def test_a_wrong_null_is_seen() -> None:
     assert found.distance > 10 * found.limit
 
 
+@pytest.mark.slow
 def test_sparse_loadings_are_no_chance() -> None:
     """What rotations cannot do: a layer with axes of its own differs from them, shared or not."""
     results = calibration.null_results(SPARSE["8 sparse factors and noise"], NULL, "best")

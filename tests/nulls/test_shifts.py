@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 # ---- which they are -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(1, 700), st.integers(0, 120), st.integers(), st.text(max_size=4))
 def test_shifts_are_distinct_and_the_references(
     neurons: int, shifts: int, seed: int, layer: str

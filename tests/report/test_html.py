@@ -55,6 +55,7 @@ def test_report_shows_the_numbers() -> None:
         assert shown in text
 
 
+@pytest.mark.slow
 def test_report_of_partners() -> None:
     text = Page(report("one-to-one")).text
     summary = CASES["one-to-one"].summary
@@ -156,6 +157,7 @@ def test_report_lists_the_20_largest_in_order() -> None:
         assert has_p in rows[0] if case == "normal" else has_p == "nan"
 
 
+@pytest.mark.slow
 def test_report_says_what_is_absent() -> None:
     one_draw = Page(report("one draw")).text
     assert one_draw.count("not available (needs at least two draws)") == 3

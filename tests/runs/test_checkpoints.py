@@ -81,6 +81,7 @@ RUNS: dict[str, dict[str, Any]] = {
 PASSES = {"best of three models, a layer a pass": 4, "one-to-one of three models, one a pass": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 @pytest.mark.parametrize("name", list(RUNS))
 def test_a_broken_run_goes_on_to_the_same_bits(name: str, masked: bool, tmp_path: Path) -> None:

@@ -237,6 +237,7 @@ def test_one_flipped_bit_or_cut_byte(flips: int, tmp_path: Path) -> None:
     assert refused > flips // 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
 @pytest.mark.parametrize("name", list(RUNS))
 def test_the_one_before_goes_on(name: str, damage: str, tmp_path: Path) -> None:

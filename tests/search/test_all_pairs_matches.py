@@ -139,6 +139,7 @@ def test_low_rank_with_many_draws(rank: int, seed: int) -> None:
     assert_close(found.rotated, expected.rotated.numpy(), 1e-5, "rotated r")
 
 
+@pytest.mark.slow
 def test_float32_products_would_not_do_for_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "_cancels", lambda *_: False)
     with pytest.raises(AssertionError, match="rotated r: off by"):

@@ -169,6 +169,7 @@ def test_wrong_accumulators_are_rejected(wrong: type[Wrong], name: str, message:
         assert_parity(wrong, hard_cases(F32)[name])
 
 
+@pytest.mark.slow
 def test_rotated_mean_must_be_merged() -> None:
     """A merge whose between-means term is left out for the rotations alone."""
 
