@@ -271,7 +271,10 @@ def test_details_are_saved_and_read_back(match: str, tmp_path: Path) -> None:
     )
     result.save(out)
     beside = PARTNERS if match == "best" else set()
-    assert {path.name for path in out.iterdir()} == FILES | beside | {"contexts.npz"}
+    assert {path.name for path in out.iterdir()} == FILES | beside | {
+        "contexts.npz",
+        "contexts.jsonl",
+    }
     for table in ("neurons.csv", "matches.csv")[: 1 + bool(beside)]:
         rows = rows_of(out / table)
         assert set(list(rows[0])[-len(COLUMNS) :]) == set(COLUMNS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from univfast.checks import as_integer
 from univfast.contexts.chosen import MOST_PAIRS, Chosen, choose
 from univfast.contexts.columns import PairColumns, StoredColumns
 from univfast.contexts.explained import Explained, Pairs, explain_pairs
@@ -29,6 +30,9 @@ from univfast.runs.details import known_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_MOST_EXAMPLES, _MOST_AROUND = 1000, 1000
+_ROUNDING = 1e-3  # of an r, of whatever products
 
 __all__ = ["Look", "explain", "look_at", "text_of"]
 
@@ -73,6 +77,11 @@ def explain(
             f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"
             " the same ones"
         )
+    names = [model.name for model in models]
+    if names != result.summary["models"] and sorted(names) == sorted(result.summary["models"]):
+        raise InputError(
+            f"a: the result is of {', '.join(result.summary['models'])}, in this order"
+        )
     lineup = line_up(models, [], [], None, True, 1)
     window, ids = known_tokens(lineup, given["token_ids"])
     if ids is None:
@@ -80,8 +89,33 @@ def explain(
     keep = None
     if given["mask"] is not None:
         keep = open_mask(given["mask"], lineup.layers[0][0].shape[:-1])
+    used = len(ids) if keep is None else int(keep.sum())
+    if used != result.summary["tokens"]:
+        raise InputError(
+            f"mask: leaves {used} tokens, and the result is of {result.summary['tokens']}; give the"
+            " activations, and the mask, that it is of"
+        )
     look = Look(TokenText(ids, window, text_of(given["token_text"], models)), given)
-    return look_at(result, models, keep, look, progress)
+    found = look_at(result, models, keep, look, progress)
+    _check_same(found)
+    return found
+
+
+def _check_same(result: CorrelationResult) -> None:
+    """Refuses what was found of other activations than those that the result is of."""
+    explained: Any = result.explained
+    if explained is None:
+        return
+    for model, found in zip(result.by_model or (result,), explained.pairs, strict=True):
+        expected = model.correlation[found.chosen.rows]
+        far = ((found.r - expected).abs() > _ROUNDING).nonzero()[:, 0].tolist()
+        if far:
+            (layer, neuron), i = found.chosen.a[far[0]], far[0]
+            raise InputError(
+                f"a: r of {layer}/{neuron} is {float(found.r[i]):.4g} here, and"
+                f" {float(expected[i]):.4g} in the result; give the activations, and the mask, that"
+                " the result is of"
+            )
 
 
 def text_of(
@@ -100,12 +134,20 @@ class Look:
         tokens: the text of the run.
         options: complete.
         threads: at most this many; None for torch's number.
+        runs: int64 ``[tokens]``: equal for neighbours that stood side by side, so that windows do
+            not go beyond; None where all did that are in one sample.
     """
 
     def __init__(
-        self, tokens: TokenText, options: Mapping[str, Any], threads: int | None = None
+        self,
+        tokens: TokenText,
+        options: Mapping[str, Any],
+        threads: int | None = None,
+        runs: Tensor | None = None,
     ) -> None:
-        self.tokens, self._options = tokens, options
+        self.tokens, self._options, self._runs = tokens, options, runs
+        as_integer("examples", options["examples"], 1, _MOST_EXAMPLES)
+        as_integer("around", options["around"], 0, _MOST_AROUND)
         self._threads = thread_count(threads)
         self._features = TokenFeatures(tokens, options["features"] or {})
 
@@ -137,6 +179,7 @@ class Look:
             means,
             self._options["examples"],
             self._options["around"],
+            self._runs,
             self._threads,
             progress,
         )
@@ -144,7 +187,7 @@ class Look:
     def explained(self, result: CorrelationResult, pairs: list[Pairs]) -> CorrelationResult:
         """The result with what was found."""
         found = Explained(self.tokens, self._options["around"], pairs)
-        result.summary["families"] = found.families()
+        result.summary["families"] = found.families(result)
         return replace(result, explained=found)
 
 
@@ -178,7 +221,7 @@ def look_at(
                 progress(number * total + done, len(others) * total)
 
         if not len(own):
-            found.append(Pairs(own, [], [], []))
+            found.append(Pairs(own, [], [], [], model.correlation[:0]))
             continue
         columns = StoredColumns(first, other, own, keep, window)
         found.append(look.pairs(model, own, columns, advance))

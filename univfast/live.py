@@ -198,7 +198,7 @@ def _looking(record: TokenRecord, given: ModelOptions) -> Look | None:
     Raises:
         InputError: neurons were named, or features given, and they are none.
     """
-    ids = record.padded_ids()
+    ids = record.ids()
     if ids is None:
         for name in ("neurons", "features"):
             if given[name] is not None:
@@ -207,7 +207,10 @@ def _looking(record: TokenRecord, given: ModelOptions) -> Look | None:
                     " mappings with input_ids"
                 )
         return None
-    return Look(TokenText(ids, record.longest, given["token_text"]), given, given["threads"])
+    # Windows stay within samples, also where these are of several lengths.
+    samples = record.samples() if record.window == 1 else None
+    text = TokenText(ids, record.window, given["token_text"])
+    return Look(text, given, given["threads"], samples)
 
 
 def _looked_at(
@@ -233,7 +236,7 @@ def _looked_at(
                 yield Ran(a, b, keep)
 
     tokens = len(look.tokens.ids)
-    columns = LiveColumns(chosen, record.longest, tokens, run, feed.mask_name)
+    columns = LiveColumns(chosen, record.window, tokens, run, feed.mask_name)
     return look.explained(result, [look.pairs(result, chosen, columns, lambda done, total: None)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
@@ -59,13 +60,24 @@ def as_pattern(name: str, value: Any) -> str | None:
 
 
 def as_names(name: str, value: Any) -> list[str] | None:
-    """Names, of one text or several, with commas between; None for none. Raises TypeError."""
+    """Names of neurons: a list, or a text with commas between; None for none. Raises TypeError."""
     if value is None:
         return None
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, (list, tuple)) or not all(isinstance(x, str) for x in given):
+    if isinstance(value, str):
+        return _parted(plain_text(value))
+    if not isinstance(value, (list, tuple)) or not all(isinstance(x, str) for x in value):
         raise TypeError(f"{name}: expected a list of names, got {value!r}")
-    return [part.strip() for x in given for part in plain_text(x).split(",") if part.strip()]
+    return [plain_text(x) for x in value]
+
+
+def _parted(text: str) -> list[str]:
+    """The parts of ``"mlp.0/3, mlp.1/17"``: a comma within the name of a layer parts nothing."""
+    found = []
+    while text.strip():
+        part = re.match(r"\s*(.+?/\d+)\s*(?:,|$)", text)
+        found.append(text.strip() if part is None else part[1])
+        text = "" if part is None else text[part.end() :]
+    return found
 
 
 def as_token_text(name: str, value: Any) -> Callable[[int], str] | None:

@@ -68,7 +68,10 @@ def test_the_highest_tokens(dtype: torch.dtype) -> None:
     assert {3, 5, 9} <= found.keys()
     for number, record in found.items():
         x, y = a[..., number].double(), b[..., record["match_neuron"]].double()
-        alone, alone_b = (u.masked_fill(v > v.mean(), -torch.inf) for u, v in ((x, y), (y, x)))
+        alone, alone_b = (
+            u.masked_fill((v > v.mean()) | (u <= (u.mean() + u.max()) / 2), -torch.inf)
+            for u, v in ((x, y), (y, x))
+        )
         for kind, scores in zip(
             ("top", "match_top", "only", "match_only"), (x, y, alone, alone_b), strict=True
         ):
@@ -163,6 +166,8 @@ def test_several_models() -> None:
         ({"neurons": ["activations/9"], "details": False, "token_ids": None}, "is for details"),
         ({"neurons": ["activations/9"], "token_ids": None}, "neurons: need the tokens"),
         ({"examples": 0}, "examples: "),
+        ({"examples": 10**7}, "examples: "),
+        ({"neurons": ["activations/" + "9" * 5000]}, "names no neuron of A; layer"),
         ({"around": -1}, "around: "),
     ],
 )
@@ -178,14 +183,22 @@ def test_neurons_without_a_match() -> None:
         looked_at(a, neurons="activations/9")
 
 
-def test_other_activations_than_those_of_the_result() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b": [B, B]}, "b: the result is of 2 models, got 3"),
+        ({"a": A[..., :2]}, r"a: layer 'activations' has 2 neurons"),
+        ({"token_ids": None}, "token_ids: are needed"),
+        ({"b": planted(9)}, "here, and .* in the result"),
+        ({"a": A[:, :8], "b": B[:, :8], "token_ids": IDS[:, :8]}, "mask: leaves 480 tokens"),
+        ({"mask": IDS > 2}, "mask: leaves"),
+    ],
+)
+def test_other_activations_than_those_of_the_result(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"a": A, "b": B, "token_ids": IDS, **change}
     result = uf.correlate(A, B, threshold=0.1)
-    with pytest.raises(uf.InputError, match="b: the result is of 2 models, got 3"):
-        uf.explain(result, A, [B, B], token_ids=IDS)
-    with pytest.raises(uf.InputError, match=r"a: layer 'activations' has 2 neurons"):
-        uf.explain(result, A[..., :2], B, token_ids=IDS)
-    with pytest.raises(uf.InputError, match="token_ids: are needed"):
-        uf.explain(result, A, B)
+    with pytest.raises(uf.InputError, match=message):
+        uf.explain(result, given.pop("a"), given.pop("b"), **given)
 
 
 class Planted(nn.Module):
@@ -226,15 +239,53 @@ def test_live_models() -> None:
 
 
 def test_live_models_on_samples_of_several_lengths() -> None:
-    batches = [{"input_ids": IDS[:30]}, {"input_ids": IDS[30:, :9]}]
-    mask = torch.zeros(SAMPLES, WINDOW, dtype=torch.bool)
-    mask[:30], mask[30:, :9] = True, True
-    expected = looked_at(mask=mask)
+    batches = [{"input_ids": IDS[:30]}, {"input_ids": IDS[30:, :9]}, {"input_ids": IDS[:2, :3]}]
     options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}
     result = uf.correlate_models(Planted(A), Planted(B), batches, hooks="mlp", **options)
-    for record in records_of(result).values():
-        tokens = {x["token"] for x in of_kind(record, "top")}
-        assert tokens == {x["token"] for x in of_kind(expected[record["neuron"]], "top")}
+    samples = [(IDS[i], A[i, :, 3]) for i in range(30)]
+    samples += [(IDS[i, :9], A[i, :9, 3]) for i in range(30, SAMPLES)]
+    samples += [(IDS[i, :3], A[i, :3, 3]) for i in range(2)]
+    ids, values = (torch.cat(x) for x in zip(*samples, strict=True))
+    number = torch.cat([torch.full((len(x),), i) for i, (x, _) in enumerate(samples)])
+    record = records_of(result)[3]
+    assert record["explanation"]["feature"] == "token #7"
+    r = np.corrcoef(values.numpy(), (ids == 7).numpy())[0, 1]
+    assert record["explanation"]["r2"] == pytest.approx(r * r, rel=1e-5)
+    for example in record["examples"]:
+        start = example["token"] - example["at"]
+        stop = start + len(example["ids"])
+        assert example["ids"] == ids[start:stop].tolist()
+        np.testing.assert_allclose(example["activation"], values[start:stop], rtol=1e-5)
+        assert len({*number[start:stop].tolist()}) == 1
+        # As far as the sample goes on both sides, within 64 tokens and 10 of the marked one.
+        for edge, beyond in ((start, start - 1), (stop - 1, stop)):
+            near = abs(edge - example["token"]) < 10 and edge // 64 == beyond // 64
+            assert not near or beyond in (-1, len(ids)) or number[edge] != number[beyond]
+
+
+def test_each_neuron_counts_once_of_however_many_models() -> None:
+    result = uf.correlate(A, [B, planted(3)], **OPTIONS, neurons=["activations/9"])
+    universal = int(result.universal.sum())
+    assert sum(x["neurons"] for x in result.summary["families"]) == universal
+    assert sum(x["matches"] for x in result.summary["families"]) == 2 * universal
+
+
+def test_neurons_of_layers_with_commas() -> None:
+    a, b = ({"a/b,c 1": x, "d": x[..., :4]} for x in (A, B))
+    result = uf.correlate(a, b, **OPTIONS, neurons="a/b,c 1/9, d/2,d/0")
+    assert result.explained is not None
+    found = {(x.layer, x.neuron) for x in result.explained.records(result)}
+    assert {("a/b,c 1", 9), ("d", 2), ("d", 0)} <= found
+
+
+def test_ids_that_no_tokenizer_knows(tmp_path: Path) -> None:
+    from support.language_models import make_tokenizer
+
+    make_tokenizer("a b c d e f g").save_pretrained(tmp_path)
+    from univfast.text import token_text
+
+    record = looked_at(token_ids=IDS - 5, token_text=token_text(str(tmp_path)))[3]
+    assert {"#-1", "#24"} & {x for example in record["examples"] for x in example["tokens"]}
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,9 +89,9 @@ def test_families_are_counted(tmp_path: Path) -> None:
         record(3, explanation=position, match_explanation=position),
         record(4, explanation=explanation(r2=0.7), match_explanation=None),
         record(5, explanation=None, match_explanation=None),
+        record(6, universal=False),
     )
     text = Page(contexts_section(read_records(path))).text
-    assert "Of 5 pairs" in text
     head = "family in A of matches of both mean r2 in A mean r2 of matches"
     assert f"{head} token 3 1 1 0.70 0.70 position 1 2 1 0.50 0.50" in text
     write(path, record(explanation=None, match_explanation=None))

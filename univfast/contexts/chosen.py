@@ -79,7 +79,7 @@ def _row(result: CorrelationResult, name: str) -> int:
             f"neurons: {name!r} names no neuron of A; give LAYER/NUMBER, of the layers"
             f" {', '.join(map(repr, near))}"
         )
-    if not number.isdecimal() or int(number) >= len(rows):
+    if not number.isdecimal() or len(number) > 18 or int(number) >= len(rows):
         raise InputError(
             f"neurons: {name!r} names no neuron of A; layer {layer!r} has 0 to {len(rows) - 1}"
         )

@@ -43,13 +43,23 @@ class ExampleSearch:
         tokens: of the run.
         count: examples to keep of each kind.
         around: tokens of a window before the marked one and behind, within the sample.
+        runs: int64 ``[tokens]``: equal for neighbours that stood side by side, beyond which windows
+            do not go; None where all did that are in one sample.
     """
 
     def __init__(
-        self, means: tuple[Tensor, Tensor], window: int, tokens: int, count: int, around: int
+        self,
+        means: tuple[Tensor, Tensor],
+        window: int,
+        tokens: int,
+        count: int,
+        around: int,
+        runs: Tensor | None = None,
     ) -> None:
         self._means, self._window, self._tokens = means, window, tokens
-        self._count, self._around = count, around
+        # No more than one of a sample is kept.
+        self._count, self._around = min(count, -(-tokens // window)), around
+        self._runs = None if runs is None else _bounds(runs)
         self._most = min(2 * around + 1, window, tokens)
         self._kept: list[_Kept] | None = None
 
@@ -65,8 +75,19 @@ class ExampleSearch:
             self._add(part, columns)
 
     def found(self) -> list[Examples]:
-        """Of each kind."""
+        """Of each kind.
+
+        Of the highest, those above the mean; of those that are high alone, such as are nearer to
+        the neuron's highest value than to its mean.
+        """
         assert self._kept is not None
+        top, match_top, only, match_only = self._kept
+        for highest, alone, mean in zip(
+            (top, match_top), (only, match_only), self._means, strict=True
+        ):
+            mean = mean.to(highest.score.dtype)
+            alone.drop_below((mean + highest.score[0]) / 2)
+            highest.drop_below(mean)
         return [self._examples(kept) for kept in self._kept]
 
     def _none(self, part: Slice) -> _Kept:
@@ -124,6 +145,9 @@ class ExampleSearch:
         begin = torch.maximum(token - self._around, first)
         end = torch.minimum(token + self._around + 1, last)
         there = token >= 0
+        if self._runs is not None:
+            first, last = (bound[token.clamp(min=0)] for bound in self._runs)
+            begin, end = torch.maximum(begin, first), torch.minimum(end, last)
         return torch.where(there, begin, 0), torch.where(there, end, 0)
 
     def _examples(self, kept: _Kept) -> Examples:
@@ -131,6 +155,13 @@ class ExampleSearch:
         # [count, most, pairs] -> [pairs, count, most]
         a, b = (x.permute(2, 0, 1).contiguous() for x in (kept.a, kept.b))
         return Examples(kept.token.T, begin.T, end.T, a, b)
+
+
+def _bounds(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each token, where its run begins and ends."""
+    _, place, counts = torch.unique_consecutive(runs, return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0)
+    return (ends - counts)[place], ends[place]
 
 
 @dataclass
@@ -141,6 +172,10 @@ class _Kept:
     token: Tensor
     a: Tensor
     b: Tensor
+
+    def drop_below(self, least: Tensor) -> None:
+        """Leaves out what is not above a value of each pair."""
+        self.token[~(self.score > least)] = -1
 
     def merge(self, columns: slice, other: _Kept) -> None:
         """Takes in what comes later in the stream, of some pairs."""

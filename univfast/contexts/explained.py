@@ -38,12 +38,14 @@ class Pairs:
         chosen: the pairs.
         a, b: what explains each neuron of A, and its match; None for one that is constant.
         examples: of each of `KINDS`.
+        r: the correlation of each pair, as it is here, float64.
     """
 
     chosen: Chosen
     a: list[Explanation | None]
     b: list[Explanation | None]
     examples: list[Examples]
+    r: Tensor
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,23 @@ class Explained:
         """Writes ``contexts.jsonl``, a line at a time."""
         write_records(file, result.summary["models"], self.around, self.records(result))
 
-    def families(self) -> list[dict[str, Any]]:
-        """How many of A's neurons, and of their matches, each family explains; and both alike.
+    def families(self, result: CorrelationResult) -> list[dict[str, Any]]:
+        """How many universal neurons of A, and how many of their matches, each family explains.
 
-        Over all pairs; None stands for those that none explains.
+        ``neurons`` counts each neuron of A once, ``matches`` and ``both`` (a pair of one family)
+        the pairs with each other model. None stands for those that no family explains.
         """
         counts: dict[str | None, list[int]] = {}
+        seen: set[int] = set()
         for found in self.pairs:
-            for a, b in zip(found.a, found.b, strict=True):
+            for row, a, b in zip(found.chosen.rows.tolist(), found.a, found.b, strict=True):
+                if not result.universal[row]:
+                    continue
                 first, second = (None if x is None else x.family for x in (a, b))
-                counts.setdefault(first, [0, 0, 0])[0] += 1
+                counts.setdefault(first, [0, 0, 0])[0] += row not in seen
                 counts.setdefault(second, [0, 0, 0])[1] += 1
                 counts[first][2] += first == second
+                seen.add(row)
         order = sorted(counts, key=lambda name: (name is None, -counts[name][0], str(name)))
         names = ("neurons", "matches", "both")
         return [{"family": name, **dict(zip(names, counts[name], strict=True))} for name in order]
@@ -150,6 +157,7 @@ def explain_pairs(
     means: tuple[Tensor, Tensor] | None,
     count: int,
     around: int,
+    runs: Tensor | None,
     threads: int,
     progress: Callable[[int, int], None],
 ) -> Pairs:
@@ -162,6 +170,7 @@ def explain_pairs(
         means: float64 ``[pairs]`` of A's neurons and of their matches; None where not known.
         count: examples to keep of each kind.
         around: tokens of a window before the marked one and behind.
+        runs: int64 ``[tokens]``: equal for neighbours that stood side by side; None where all did.
         threads: at most this many.
         progress: called with tokens done over all passes, and all.
     """
@@ -169,8 +178,9 @@ def explain_pairs(
     total = passes * columns.tokens
     if means is None:
         means = _means(columns, lambda done: progress(done, total))
-    search = ExampleSearch(means, columns.sample, columns.tokens, count, around)
+    search = ExampleSearch(means, columns.sample, columns.tokens, count, around, runs)
     sums = [FeatureSums(features, len(chosen), mean, threads) for mean in means]
+    products = torch.zeros(3, len(chosen), dtype=torch.float64, device="cpu")
     before = total - columns.tokens
     for part in columns.slices(lambda done: progress(before + done, total)):
         # Not the slices: models of users run in them, as users have set torch.
@@ -181,9 +191,16 @@ def explain_pairs(
                 rows = rows[part.keep]
             for side, values in zip(sums, (part.a, part.b), strict=True):
                 side.add(values, rows, part.start)
+            products += _products(part.a[rows] - means[0], part.b[rows] - means[1])
     with PlainState():
         explained = [side.explanations() for side in sums]
-        return Pairs(chosen, explained[0], explained[1], search.found())
+        r = products[2] / (products[0] * products[1]).sqrt()
+        return Pairs(chosen, explained[0], explained[1], search.found(), r)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Sums of squares of both, and of their products, of deviations ``[tokens, pairs]``."""
+    return torch.stack([(x * y).sum(dim=0) for x, y in ((a, a), (b, b), (a, b))])
 
 
 def _means(columns: PairColumns, progress: Callable[[int], None]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from univfast.contexts.chosen import Chosen, columns_by_layer
 from univfast.contexts.columns import ROW, Slice
 from univfast.inputs.masks import open_mask
 from univfast.machine.torch_state import in_plain_state
-from univfast.runs.detail_streams import padded
 
 __all__ = ["LiveColumns", "Ran"]
 
@@ -27,12 +26,12 @@ class Ran:
 
 
 class LiveColumns:
-    """The `PairColumns` of models that run. Samples are filled up to the longest.
+    """The `PairColumns` of models that run.
 
     Args:
         chosen: the pairs, at least one.
-        longest: tokens of the longest sample; 1 where samples are not known.
-        tokens: of all samples, filled up.
+        window: tokens of a sample; 1 where they have several lengths, or none.
+        tokens: of the run.
         run: runs the models on all batches.
         mask_name: what to call masks in errors.
     """
@@ -40,15 +39,15 @@ class LiveColumns:
     def __init__(
         self,
         chosen: Chosen,
-        longest: int,
+        window: int,
         tokens: int,
         run: Callable[[], Iterable[Ran]],
         mask_name: str,
     ) -> None:
         self._sides = columns_by_layer(chosen.a), columns_by_layer(chosen.b)
         self._pairs = len(chosen)
-        self._longest, self.tokens = longest, tokens
-        self.sample = longest if longest > 1 else ROW
+        self.tokens = tokens
+        self.sample = window if window > 1 else ROW
         self._run, self._mask_name = run, mask_name
 
     def slices(self, progress: Callable[[int], None]) -> Iterator[Slice]:
@@ -71,20 +70,17 @@ class LiveColumns:
     def _rows(self, ran: Ran) -> tuple[Tensor, Tensor, Tensor]:
         """The columns of both models ``[tokens, pairs]``, and which tokens count."""
         shape = next(iter(ran.a.values())).shape[:-1]
-        keep = torch.ones(shape, dtype=torch.bool, device="cpu")
+        keep = torch.ones(shape.numel(), dtype=torch.bool, device="cpu")
         if ran.mask is not None:
-            keep = open_mask(ran.mask, tuple(shape), self._mask_name).cpu().view(shape)
-        keep = padded(keep, self._longest, False).flatten()
+            keep = open_mask(ran.mask, tuple(shape), self._mask_name).cpu()
         sides = []
         for layers, own in zip((ran.a, ran.b), self._sides, strict=True):
             wide = any(layers[name].dtype == torch.float64 for name in own)
             dtype = torch.float64 if wide else torch.float32
-            found = torch.zeros(len(keep), self._pairs, dtype=dtype, device="cpu")
+            found = torch.empty(len(keep), self._pairs, dtype=dtype, device="cpu")
             for name, (places, columns) in own.items():
-                values = layers[name].index_select(-1, columns.to(layers[name].device))
-                values = values.to(device="cpu", dtype=dtype)
-                # Axes of neurons first, so that tokens are filled up as ids are.
-                filled = padded(values.movedim(-1, 0), self._longest, 0)
-                found[:, places] = filled.reshape(len(columns), -1).T
+                values = layers[name].reshape(-1, layers[name].shape[-1])
+                chosen = values.index_select(1, columns.to(values.device))
+                found[:, places] = chosen.to(device="cpu", dtype=dtype)
             sides.append(found)
         return sides[0], sides[1], keep

@@ -69,7 +69,7 @@ class TokenText:
         """
         if self.text is None:
             return f"#{token_id}"
-        text = as_text("text", self.text(token_id))
+        text = as_text("token_text", self.text(token_id))
         quoted = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
         unclear = not text or "\N{REPLACEMENT CHARACTER}" in text or len(text) > _SHOWN
         return f"{quoted} #{token_id}" if unclear else quoted
@@ -127,7 +127,7 @@ class TokenFeatures:
         self._kinds = kinds.to(torch.int32)
         texts = None
         if tokens.text is not None:
-            texts = [as_text("text", tokens.text(each)) for each in known.tolist()]
+            texts = [as_text("token_text", tokens.text(each)) for each in known.tolist()]
         self._known = KnownIds(known, counts, groups, texts)
         facts = TokenFacts(len(ids), tokens.window)
         self.groupings = self._groupings(facts.positions)

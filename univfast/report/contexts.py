@@ -64,17 +64,18 @@ def contexts_section(records: Iterable[PairRecord]) -> str:
     """The section, of the records of a result, which are taken one at a time."""
     families: dict[str, _Family] = {}
     pairs, best = 0, list[_Shown]()
+    seen: set[tuple[str, int]] = set()
 
     def counted() -> Iterator[_Shown]:
         nonlocal pairs
         for pairs, record in enumerate(records, 1):
-            _count(record, families)
+            _count(record, families, seen)
             yield _trimmed(pairs, record)
 
     best = heapq.nlargest(_PAIRS, counted(), key=lambda one: one.rank)
     if not best:
         return section("What they do", '<p class="note">No pairs were looked at.</p>')
-    parts = [_note(pairs, len(best)), _families(pairs, families)]
+    parts = [_note(pairs, len(best)), _families(families)]
     several = len({one.record.model for one in best}) > 1
     return section("What they do", "\n".join([*parts, *(_pair(one, several) for one in best)]))
 
@@ -96,27 +97,32 @@ def _note(pairs: int, shown: int) -> str:
     )
 
 
-def _count(record: PairRecord, families: dict[str, _Family]) -> None:
+def _count(record: PairRecord, families: dict[str, _Family], seen: set[tuple[str, int]]) -> None:
+    """Counts a pair, if it is universal; its neuron of A once, of however many other models."""
     a, match = record.explanation, record.match_explanation
-    if a is not None:
+    if not record.universal:
+        return
+    neuron = (record.layer, record.neuron)
+    if a is not None and neuron not in seen:
         family = families.setdefault(a.family or _NONE, _Family())
         family.in_a += 1
         family.r2 += a.r2
-        family.in_both += match is not None and match.family == a.family
     if match is not None:
         family = families.setdefault(match.family or _NONE, _Family())
         family.in_match += 1
         family.match_r2 += match.r2
+        family.in_both += a is not None and match.family == a.family
+    seen.add(neuron)
 
 
-def _families(pairs: int, families: dict[str, _Family]) -> str:
+def _families(families: dict[str, _Family]) -> str:
     if not families:
         return '<p class="note">Neurons are not explained, as token ids are not known.</p>'
     order = sorted(families, key=lambda name: (-families[name].in_a, name))
     rows = ((text(one_line(name)), *families[name].cells()) for name in order)
     head = ("family", "in A", "of matches", "of both", "mean r2 in A", "mean r2 of matches")
     note = (
-        f"Of {pairs:,} pairs: the family of the feature that explains half of a neuron&#8217;s"
+        "Of universal neurons: the family of the feature that explains half of a neuron&#8217;s"
         " variance or more; mixture, where several together do; r2 is that of the best feature."
     )
     return f'<p class="note">{note}</p>\n{table(head, rows, ("family",))}'

@@ -11,11 +11,12 @@ from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import methods_in_plain_state
+from univfast.native.place import numbers
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts, token_groups
 
-__all__ = ["DetailStream", "TokenRecord", "padded"]
+__all__ = ["DetailStream", "TokenRecord"]
 
 
 @methods_in_plain_state
@@ -34,35 +35,36 @@ class TokenRecord:
         if ids is None or self._ids is None:
             self._ids = None
         else:
-            self._ids.append(plain_tensor(ids, "batches: input_ids").cpu().long())
+            self._ids.append(plain_tensor(ids, "batches: input_ids").cpu().flatten().long())
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest sample; 1 where samples are not known."""
-        return max((shape[-1] if len(shape) > 1 else 1 for shape in self._shapes), default=1)
+    def window(self) -> int:
+        """Tokens of a sample; 1 where batches have several lengths, or none."""
+        (window, *others) = {shape[-1] if len(shape) > 1 else 1 for shape in self._shapes}
+        return 1 if others else window
 
     def facts(self) -> TokenFacts:
         """What is known of all tokens."""
-        groups = None
-        if self._ids:
-            groups = token_groups(torch.cat([ids.flatten() for ids in self._ids]))
-        (window, *others) = {shape[-1] if len(shape) > 1 else 1 for shape in self._shapes}
+        ids = self.ids()
         tokens = sum(shape.numel() for shape in self._shapes)
-        return TokenFacts(tokens, 1 if others else window, groups)
+        return TokenFacts(tokens, self.window, None if ids is None else token_groups(ids))
 
-    def padded_ids(self) -> Tensor | None:
-        """Ids with each sample filled up to the longest, int64 ``[tokens]``; None: not known."""
-        if not self._ids:
-            return None
-        return torch.cat([padded(ids, self.longest, 0).flatten() for ids in self._ids])
+    def ids(self) -> Tensor | None:
+        """Of all tokens, int64 ``[tokens]``; None where they are not known."""
+        return torch.cat(self._ids) if self._ids else None
 
+    def samples(self) -> Tensor:
+        """The number of the sample that each token is in, int64 ``[tokens]``.
 
-def padded(tokens: Tensor, length: int, value: int | bool) -> Tensor:
-    """Samples ``[..., tokens]`` filled up to a length; a lone one as it is, where that is 1."""
-    if length == 1:
-        return tokens
-    short = length - tokens.shape[-1]
-    return torch.nn.functional.pad(tokens, (0, short), value=value)
+        A batch without samples is one.
+        """
+        lengths = [
+            length
+            for shape in self._shapes
+            for length in [shape[-1]] * (shape.numel() // max(shape[-1], 1))
+        ]
+        counts = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        return numbers(len(lengths)).repeat_interleave(counts)
 
 
 def _ids(batch: object, shape: torch.Size) -> Tensor | None:

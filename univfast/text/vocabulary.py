@@ -75,6 +75,8 @@ class Vocabulary:
 
         @functools.cache
         def decoded(token: int) -> str:
+            if not 0 <= token < len(tokenizer):  # as of padding, -100
+                return f"#{token}"
             with silent():
                 return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
