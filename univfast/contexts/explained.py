@@ -19,6 +19,7 @@ from univfast.contexts.pair_record import (
     ExplanationRecord,
     FeatureRecord,
     PairRecord,
+    rounded,
 )
 from univfast.contexts.records import write_records
 from univfast.features.explanations import Explanation, FeatureSums
@@ -134,7 +135,7 @@ class Explained:
         window, text = self.tokens.window, self.tokens.text
         ids = tuple(self.tokens.ids[start:stop].tolist())
         a, b = (
-            tuple(map(_finite, x[pair, k, : stop - start].tolist()))
+            tuple(map(rounded, x[pair, k, : stop - start].tolist()))
             for x in (examples.a, examples.b)
         )
         return Example(

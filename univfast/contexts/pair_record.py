@@ -19,6 +19,7 @@ __all__ = [
     "line_json",
     "parsed_record",
     "record_json",
+    "rounded",
 ]
 
 KINDS = ("top", "match_top", "only", "match_only")
@@ -130,12 +131,13 @@ def record_json(record: PairRecord, plain: bool = False) -> str:
     found = asdict(record)
     for example in found["examples"]:
         for name in ("activation", "match_activation"):
-            example[name] = [_rounded(value) for value in example[name]]
+            example[name] = [rounded(value) for value in example[name]]
     return line_json(found, plain)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+def rounded(value: float | None) -> float | None:
+    """An activation to 6 significant digits; None where it is no finite number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def line_json(value: object, plain: bool = False) -> str:
