@@ -66,6 +66,8 @@ def test_demo_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run("demo", "--out", out, "--data", "random", "--steps", 2) == 0
     others = {"index-post", "best-pre", "index-pre"}
     own = {"a.ckpt", "b.ckpt", "contexts.npz"}
+    if json.loads((out / "summary.json").read_text())["universal"]:
+        own.add("contexts.jsonl")
     assert {path.name for path in out.iterdir()} == FILES | PARTNERS | others | own
     assert {path.name for path in (out / "index-pre").iterdir()} == FILES
     assert {path.name for path in (out / "best-pre").iterdir()} == FILES | PARTNERS
