@@ -108,7 +108,7 @@ def _check_same(result: CorrelationResult) -> None:
         return
     for model, found in zip(result.by_model or (result,), explained.pairs, strict=True):
         expected = model.correlation[found.chosen.rows]
-        far = ((found.r - expected).abs() > _ROUNDING).nonzero()[:, 0].tolist()
+        far = (~((found.r - expected).abs() <= _ROUNDING)).nonzero()[:, 0].tolist()
         if far:
             (layer, neuron), i = found.chosen.a[far[0]], far[0]
             raise InputError(

@@ -238,6 +238,17 @@ def test_live_models() -> None:
     assert seen == [(i + 1, 27) for i in range(27)]
 
 
+def test_live_models_within_inference_mode() -> None:
+    batches = [{"input_ids": IDS[i : i + 7]} for i in range(0, SAMPLES, 7)]
+    options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}
+    with torch.inference_mode():
+        result = uf.correlate_models(Planted(A), Planted(B), batches, hooks="mlp", **options)
+    expected = looked_at()
+    assert {n: x["examples"] for n, x in records_of(result).items()} == {
+        n: x["examples"] for n, x in expected.items()
+    }
+
+
 def test_live_models_on_samples_of_several_lengths() -> None:
     batches = [{"input_ids": IDS[:30]}, {"input_ids": IDS[30:, :9]}, {"input_ids": IDS[:2, :3]}]
     options = {name: x for name, x in OPTIONS.items() if name != "token_ids"}

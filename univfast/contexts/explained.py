@@ -179,9 +179,10 @@ def explain_pairs(
     total = passes * columns.tokens
     if means is None:
         means = _means(columns, lambda done: progress(done, total))
-    search = ExampleSearch(means, columns.sample, columns.tokens, count, around, runs)
-    sums = [FeatureSums(features, len(chosen), mean, threads) for mean in means]
-    products = torch.zeros(3, len(chosen), dtype=torch.float64, device="cpu")
+    with PlainState():
+        search = ExampleSearch(means, columns.sample, columns.tokens, count, around, runs)
+        sums = [FeatureSums(features, len(chosen), mean, threads) for mean in means]
+        products = torch.zeros(3, len(chosen), dtype=torch.float64, device="cpu")
     before = total - columns.tokens
     for part in columns.slices(lambda done: progress(before + done, total)):
         # Not the slices: models of users run in them, as users have set torch.
