@@ -74,13 +74,14 @@ def explain(
             " the same ones"
         )
     lineup = line_up(models, [], [], None, True, 1)
-    window, ids = known_tokens(lineup, given["token_ids"])
+    window, ids, places = known_tokens(lineup, given["token_ids"])
     if ids is None:
         raise InputError("token_ids: are needed to say what neurons do; give which token is where")
     keep = None
     if given["mask"] is not None:
         keep = open_mask(given["mask"], lineup.layers[0][0].shape[:-1])
-    look = Look(TokenText(ids, window, text_of(given["token_text"], models)), given)
+    text = text_of(given["token_text"], models)
+    look = Look(TokenText(ids, window, text, places), given)
     return look_at(result, models, keep, look, progress)
 
 

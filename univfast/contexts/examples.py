@@ -43,12 +43,22 @@ class ExampleSearch:
         tokens: of the run.
         count: examples to keep of each kind.
         around: tokens of a window before the marked one and behind, within the sample.
+        breaks: int64, ascending: tokens that no window reaches across, as those before them did not
+            stand there in the text; None for none.
     """
 
     def __init__(
-        self, means: tuple[Tensor, Tensor], window: int, tokens: int, count: int, around: int
+        self,
+        means: tuple[Tensor, Tensor],
+        window: int,
+        tokens: int,
+        count: int,
+        around: int,
+        breaks: Tensor | None = None,
     ) -> None:
         self._means, self._window, self._tokens = means, window, tokens
+        ends = torch.tensor([0, tokens], dtype=torch.int64, device="cpu")
+        self._bounds = ends if breaks is None else torch.cat([ends[:1], breaks, ends[1:]])
         self._count, self._around = count, around
         self._most = min(2 * around + 1, window, tokens)
         self._kept: list[_Kept] | None = None
@@ -119,11 +129,13 @@ class ExampleSearch:
 
     def _around_of(self, token: Tensor) -> tuple[Tensor, Tensor]:
         """The window of tokens; empty at -1."""
+        there = token >= 0
         first = token // self._window * self._window
-        last = (first + self._window).clamp(max=self._tokens)
+        run = torch.searchsorted(self._bounds, token.clamp(min=0).contiguous(), right=True)
+        last = torch.minimum(first + self._window, self._bounds[run])
+        first = torch.maximum(first, self._bounds[run - 1])
         begin = torch.maximum(token - self._around, first)
         end = torch.minimum(token + self._around + 1, last)
-        there = token >= 0
         return torch.where(there, begin, 0), torch.where(there, end, 0)
 
     def _examples(self, kept: _Kept) -> Examples:

@@ -124,7 +124,8 @@ class Explained:
         self, token: int, kinds: list[str], examples: Examples, pair: int, k: int
     ) -> Example:
         start, stop = int(examples.start[pair, k]), int(examples.stop[pair, k])
-        window, text = self.tokens.window, self.tokens.text
+        text = self.tokens.text
+        sample, position = self.tokens.place(token)
         ids = tuple(self.tokens.ids[start:stop].tolist())
         a, b = (
             tuple(map(_finite, x[pair, k, : stop - start].tolist()))
@@ -133,8 +134,8 @@ class Explained:
         return Example(
             kinds=tuple(kinds),
             token=token,
-            sample=token // window if window > 1 else None,
-            position=token % window if window > 1 else None,
+            sample=sample,
+            position=position,
             at=token - start,
             ids=ids,
             tokens=None if text is None else tuple(text(x) for x in ids),
@@ -169,7 +170,8 @@ def explain_pairs(
     total = passes * columns.tokens
     if means is None:
         means = _means(columns, lambda done: progress(done, total))
-    search = ExampleSearch(means, columns.sample, columns.tokens, count, around)
+    breaks = features.tokens.breaks()
+    search = ExampleSearch(means, columns.sample, columns.tokens, count, around, breaks)
     sums = [FeatureSums(features, len(chosen), mean, threads) for mean in means]
     before = total - columns.tokens
     for part in columns.slices(lambda done: progress(before + done, total)):
