@@ -166,7 +166,7 @@ class _Task:
             InputError: neurons were named, and they are not.
         """
         options = self._options
-        window, ids = known_tokens(self._lineup, options["token_ids"])
+        window, ids, places = known_tokens(self._lineup, options["token_ids"])
         if ids is None:
             if options["neurons"] is not None or options["features"] is not None:
                 name = "features" if options["neurons"] is None else "neurons"
@@ -176,7 +176,7 @@ class _Task:
                 )
             return None
         text = text_of(options["token_text"], self._models)
-        return Look(TokenText(ids, window, text), options, options["threads"])
+        return Look(TokenText(ids, window, text, places), options, options["threads"])
 
     def do(self) -> None:
         """Takes all sums, which are searched in process 0 as they come."""

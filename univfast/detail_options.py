@@ -43,9 +43,9 @@ class TokenOptions(TypedDict, total=False):
         Option(
             None,
             doc="for details, which token stands where: integers ``[...]`` as a tensor, array or"
-            " path; None where live models tell, or nobody.",
+            " path; None where live models, captures or model files tell, or nobody.",
             help="For --details, which token stands where: a .npy or .pt file of integers."
-            "  [default: what live models read]",
+            "  [default: what live models, captures and model files know]",
             path=True,
             metavar="FILE",
         ),

@@ -83,7 +83,7 @@ def explain(
             f"a: the result is of {', '.join(result.summary['models'])}, in this order"
         )
     lineup = line_up(models, [], [], None, True, 1)
-    window, ids = known_tokens(lineup, given["token_ids"])
+    window, ids, places = known_tokens(lineup, given["token_ids"])
     if ids is None:
         raise InputError("token_ids: are needed to say what neurons do; give which token is where")
     keep = None
@@ -95,7 +95,8 @@ def explain(
             f"mask: leaves {used} tokens, and the result is of {result.summary['tokens']}; give the"
             " activations, and the mask, that it is of"
         )
-    look = Look(TokenText(ids, window, text_of(given["token_text"], models)), given)
+    text = text_of(given["token_text"], models)
+    look = Look(TokenText(ids, window, text, places), given)
     found = look_at(result, models, keep, look, progress)
     _check_same(found)
     return found
@@ -134,18 +135,12 @@ class Look:
         tokens: the text of the run.
         options: complete.
         threads: at most this many; None for torch's number.
-        runs: int64 ``[tokens]``: equal for neighbours that stood side by side, so that windows do
-            not go beyond; None where all did that are in one sample.
     """
 
     def __init__(
-        self,
-        tokens: TokenText,
-        options: Mapping[str, Any],
-        threads: int | None = None,
-        runs: Tensor | None = None,
+        self, tokens: TokenText, options: Mapping[str, Any], threads: int | None = None
     ) -> None:
-        self.tokens, self._options, self._runs = tokens, options, runs
+        self.tokens, self._options = tokens, options
         as_integer("examples", options["examples"], 1, _MOST_EXAMPLES)
         as_integer("around", options["around"], 0, _MOST_AROUND)
         self._threads = thread_count(threads)
@@ -179,7 +174,6 @@ class Look:
             means,
             self._options["examples"],
             self._options["around"],
-            self._runs,
             self._threads,
             progress,
         )

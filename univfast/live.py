@@ -208,9 +208,9 @@ def _looking(record: TokenRecord, given: ModelOptions) -> Look | None:
                 )
         return None
     # Windows stay within samples, also where these are of several lengths.
-    samples = record.samples() if record.window == 1 else None
-    text = TokenText(ids, record.window, given["token_text"])
-    return Look(text, given, given["threads"], samples)
+    places = record.places() if record.window == 1 else None
+    text = TokenText(ids, record.window, given["token_text"], places)
+    return Look(text, given, given["threads"])
 
 
 def _looked_at(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import univfast as uf
 from support.command import SMALL_MODEL, error_line, run
 from support.language_models import (
     CONTEXT,
@@ -39,6 +40,7 @@ def test_shards_hold_what_the_model_gives(
     assert (out, err) == (f"{tmp_path / 'o'}: 2 layers of {int(keep.sum())} tokens, 6 shards\n", "")
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
         "capture.json",
+        "places.npy",
         *(f"shard-{i:05}.safetensors" for i in range(6)),
         "tokens.npy",
     ]
@@ -49,6 +51,7 @@ def test_shards_hold_what_the_model_gives(
     names = [f"transformer.h.{i}.mlp.act" for i in range(2)]
     expected = reference_layers(directories.gpt2, names, ids, CONTEXT)
     assert np.load(tmp_path / "o" / "tokens.npy").tolist() == ids[keep].tolist()
+    assert np.load(tmp_path / "o" / "places.npy").tolist() == keep.nonzero()[:, 0].tolist()
     found = captured(tmp_path / "o")
     assert list(found) == names
     for name in names:
@@ -78,6 +81,32 @@ def test_dtypes(
     for name, layer in converted.items():
         assert layer.dtype == written
         assert torch.equal(layer, own[name].to(written))
+
+
+def test_contexts_of_filtered_captures_hold_what_stood_side_by_side(
+    directories: Directories, tmp_path: Path
+) -> None:
+    filters = ("--context", CONTEXT, "--skip", "newline", "--positions", "1:")
+    options = on_text(directories, *filters, "--max-tokens", 200)
+    paths = [tmp_path / name for name in ("a", "b")]
+    for model, path in zip((directories.gpt2, directories.half), paths, strict=True):
+        assert run("capture", model, *options, "--quiet", "--out", path) == 0
+    found = ("--details", "--neurons", "transformer.h.0.mlp.act/3", "--out", tmp_path / "result")
+    assert run("correlate", *paths, *found, "--threshold", "2", "--quiet") == 0
+    from univfast.text.vocabulary import load_vocabulary
+
+    text = directories.text.read_text()
+    ids = load_vocabulary(str(directories.gpt2), None).encode(text)[:200]
+    (record,) = uf.load_contexts(tmp_path / "result")
+    assert len(record.examples) > 4
+    for example in record.examples:
+        assert example.ids is not None
+        assert example.sample is not None
+        assert example.position is not None
+        assert example.position >= 1
+        start = example.sample * CONTEXT + example.position - example.at
+        assert list(example.ids) == ids[start : start + len(example.ids)].tolist()
+        assert example.at < example.position
 
 
 def test_a_checkpoint_takes_hooks(tmp_path: Path) -> None:
@@ -144,7 +173,7 @@ def test_a_killed_capture_goes_on_to_the_same_bytes(
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (killed, whole)
     ]
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 9
+    assert len(contents[0]) == 10
 
 
 def test_another_capture_is_not_mixed_in(

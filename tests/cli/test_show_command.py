@@ -182,8 +182,22 @@ def test_lines_fit_the_terminal(
     assert max(map(len, rows)) <= width
     assert max(map(len, rows)) > width - 20
     assert all(f"word{i}" in re.sub("\x1b.*?m", "", shown) for i in range(61))
+    name = name[:18]
+    write(tmp_path / "contexts.jsonl", record(layer=name, match_layer=name, examples=[long]))
     listed = out(capsys, tmp_path).splitlines()
     assert max(map(len, listed)) <= width
+
+
+def test_names_can_be_typed_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    for name in ("transformer.h.0.mlp.act", "a.name." * 20):
+        write(tmp_path / "contexts.jsonl", record(layer=name, match_layer=name))
+        line = out(capsys, tmp_path).splitlines()[-1]
+        assert line.startswith(f"{name}/3 -> ")
+        assert "[T]" in line
+        assert (len(line) <= 110) == (len(name) < 40)
 
 
 def test_some_kinds_and_so_many(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,12 +271,31 @@ def test_what_is_wrong_is_said(
 
 def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", tmp_path) == 2
-    assert f"{tmp_path}: has no contexts.jsonl; give a result" in error_line(capsys)
+    assert f"{tmp_path}: has no contexts.jsonl, which correlate writes" in error_line(capsys)
     assert run("show", tmp_path / "gone") == 2
     assert f"{tmp_path / 'gone'}: cannot be read" in error_line(capsys)
     path = write(tmp_path / "contexts.jsonl", record(2), record(-1))
     assert run("show", path, "mlp.0/2") == 2
     assert "line 3: " in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        ({"details": None, "universal": 3}, "without details; .*--details"),
+        ({"details": {}, "universal": 0}, "no neuron is universal; .*--neurons"),
+        ({"details": {}, "universal": 3}, "not known which token .*--token-ids"),
+        ([], "which correlate writes with details"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "export --to parquet --out x"])
+def test_why_there_are_no_contexts(
+    command: str, summary: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    name, *options = command.split()
+    assert run(name, tmp_path, *options) == 2
+    assert re.search(rf"has no contexts\.jsonl, .*{said}", error_line(capsys))
 
 
 def test_no_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

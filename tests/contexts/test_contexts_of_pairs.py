@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import univfast as uf
@@ -116,6 +117,76 @@ def test_samples_that_are_not_known() -> None:
     rows = flat[:, 3]
     chunks = torch.nn.functional.pad(rows, (0, -len(rows) % 64), value=-torch.inf).view(-1, 64)
     assert {x["token"] for x in of_kind(record, "top")} == {*highest(chunks, 8)}
+
+
+def test_samples_by_the_shape_of_ids() -> None:
+    a, b = A.clone(), B.clone()
+    for x in (a, b):
+        x[..., 8] = 0.01 * x[..., 8]
+        x[:, 1:, 8] += 3.0 * (IDS[:, :-1] == 11)
+    result = uf.correlate(*(x.flatten(0, 1) for x in (a, b)), **OPTIONS)
+    assert result.position_r2 is not None
+    assert result.position_r2[5] > 0.8
+    records = records_of(result)
+    assert records.keys() == looked_at(a, b).keys()
+    found = {i: records[i]["explanation"] for i in (5, 8)}
+    assert (found[5]["feature"], found[8]["feature"]) == ("position 4", "token 1 before is #11")
+    assert found[5]["r2"] > 0.8
+    assert found[8]["r2"] > 0.99
+    # Ids of one sample say no more than flat ones.
+    flat = uf.correlate(
+        A.flatten(0, 1), B.flatten(0, 1), **{**OPTIONS, "token_ids": IDS.view(1, -1)}
+    )
+    assert flat.position_r2 is None
+
+
+def capture_of(path: Path, x: Tensor, keep: Tensor) -> Path:
+    """The directory of a capture that left tokens out."""
+    path.mkdir()
+    about = {"shards": 1, "tokens": int(keep.sum()), "kept": "k", "context": WINDOW}
+    about["format"] = "univfast-capture"
+    (path / "capture.json").write_text(json.dumps(about))
+    save_file({"mlp": x.flatten(0, 1)[keep]}, path / "shard-00000.safetensors")
+    np.save(path / "tokens.npy", IDS.flatten()[keep].numpy().astype("<i4"))
+    np.save(path / "places.npy", keep.nonzero()[:, 0].numpy())
+    return path
+
+
+def test_windows_hold_what_stood_side_by_side(tmp_path: Path) -> None:
+    keep = (IDS % 6 != 3).flatten() & (torch.arange(SAMPLES * WINDOW) % WINDOW >= 1)
+    paths = [capture_of(tmp_path / name, x, keep) for name, x in (("a", A), ("b", B))]
+    places = keep.nonzero()[:, 0].tolist()
+    told = {**OPTIONS, "token_ids": None}
+    result = uf.correlate(*map(str, paths), **told)
+    records = records_of(result)
+    assert {3, 5} <= records.keys()
+    for record in records.values():
+        for example in record["examples"]:
+            place = places[example["token"]]
+            sample, position = divmod(place, WINDOW)
+            assert (example["sample"], example["position"]) == (sample, position)
+            row = keep.view(SAMPLES, WINDOW)[sample].tolist()
+            # Within 64 tokens in a row, which stand for a sample.
+            before = min(10, example["token"] % 64)
+            behind = min(11, 64 - example["token"] % 64)
+            start, stop = position, position + 1
+            while start > 0 and row[start - 1] and position - start < before:
+                start -= 1
+            while stop < WINDOW and row[stop] and stop - position < behind:
+                stop += 1
+            assert example["at"] == position - start
+            assert example["ids"] == IDS[sample, start:stop].tolist()
+            expected = A[sample, start:stop, record["neuron"]].tolist()
+            np.testing.assert_allclose(example["activation"], expected, rtol=1e-5)
+    ids = IDS.flatten()[keep]
+    flat = [x.flatten(0, 1)[keep] for x in (A, B)]
+    plain = uf.correlate(*flat, **{**OPTIONS, "token_ids": ids})
+    assert result.summary["details"] == plain.summary["details"]
+    again = uf.explain(result, *map(str, paths))
+    assert records_of(again) == records
+    np.save(paths[0] / "places.npy", keep.nonzero()[:, 0].numpy()[::-1])
+    with pytest.raises(uf.InputError, match=r"places\.npy: is damaged"):
+        uf.correlate(*map(str, paths), **told)
 
 
 def test_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

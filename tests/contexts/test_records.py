@@ -200,7 +200,7 @@ def test_a_line_that_never_ends_is_not_read(
 
 
 def test_where_the_file_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no contexts\.jsonl; give a result"):
+    with pytest.raises(InputError, match=r"has no contexts\.jsonl, which correlate writes"):
         contexts_file(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         read_head(tmp_path / "gone.jsonl")

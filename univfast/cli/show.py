@@ -40,6 +40,7 @@ __all__ = ["show"]
 
 _NARROWEST, _WIDEST, _ELSEWHERE = 80, 200, 100
 _EXAMPLES = 5  # of each group
+_LEAST = 12  # columns that a match, an explanation or a context keeps beside a long name
 # Of the 256 colours, backgrounds of each level for black text; A's are orange, those of B blue.
 _HUES = {
     "A": (None, 230, 229, 223, 222, 221, 215, 214, 208, 202),
@@ -160,10 +161,13 @@ class _Page:
         """Above a list of pairs."""
         say(f"A {shown(self.head.models[0])}   " + self._others())
         cells = ("neuron -> match", "r", "excess", "best explanation (r2)", "highest token")
-        self._row(*cells)
+        _row(cells, self._columns())
 
     def line(self, record: PairRecord) -> None:
-        """A pair in a line."""
+        """A pair in a line, in which A's neuron can be read in full."""
+        pair = f"{_neuron(record)} -> "
+        widths = self._columns(display_width(pair) + _LEAST)
+        pair += shorten(self._match(record), widths[0] - display_width(pair))
         best, other = record.explanation, record.match_explanation
         explanation = "-"
         if best is not None:
@@ -173,9 +177,9 @@ class _Page:
         context = ""
         if record.examples:
             example = next((x for x in record.examples if "top" in x.kinds), record.examples[0])
-            context = in_context(texts_of(example), example.at, self._columns()[-1])
-        pair = f"{_neuron(record)} -> {self._match(record)}"
-        self._row(pair, _signed(record.correlation), _signed(record.excess), explanation, context)
+            context = in_context(texts_of(example), example.at, widths[-1])
+        numbers = _signed(record.correlation), _signed(record.excess)
+        _row((pair, *numbers, explanation, context), widths)
 
     def json(self, record: PairRecord) -> None:
         """A pair as it stands in the file, but for the examples that were not asked for."""
@@ -247,18 +251,14 @@ class _Page:
             cells = "".join(map(_below, texts, levels))
             say((_MARGIN.format(name) + cells).rstrip())
 
-    def _row(self, *cells: str) -> None:
-        """Cells of a list, each in its column."""
-        line = ""
-        for i, (cell, width) in enumerate(zip(cells, self._columns(), strict=True)):
-            text = shorten(cell, width)
-            fill = " " * (width - display_width(text))
-            line += (fill + text if i in _NUMBERS else text + fill) + "  "
-        say(line.rstrip())
-
-    def _columns(self) -> tuple[int, ...]:
+    def _columns(self, least: int = 0) -> tuple[int, ...]:
+        """Widths of a list's columns; the first has at least so much, which the last two lack."""
         names, explanation = int(self.width * 0.3), int(self.width * 0.25)
-        return names, 6, 6, explanation, self.width - names - explanation - 12 - 8
+        context = self.width - names - explanation - 12 - 8
+        lacking = max(least - names, 0)
+        from_context = min(lacking, context - _LEAST)
+        from_explanation = min(lacking - from_context, explanation - _LEAST)
+        return names + lacking, 6, 6, explanation - from_explanation, context - from_context
 
     def _others(self) -> str:
         _, *others = map(shown, self.head.models)
@@ -272,6 +272,16 @@ class _Page:
 
 _MARGIN = "    {:<1}  "
 _NUMBERS = (1, 2)  # of a list's columns, which end below each other
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> None:
+    """Cells of a list, each in its column."""
+    line = ""
+    for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        text = shorten(cell, width)
+        fill = " " * (width - display_width(text))
+        line += (fill + text if i in _NUMBERS else text + fill) + "  "
+    say(line.rstrip())
 
 
 def _in_colour(text: str, background: int | None, marked: bool) -> str:

@@ -43,8 +43,8 @@ class ExampleSearch:
         tokens: of the run.
         count: examples to keep of each kind.
         around: tokens of a window before the marked one and behind, within the sample.
-        runs: int64 ``[tokens]``: equal for neighbours that stood side by side, beyond which windows
-            do not go; None where all did that are in one sample.
+        breaks: int64, ascending: tokens that no window reaches across, as those before them did not
+            stand there in the text; None for none.
     """
 
     def __init__(
@@ -54,12 +54,13 @@ class ExampleSearch:
         tokens: int,
         count: int,
         around: int,
-        runs: Tensor | None = None,
+        breaks: Tensor | None = None,
     ) -> None:
         self._means, self._window, self._tokens = means, window, tokens
+        ends = torch.tensor([0, tokens], dtype=torch.int64, device="cpu")
+        self._bounds = ends if breaks is None else torch.cat([ends[:1], breaks, ends[1:]])
         # No more than one of a sample is kept.
         self._count, self._around = min(count, -(-tokens // window)), around
-        self._runs = None if runs is None else _bounds(runs)
         self._most = min(2 * around + 1, window, tokens)
         self._kept: list[_Kept] | None = None
 
@@ -140,14 +141,13 @@ class ExampleSearch:
 
     def _around_of(self, token: Tensor) -> tuple[Tensor, Tensor]:
         """The window of tokens; empty at -1."""
+        there = token >= 0
         first = token // self._window * self._window
-        last = (first + self._window).clamp(max=self._tokens)
+        run = torch.searchsorted(self._bounds, token.clamp(min=0).contiguous(), right=True)
+        last = torch.minimum(first + self._window, self._bounds[run])
+        first = torch.maximum(first, self._bounds[run - 1])
         begin = torch.maximum(token - self._around, first)
         end = torch.minimum(token + self._around + 1, last)
-        there = token >= 0
-        if self._runs is not None:
-            first, last = (bound[token.clamp(min=0)] for bound in self._runs)
-            begin, end = torch.maximum(begin, first), torch.minimum(end, last)
         return torch.where(there, begin, 0), torch.where(there, end, 0)
 
     def _examples(self, kept: _Kept) -> Examples:
@@ -155,13 +155,6 @@ class ExampleSearch:
         # [count, most, pairs] -> [pairs, count, most]
         a, b = (x.permute(2, 0, 1).contiguous() for x in (kept.a, kept.b))
         return Examples(kept.token.T, begin.T, end.T, a, b)
-
-
-def _bounds(runs: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each token, where its run begins and ends."""
-    _, place, counts = torch.unique_consecutive(runs, return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0)
-    return (ends - counts)[place], ends[place]
 
 
 @dataclass

@@ -132,7 +132,8 @@ class Explained:
         self, token: int, kinds: list[str], examples: Examples, pair: int, k: int
     ) -> Example:
         start, stop = int(examples.start[pair, k]), int(examples.stop[pair, k])
-        window, text = self.tokens.window, self.tokens.text
+        text = self.tokens.text
+        sample, position = self.tokens.place(token)
         ids = tuple(self.tokens.ids[start:stop].tolist())
         a, b = (
             tuple(map(rounded, x[pair, k, : stop - start].tolist()))
@@ -141,8 +142,8 @@ class Explained:
         return Example(
             kinds=tuple(kinds),
             token=token,
-            sample=token // window if window > 1 else None,
-            position=token % window if window > 1 else None,
+            sample=sample,
+            position=position,
             at=token - start,
             ids=ids,
             tokens=None if text is None else tuple(text(x) for x in ids),
@@ -158,7 +159,6 @@ def explain_pairs(
     means: tuple[Tensor, Tensor] | None,
     count: int,
     around: int,
-    runs: Tensor | None,
     threads: int,
     progress: Callable[[int, int], None],
 ) -> Pairs:
@@ -171,7 +171,6 @@ def explain_pairs(
         means: float64 ``[pairs]`` of A's neurons and of their matches; None where not known.
         count: examples to keep of each kind.
         around: tokens of a window before the marked one and behind.
-        runs: int64 ``[tokens]``: equal for neighbours that stood side by side; None where all did.
         threads: at most this many.
         progress: called with tokens done over all passes, and all.
     """
@@ -180,7 +179,8 @@ def explain_pairs(
     if means is None:
         means = _means(columns, lambda done: progress(done, total))
     with PlainState():
-        search = ExampleSearch(means, columns.sample, columns.tokens, count, around, runs)
+        breaks = features.tokens.breaks()
+        search = ExampleSearch(means, columns.sample, columns.tokens, count, around, breaks)
         sums = [FeatureSums(features, len(chosen), mean, threads) for mean in means]
         products = torch.zeros(3, len(chosen), dtype=torch.float64, device="cpu")
     before = total - columns.tokens

@@ -29,7 +29,7 @@ from univfast.contexts.pair_record import (
     record_json,
 )
 from univfast.errors import InputError
-from univfast.machine.reading import damaged, open_file, parse_json
+from univfast.machine.reading import damaged, open_file, parse_json, read_json
 
 __all__ = [
     "CONTEXTS",
@@ -77,10 +77,30 @@ def contexts_file(path: str | os.PathLike[str]) -> Path:
     if not found.is_dir():
         return found
     if not (found / CONTEXTS).exists():
-        raise InputError(
-            f"{path}: has no {CONTEXTS}; give a result that was written with contexts of its pairs"
-        )
+        raise InputError(f"{path}: has no {CONTEXTS}, {_why_none(found)}")
     return found / CONTEXTS
+
+
+def _why_none(directory: Path) -> str:
+    """Why a directory has no contexts, and what to do."""
+    path = directory / "summary.json"
+    try:
+        summary = read_json(path) if path.exists() else None
+    except InputError:
+        summary = None
+    if summary is None:
+        return "which correlate writes with details (--details); give such a result"
+    if summary.get("details") is None:
+        return "as it was written without details; correlate again with them (--details)"
+    if summary.get("universal") == 0:
+        return (
+            "as no neuron is universal; name some with neurons (--neurons LAYER/N,...), where it is"
+            " known which token stands where"
+        )
+    return (
+        "as it was not known which token stands where; correlate again with token_ids"
+        " (--token-ids FILE)"
+    )
 
 
 def read_head(path: str | os.PathLike[str]) -> Head:

@@ -48,11 +48,14 @@ class TokenText:
         window: tokens of a sample, 1 where not known: token t is at position ``t % window`` of
             sample ``t // window``.
         text: what one id stands for; None where that is not known.
+        places: sample and position of each, int64 ``[tokens, 2]``, where samples have lost tokens
+            and ``window`` is 1; None where they have not.
     """
 
     ids: Tensor
     window: int
     text: Callable[[int], str] | None = None
+    places: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dtype != torch.int64 or self.ids.dim() != 1 or len(self.ids) == 0:
@@ -61,6 +64,24 @@ class TokenText:
                 " one for each token"
             )
         as_integer("window", self.window, 1)
+
+    def place(self, token: int) -> tuple[int | None, int | None]:
+        """Sample and position of a token; None where they are not known."""
+        if self.places is not None:
+            sample, position = self.places[token].tolist()
+            return sample, position
+        return divmod(token, self.window) if self.window > 1 else (None, None)
+
+    def breaks(self) -> Tensor | None:
+        """Tokens that do not stand right behind the one before them, int64, ascending.
+
+        None where only samples begin such.
+        """
+        if self.places is None:
+            return None
+        sample, position = self.places.diff(dim=0).T
+        apart: Tensor = (sample != 0) | (position != 1)
+        return apart.nonzero()[:, 0] + 1
 
     def shown(self, token_id: int) -> str:
         """A token in a name: its text in quotes and escaped, or ``#123`` where there is none.

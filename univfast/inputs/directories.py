@@ -21,13 +21,16 @@ from univfast.inputs.model_paths import is_model_directory, is_model_file
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 from univfast.machine.reading import read_json
 
-__all__ = ["SHARD", "TOKENS", "open_directory"]
+__all__ = ["PLACES", "SHARD", "TOKENS", "open_directory"]
 
 SHARD = "shard-{:05}.safetensors"
 """A file of a capture, by its number."""
 
 TOKENS = "tokens.npy"
 """Which tokens a capture is of: their ids."""
+
+PLACES = "places.npy"
+"""The numbers of these tokens in the text as it was read, where some are left out."""
 
 _AGAIN = "run the same `univfast capture` command again"
 
@@ -172,22 +175,37 @@ def _check_captured(found: Activations, capture: Mapping[str, Any]) -> None:
 
 
 def _captured_tokens(path: str, capture: Mapping[str, Any]) -> dict[str, Any]:
-    """Which tokens a capture is of, and their samples, as `Activations` has them.
-
-    Samples are known where no token is left out.
-    """
-    file = os.path.join(path, TOKENS)
-    if not os.path.lexists(file):  # one of before
-        return {}
-    (stored,) = read_file(file, LONE_LAYER).values()
-    ids = stored.tensor().clone()
-    if ids.dtype != torch.int32 or ids.shape != (capture["tokens"],):
-        raise InputError(
-            f"{file}: is damaged, it does not hold the tokens of the capture; {_AGAIN}"
-        )
+    """Which tokens a capture is of, and their samples or places, as `Activations` has them."""
+    ids = _of_each_token(path, TOKENS, torch.int32, capture)
     context = capture.get("context")
-    whole = capture.get("kept") is None and type(context) is int and context > 0
-    return {"ids": ids.long(), **({"window": context} if whole else {})}
+    if ids is None or type(context) is not int or context < 1:  # one of before
+        return {}
+    if capture.get("kept") is None:
+        return {"ids": ids, "window": context}
+    numbers = _of_each_token(path, PLACES, torch.int64, capture)
+    if numbers is None:
+        return {}
+    if bool((numbers < 0).any()) or bool((numbers.diff() < 1).any()):
+        raise _damaged(os.path.join(path, PLACES))
+    return {"ids": ids, "places": torch.stack([numbers // context, numbers % context], dim=1)}
+
+
+def _of_each_token(
+    path: str, name: str, dtype: torch.dtype, capture: Mapping[str, Any]
+) -> torch.Tensor | None:
+    """A number of each token of a capture, int64; None where there is no such file."""
+    file = os.path.join(path, name)
+    if not os.path.lexists(file):
+        return None
+    (stored,) = read_file(file, LONE_LAYER).values()
+    found = stored.tensor().clone()
+    if found.dtype != dtype or found.shape != (capture["tokens"],):
+        raise _damaged(file)
+    return found.long()
+
+
+def _damaged(file: str) -> InputError:
+    return InputError(f"{file}: is damaged, it does not hold the tokens of the capture; {_AGAIN}")
 
 
 def _visible(path: str) -> list[str]:

@@ -177,6 +177,8 @@ class Activations:
         about: of a live model, its ``hooks`` and what it reads, as plain values to report; None for
             all that is stored.
         ids: of the tokens that a live model reads, int ``[tokens]``; None where they are not known.
+        places: where tokens of the text are left out, the sample of each that is there and its
+            position in it, int64 ``[tokens, 2]``; None where none is, or that is not known.
         text: what one of those ids stands for; None where that is not known.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
@@ -191,6 +193,7 @@ class Activations:
     captured: Mapping[str, object] | None = None
     about: Mapping[str, object] | None = None
     ids: torch.Tensor | None = None
+    places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None

@@ -16,10 +16,11 @@ __all__ = ["open_token_ids"]
 
 
 def open_token_ids(ids: object, shape: tuple[int, ...]) -> torch.Tensor:
-    """The token ids of activations ``[*shape, neurons]``, flattened to int64 ``[tokens]``.
+    """The token ids of activations ``[*shape, neurons]``: int64, in the shape that they have.
 
     Args:
-        ids: integers, as a tensor, an array or a file's path; of ``shape``, or with axes merged.
+        ids: integers, as a tensor, an array or a file's path; of ``shape``, or with axes merged or
+            divided.
         shape: the leading axes of the activations.
 
     Raises:
@@ -44,4 +45,4 @@ def open_token_ids(ids: object, shape: tuple[int, ...]) -> torch.Tensor:
             f"{name}: has {found.numel()} token ids of shape {list(found.shape)}, expected"
             f" {math.prod(shape)} of shape {list(shape)}; give one a token"
         )
-    return found.cpu().flatten().long()
+    return found.cpu().long()

@@ -53,8 +53,8 @@ class TokenRecord:
         """Of all tokens, int64 ``[tokens]``; None where they are not known."""
         return torch.cat(self._ids) if self._ids else None
 
-    def samples(self) -> Tensor:
-        """The number of the sample that each token is in, int64 ``[tokens]``.
+    def places(self) -> Tensor:
+        """The sample that each token is in, and its position there, int64 ``[tokens, 2]``.
 
         A batch without samples is one.
         """
@@ -64,7 +64,9 @@ class TokenRecord:
             for length in [shape[-1]] * (shape.numel() // max(shape[-1], 1))
         ]
         counts = torch.tensor(lengths, dtype=torch.int64, device="cpu")
-        return numbers(len(lengths)).repeat_interleave(counts)
+        sample = numbers(len(lengths)).repeat_interleave(counts)
+        begins = (counts.cumsum(0) - counts)[sample]
+        return torch.stack([sample, numbers(len(sample)) - begins], dim=1)
 
 
 def _ids(batch: object, shape: torch.Size) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from univfast.sums.token_facts import BLOCKS, TokenFacts, token_groups
 
 __all__ = [
     "DetailsPass",
+    "KnownTokens",
     "joined",
     "known_tokens",
     "plain_statistics",
@@ -44,13 +45,25 @@ def token_facts(lineup: Lineup, ids: object | None) -> TokenFacts:
     Raises:
         InputError: the ids do not fit.
     """
-    window, found = known_tokens(lineup, ids)
-    groups = None if found is None else token_groups(found)
-    return TokenFacts(lineup.rounds[0].tokens, window, groups)
+    known = known_tokens(lineup, ids)
+    groups = None if known.ids is None else token_groups(known.ids)
+    return TokenFacts(lineup.rounds[0].tokens, known.window, groups)
 
 
-def known_tokens(lineup: Lineup, ids: object | None) -> tuple[int, Tensor | None]:
-    """Tokens of a sample, 1 where that is not known, and the ids int64 ``[tokens]`` where they are.
+class KnownTokens(NamedTuple):
+    """What is known of the tokens of a run.
+
+    ``window``: tokens of a sample, 1 where that is not known; ``ids``: int64 ``[tokens]``, or None;
+    ``places``: as `Activations` has them, where samples have lost tokens.
+    """
+
+    window: int
+    ids: Tensor | None
+    places: Tensor | None
+
+
+def known_tokens(lineup: Lineup, ids: object | None) -> KnownTokens:
+    """Samples by the shape of activations, by what models say, or else by the shape of the ids.
 
     Raises:
         InputError: the ids do not fit.
@@ -61,7 +74,16 @@ def known_tokens(lineup: Lineup, ids: object | None) -> tuple[int, Tensor | None
     known = [lineup.models[i].ids for i in range(count)]
     given: object | None = next((x for x in (ids, *known) if x is not None), None)
     window = next((window for window in windows if window > 1), 1)
-    return window, None if given is None else open_token_ids(given, tuple(first.shape[:-1]))
+    places = None
+    if window == 1:
+        found = (lineup.models[i].places for i in range(count))
+        places = next((x for x in found if x is not None), None)
+    if given is None:
+        return KnownTokens(window, None, places)
+    tokens = open_token_ids(given, tuple(first.shape[:-1]))
+    if window == 1 and places is None and tokens.dim() > 1 and tokens.shape[-1] < tokens.numel():
+        window = tokens.shape[-1]  # ids of one sample say no more than flat ones
+    return KnownTokens(window, tokens.flatten(), places)
 
 
 def _window(layer: Layer, window: int) -> int:

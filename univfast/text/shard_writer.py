@@ -2,7 +2,8 @@
 
 ``capture.json`` says what the directory holds: ``format``, ``version``, the number of ``shards``
 and ``tokens``, and all that the values follow from. ``shard-00000.safetensors``, ... each hold
-``[tokens, neurons]`` of every layer, for fixed ranges of the corpus.
+``[tokens, neurons]`` of every layer, for fixed ranges of the corpus. ``tokens.npy`` holds the ids
+of these tokens, and ``places.npy``, where some are left out, their numbers in the corpus.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.errors import InputError
-from univfast.inputs.directories import SHARD, TOKENS
+from univfast.inputs.directories import PLACES, SHARD, TOKENS
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
 from univfast.machine.reading import open_file, read_json
@@ -128,12 +129,9 @@ class Shards:
                 remove_unfinished(path)  # a killed capture may leave half a gigabyte
                 self._write_shard(path, start, stop, progress)
             progress(stop, self._windows.tokens)
-        self._write_tokens(folder / TOKENS)
-
-    def _write_tokens(self, path: Path) -> None:
-        if not path.exists():
-            with replacing(path) as file:
-                np.save(file, self._windows.ids[self._keep].numpy().astype("<i4"))
+        if not bool(self._keep.all()):  # before the tokens, which are not read without them
+            _write_array(folder / PLACES, self._keep.nonzero()[:, 0], "<i8")
+        _write_array(folder / TOKENS, self._windows.ids[self._keep], "<i4")
 
     def _is_whole(self, path: Path, start: int, stop: int) -> bool:
         """Whether a shard is there, with the header and the size that it is to have."""
@@ -188,6 +186,12 @@ class _Column:
     def row(self) -> int:
         """Bytes of a token."""
         return self.layer.neurons * self.dtype.itemsize
+
+
+def _write_array(path: Path, values: Tensor, code: str) -> None:
+    if not path.exists():
+        with replacing(path) as file:
+            np.save(file, values.numpy().astype(code))
 
 
 def _write_header(file: BinaryIO, columns: list[_Column], tokens: int) -> list[int]:
