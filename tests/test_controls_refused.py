@@ -125,7 +125,7 @@ def test_a_model_with_itself_has_no_controls(given: dict[str, Any]) -> None:
     a = given["a"]
     for name in ("controls_a", "controls_b"):
         refused(
-            f"{name}: is for two models; exclude_self is for one with itself",
+            f"{name}: is for two models, and not for one whose own neurons are left out; leave",
             *(a, a),
             **{"exclude_self": True, name: [untrained(3)]},
         )

@@ -311,7 +311,7 @@ def test_details_are_saved_and_read_back(match: str, tmp_path: Path) -> None:
 def test_token_ids_that_do_not_fit(tmp_path: Path) -> None:
     a, b = two("best")
     x, y = shaped(a), shaped(b)
-    with pytest.raises(uf.InputError, match=r"^token_ids: is for details; ask for them with deta"):
+    with pytest.raises(uf.InputError, match=r"^token_ids: is for details; ask for details too$"):
         uf.correlate(x, y, token_ids=IDS.view(-1, WINDOW))
     path = tmp_path / "ids.pt"
     for ids, message in (
@@ -352,7 +352,12 @@ def test_the_command(
     said = " ".join(capsys.readouterr().out.split())
     assert "follow the current token in both models; " in said
     assert run("correlate", "a.pt", "b.pt", "--token-ids", "ids.pt") == 2
-    assert "is for details; ask for them with details=True (--details)" in error_line(capsys)
+    assert error_line(capsys) == "Error: --token-ids: is for details; ask for details too"
+    # Before a model is opened.
+    assert run("correlate", "no.pt", "b.pt", "--neurons", "activations/9") == 2
+    assert error_line(capsys) == "Error: --neurons: is for details; ask for details too"
+    assert run("correlate", "a.pt", "b.pt", "--details", "--neurons", "activations/9") == 2
+    assert error_line(capsys).startswith("Error: --neurons: is for activations whose tokens are")
     assert run("correlate", "a.pt", "b.pt", "--details", "--token-ids", "none.pt") == 2
     assert "none.pt: no such file" in error_line(capsys)
 

@@ -70,7 +70,7 @@ class Half(nn.Module):
         (
             {"match": "index", "reverse": True},
             InputError,
-            "match: 'index' has no exclude_self and no reverse",
+            "reverse: is not for a match by index",
         ),
         ({"match": "best", "mask": lambda x: x < 0}, InputError, "mask: leaves no token"),
         ({"names": "ab"}, TypeError, "names: expected those of both models"),

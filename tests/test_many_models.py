@@ -175,8 +175,8 @@ def test_by_index_with_several_models() -> None:
     ("options", "message"),
     [
         ({"match": "best", "reverse": True}, "reverse: is for two models"),
-        ({"match": "index", "reverse": True}, "match: 'index' has no exclude_self and no reverse"),
-        ({"match": "index", "exclude_self": True}, "match: 'index' has no exclude_self"),
+        ({"match": "index", "reverse": True}, "reverse: is not for a match by index"),
+        ({"match": "index", "exclude_self": True}, "exclude_self: is not for a match by index"),
         ({"match": "best", "memory_limit": -1}, "memory_limit: got -1"),
         ({"match": "best", "exclude_self": True}, "exclude_self: A and B have other layers"),
     ],

@@ -163,17 +163,16 @@ class _Task:
         """What is looked for in universal neurons; None where token ids are not known.
 
         Raises:
-            InputError: neurons were named, and they are not.
+            InputError: something was asked of them, and they are not.
         """
         options = self._options
         window, ids, places = known_tokens(self._lineup, options["token_ids"])
         if ids is None:
-            if options["neurons"] is not None or options["features"] is not None:
-                name = "features" if options["neurons"] is None else "neurons"
-                raise InputError(
-                    f"{name}: need the tokens that activations are of; give token_ids"
-                    " (--token-ids FILE)"
-                )
+            for name in ("neurons", "features", "token_text"):
+                if options[name] is not None:
+                    raise InputError(
+                        f"{name}: is for activations whose tokens are known; give their token ids"
+                    )
             return None
         text = text_of(options["token_text"], self._models)
         return Look(TokenText(ids, window, text, places), options, options["threads"])

@@ -353,14 +353,13 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         Baseline.of(values)  # which checks them
     by_index = "match" in values and not MATCHINGS[values["match"]].all_pairs
     if by_index and (values["exclude_self"] or values["reverse"]):
-        raise InputError(
-            f"match: {values['match']!r} has no exclude_self and no reverse; use match='best'"
-        )
+        name = "exclude_self" if values["exclude_self"] else "reverse"
+        raise InputError(f"{name}: is not for a match by index; match 'best', or leave it out")
     if "controls_a" in values:
         _check_controls(values)
     for name in ("token_ids", "neurons", "token_text", "features"):
         if values.get(name) is not None and not values.get("details", True):
-            raise InputError(f"{name}: is for details; ask for them with details=True (--details)")
+            raise InputError(f"{name}: is for details; ask for details too")
     return cast("G", values)
 
 
@@ -368,4 +367,7 @@ def _check_controls(values: Mapping[str, Any]) -> None:
     """Refuses controls of a model with itself, whose networks are no others."""
     given = [name for name in ("controls_a", "controls_b") if values[name] is not None]
     if given and values["exclude_self"]:
-        raise InputError(f"{given[0]}: is for two models; exclude_self is for one with itself")
+        raise InputError(
+            f"{given[0]}: is for two models, and not for one whose own neurons are left out; leave"
+            " one of both out"
+        )

@@ -149,8 +149,7 @@ def test_a_layer_with_too_few_others_says_so() -> None:
     assert group.difference is None
     assert group.lacking == ["act"]
     (sentence,) = found.sentences()
-    assert "act has" in sentence
-    assert sentence.endswith("too few to draw 8 from.")
+    assert "act has 4 that are live and not among them, too few to draw 8 from." in sentence
 
 
 def test_what_else_reads_a_layer_s_memory_is_left_as_it_is() -> None:

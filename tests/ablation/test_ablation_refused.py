@@ -29,7 +29,10 @@ def refused(match: str, model: nn.Module | None = None, batches: Any = None, **g
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"neurons": {"act": [12]}}, r"^neurons: layer 'act' has no neuron 12, but 12, numbered"),
+        (
+            {"neurons": {"act": [12]}},
+            r"^neurons: layer 'act' has 12 neurons, numbered from 0, and none of",
+        ),
         ({"neurons": {"act": [1, 1]}}, r"^neurons: layer 'act' has a number twice; give each once"),
         ({"neurons": {"act": [-1]}}, r"^neurons: layer 'act': got -1, expected at least 0"),
         ({"neurons": {"act": [0.5]}}, r"^neurons: layer 'act': expected an integer, got float"),

@@ -56,6 +56,11 @@ def test_a_directory_on_a_text(
     assert (layer["layer"], layer["neurons"]) == (GPT2_LAYERS[0], [0, 1, 2, 3, 4])
     assert found["all_layers"] is None
     assert len(layer["random"]) == 2
+    for one in layer["random"]:
+        (drawn,) = one["neurons"].values()
+        assert len({*drawn} - {*range(5)}) == 5
+    distinct = {x for one in layer["random"] for x in one["neurons"][GPT2_LAYERS[0]]}
+    assert len(distinct) == layer["activity"]["random_distinct"]
     assert [x["layer"] for x in found["single_neurons"]] == [GPT2_LAYERS[0]] * 2
     assert found["settings"]["text"]["file"] == str(directories.text)
     assert found["settings"]["text"]["hooks"] == GPT2_LAYERS

@@ -201,3 +201,15 @@ def test_activations_beside_a_foreign_configuration_are_correlated(
     (tmp_path / "config.json").write_text('{"layers": [3], "seed": 0}')
     assert run("correlate", tmp_path, tmp_path, "--json") == 0
     assert json.loads(capfd.readouterr().out)["tokens"] == 50
+
+
+def test_a_tokenizer_needs_token_ids(
+    directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torch.randn(200, 4), tmp_path / "a.pt")
+    options = ("--tokenizer", directories.gpt2)
+    assert run("correlate", tmp_path / "no.pt", tmp_path / "a.pt", *options) == 2
+    assert error_line(capfd) == "Error: --tokenizer: is for details; ask for details too"
+    assert run("correlate", *[tmp_path / "a.pt"] * 2, *options, "--details") == 2
+    line = error_line(capfd)
+    assert line.startswith("Error: --tokenizer: is for activations whose tokens are known; give")

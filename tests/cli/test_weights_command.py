@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_hooks_and_an_unembedding_by_name(
     out = tmp_path / "w.csv"
     options = ("--hooks", "transformer.h.1.mlp.c_fc", "--unembedding", "transformer.wte")
     assert run("weights", directories.bare, *options, "--out", out) == 0
-    said = f"{out}: 64 neurons of 1 layers, logits by transformer.wte\n"
+    said = f"{out}: 64 neurons of 1 layer, logits by transformer.wte\n"
     assert capfd.readouterr() == (said, "")
     found = rows(out)
     assert {row["layer"] for row in found} == {"transformer.h.1.mlp.c_fc"}
@@ -75,9 +76,12 @@ def test_of_a_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--hooks", "no.*"), "hooks: no module matches 'no.*'; there are"),
+        (("--hooks", "no.*"), "Error: --hooks: no module matches 'no.*'; there are"),
         (("--hooks", "transformer.h.0.attn"), "'transformer.h.0.attn' has 2 linear layers"),
-        (("--unembedding", "head"), "unembedding: the model has no module or parameter 'head'"),
+        (
+            ("--unembedding", "head"),
+            "Error: --unembedding: the model has no module or parameter 'head'",
+        ),
         (("--top-k", 0), "--top-k"),
     ],
 )
@@ -105,6 +109,40 @@ def test_what_cannot_be_read_or_written_is_named(
     assert "w.csv" in error_line(capfd)
 
 
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory: pytest.TempPathFactory, directories: Directories) -> Path:
+    """A model without what predicts tokens, which the library then draws at random."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("headless")
+    transformers.GPTNeoXModel(
+        transformers.GPTNeoXConfig(
+            vocab_size=320,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=32,
+            tie_word_embeddings=False,
+        )
+    ).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(directories.gpt2 / name, folder / name)
+    return folder
+
+
+def test_a_head_of_random_weights_is_none(
+    headless: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w.csv"
+    assert run("weights", headless, "--out", out) == 0
+    said = f"{out}: 48 neurons of 2 layers, no logits, as the model has no unembedding of their "
+    assert capfd.readouterr() == (f"{said}width (--unembedding)\n", "")
+    assert not {name for name in rows(out)[0] if name.startswith(("logit", "cosine", "top"))}
+    assert run("weights", headless, "--unembedding", "lm_head", "--out", out) == 2
+    assert "--unembedding: the model has no module or parameter 'lm_head'" in error_line(capfd)
+
+
 PUBLISHED = ("--columns", "published", "--draws", 2, "--quiet")
 
 
@@ -125,6 +163,21 @@ def test_the_published_table_of_live_models_has_weights(
     table = weights(load_model(str(directories.gpt2), CPU).module)
     np.testing.assert_array_equal([float(row["w_in_norm"]) for row in found], table.input_norm)
     np.testing.assert_allclose([float(row["vocab_kurt"]) for row in found], table.cosine_kurtosis)
+
+
+@pytest.mark.slow
+def test_the_published_table_of_a_random_head(
+    headless: Path, directories: Directories, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = on_text(directories, *PUBLISHED, "--out", out, hooks="gpt_neox.layers.*.mlp.act")
+    assert run("correlate", headless, headless, *options) == 0
+    assert capfd.readouterr().err == (
+        "Warning: published.csv says nothing of the vocabulary (A has no unembedding)\n"
+    )
+    for row in rows(out / "published.csv"):
+        assert float(row["w_in_norm"]) > 0
+        assert row["vocab_mean"].lower() in ("", "nan")
 
 
 @pytest.mark.slow

@@ -189,6 +189,15 @@ def test_files_of_an_earlier_result_do_not_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
 
 
+def test_an_ablation_of_an_earlier_result_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "reverse").mkdir()
+    for folder in (tmp_path, tmp_path / "reverse"):
+        for name in ("summary.json", "ablation.json", "ablation.csv"):
+            (folder / name).write_text("of an earlier one")
+    save_result(CASES["index"], tmp_path, published=False)
+    assert files(tmp_path).keys() == FILES
+
+
 def test_a_failing_write_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_result(CASES["best"], tmp_path, published=True)
     before = files(tmp_path)

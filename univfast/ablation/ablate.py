@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from univfast.ablation.ablation_passes import Guard, Passes, Text
 from univfast.ablation.ablation_result import AblationResult, Group, Single
@@ -168,9 +168,10 @@ def _groups(
             Group(
                 layers=list(planned.flagged),
                 sites=[places[layer].layer for layer in planned.flagged],
-                neurons={layer: x.tolist() for layer, x in planned.flagged.items()},
+                neurons=_numbers(planned.flagged),
                 candidates=planned.candidates,
                 effect=of_sets[0],
+                drawn=[_numbers(one) for one in planned.random],
                 random=list(of_sets[1:]),
                 random_mean=mean,
                 difference=difference,
@@ -178,3 +179,7 @@ def _groups(
             )
         )
     return found
+
+
+def _numbers(neurons: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {layer: sorted(x.tolist()) for layer, x in neurons.items()}

@@ -32,6 +32,7 @@ class Group:
         neurons: their numbers, by layer.
         candidates: how many neurons random sets are drawn from, by layer.
         effect: without these neurons.
+        drawn: the numbers of each random set, by layer; empty where there are none.
         random: without those of each random set; empty where there are none.
         random_mean: the mean of these; None without.
         difference: the effect without these neurons less that mean; None without.
@@ -43,6 +44,7 @@ class Group:
     neurons: dict[str, list[int]]
     candidates: dict[str, int]
     effect: Effect
+    drawn: list[dict[str, list[int]]]
     random: list[Effect]
     random_mean: Effect | None
     difference: Effect | None
@@ -232,9 +234,10 @@ class AblationResult:
             them = "it" if group.count == 1 else "them"
             return f"No random neurons were taken out beside {them}."
         layer = group.lacking[0]
+        apart = "among them" if self.word == "chosen" else "universal"
         return (
-            f"Not compared with random neurons: {layer} has {group.candidates[layer]} others that"
-            f" are live and not universal, too few to draw {len(group.neurons[layer])} from."
+            f"Not compared with random neurons: {layer} has {group.candidates[layer]} that are live"
+            f" and not {apart}, too few to draw {len(group.neurons[layer])} from."
         )
 
     def _group(self, group: Group) -> dict[str, Any]:
@@ -247,7 +250,10 @@ class AblationResult:
             "count": group.count,
             "candidates": sum(group.candidates.values()),
             "flagged": _effect(group.effect),
-            "random": [_effect(one) for one in group.random],
+            "random": [
+                {"neurons": drawn, **_effect(one)}
+                for drawn, one in zip(group.drawn, group.random, strict=True)
+            ],
             "random_mean": None if group.random_mean is None else _effect(group.random_mean),
             "difference": None if group.difference is None else _effect(group.difference),
             "random_at_or_above": group.above if group.random else None,

@@ -71,8 +71,8 @@ def plan(
             )
         if int(flagged.max()) >= activity.neurons:
             raise InputError(
-                f"neurons: layer {layer!r} has no neuron {int(flagged.max())}, but"
-                f" {activity.neurons}, numbered from 0; check the numbers"
+                f"neurons: layer {layer!r} has {activity.neurons} neurons, numbered from 0, and"
+                f" none of number {int(flagged.max())}; check the numbers"
             )
         free = activity.live.clone()
         free[chosen.apart[layer]] = False

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from univfast.cli.failures import typed
 from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
@@ -144,7 +143,13 @@ def ablate(
             raise InputError(f"{out}: is the directory of the model; name another --out")
     result = _result(model, directory, reverse)
     wanted = Wanted([*layers] or None, learned, top, repeats, seed, mean_tokens)
-    with progress_bar("ablate", "batches", quiet) as progress, _typed(directory):
+    names = {
+        "neurons": directory,
+        "layers": "--layer",
+        "learned": "--learned",
+        "batches": "--text",
+    }
+    with progress_bar("ablate", "batches", quiet) as progress, typed(names):
         found, about = _measured(model, result, wanted, options, progress)
     found.settings.update(
         result=directory, reverse=reverse, models=result.summary["models"], text=about
@@ -255,24 +260,6 @@ def _hooks(result: CorrelationResult) -> list[str]:
     if isinstance(own, list) and own and all(isinstance(x, str) for x in own):
         return own
     return list(dict.fromkeys(result.layer))
-
-
-@contextmanager
-def _typed(directory: str) -> Iterator[None]:
-    """Has errors name what was typed in place of Python's arguments."""
-    names = {
-        "neurons": directory,
-        "layers": "--layer",
-        "learned": "--learned",
-        "batches": "--text",
-    }
-    try:
-        yield
-    except InputError as error:
-        argument, _, rest = str(error).partition(": ")
-        if argument not in names:
-            raise
-        raise InputError(f"{names[argument]}: {rest}") from error
 
 
 def _tell(found: AblationResult, out: str | None) -> None:

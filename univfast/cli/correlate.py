@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from univfast.cli.failures import typed
 from univfast.cli.options import (
     PATH,
     PATHS,
@@ -159,7 +160,11 @@ def correlate(
         load_pictures()
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
+    with typed({"token_text": "--tokenizer"}):
+        token_text = None if tokenizer is None else _text_of(tokenizer)
+        _check(options, token_text)
     with (
+        typed({"token_text": "--tokenizer"}),
         joined_processes(device, timeout) as (processes, place),
         _writing_alone(out, processes),
         plain_warnings(),
@@ -171,7 +176,7 @@ def correlate(
             **given.arguments(),
             "device": place,
             "memory_limit": None if memory_limit is None else memory_limit * 1e9,
-            "token_text": None if tokenizer is None else _text_of(tokenizer),
+            "token_text": token_text,
         }
         settings = complete(CorrelateOptions, asked, "correlate")
         model, *others = given.models
@@ -181,6 +186,17 @@ def correlate(
             if columns == "published":
                 result = _with_weights(result, given)
             _give(result, out, columns, quiet, as_json)
+
+
+def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> None:
+    """Refuses options that are wrong or exclude each other, before any model is opened."""
+    from univfast.option import declared
+    from univfast.options import CorrelateOptions, complete
+
+    asked = {
+        name: x for name, x in options.items() if name in declared(CorrelateOptions) and x != ()
+    }
+    complete(CorrelateOptions, {**asked, "token_text": token_text}, "correlate")
 
 
 def _text_of(tokenizer: str) -> Callable[[int], str]:
@@ -210,7 +226,11 @@ def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResul
     """The result with the weights of A, where A is a model whose weights are known."""
     try:
         table = given.weights()
-        return result if table is None else result.with_weights(table)
+        if table is None:
+            return result
+        if table.unembedding is None:
+            complain("Warning: published.csv says nothing of the vocabulary (A has no unembedding)")
+        return result.with_weights(table)
     except InputError as error:  # of a result that is there, and says all else
         complain(f"Warning: published.csv has no columns of weights ({error})")
         return result

@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import univfast
@@ -14,7 +15,7 @@ from univfast.errors import InputError
 from univfast.option import declared
 from univfast.options import CorrelateOptions
 
-__all__ = ["internal", "told"]
+__all__ = ["internal", "told", "typed"]
 
 # Shows where an internal error came from.
 _TRACEBACK = "UNIVFAST_TRACEBACK"
@@ -71,6 +72,18 @@ def _with_option(message: str) -> str:
     if option is None or not option[1].help:
         return message
     return f"--{name.replace('_', '-')}: {rest}"
+
+
+@contextmanager
+def typed(names: Mapping[str, str]) -> Iterator[None]:
+    """Has errors in the block name what was typed: ``names`` has it by Python's arguments."""
+    try:
+        yield
+    except InputError as error:
+        argument, _, rest = str(error).partition(": ")
+        if argument not in names:
+            raise
+        raise InputError(f"{names[argument]}: {rest}") from error
 
 
 def internal(error: Exception) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from univfast.inputs.layers import Activations
     from univfast.neuron_weights.weight_table import WeightTable
     from univfast.text import TextRun
+    from univfast.text.models import LanguageModel
 
 __all__ = ["Sources", "sources"]
 
@@ -107,7 +108,7 @@ def sources(
             others = [in_order(first, other) for other in others]
             own, *theirs = controls
             controls = [own, *([in_order(first, x) for x in of_one] for of_one in theirs)]
-        yield Sources([first, *others], controls, partial(_weights, run.models[0].module, hooks))
+        yield Sources([first, *others], controls, partial(_weights_of_run, run.models[0], hooks))
 
 
 def _control_paths(options: dict[str, Any], others: int) -> list[list[str]]:
@@ -186,6 +187,11 @@ def _weights_of_file(path: str) -> WeightTable | None:
 
     content = None if os.path.isdir(path) else read_file(path, LONE_LAYER)
     return _weights(from_dict(content, path), None) if is_model_file(content) else None
+
+
+def _weights_of_run(model: LanguageModel, hooks: Sequence[str]) -> WeightTable:
+    with model.with_its_own_weights() as module:
+        return _weights(module, hooks)
 
 
 def _weights(model: object, hooks: Sequence[str] | None) -> WeightTable:

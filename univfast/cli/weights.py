@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from univfast.cli.failures import typed
 from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
@@ -81,8 +84,13 @@ def weights(
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out file")
     check_writable(out)
-    opened, tokenizer = _opened(model, device)
-    with holding_file(out), progress_bar("weights", "neurons", quiet) as progress:
+    names = {"hooks": "--hooks", "unembedding": "--unembedding"}
+    with (
+        _opened(model, device) as (opened, tokenizer),
+        holding_file(out),
+        progress_bar("weights", "neurons", quiet) as progress,
+        typed(names),
+    ):
         table = weights_of(opened, hooks or None, unembedding, top_k, tokenizer, progress)
         table.save(out)
     if not quiet:
@@ -92,10 +100,12 @@ def weights(
             if table.unembedding
             else "no logits, as the model has no unembedding of their width (--unembedding)"
         )
-        say(f"{shown(out)}: {len(table):,} neurons of {layers} layers, {vocabulary}")
+        which = "layer" if layers == 1 else "layers"
+        say(f"{shown(out)}: {len(table):,} neurons of {layers} {which}, {vocabulary}")
 
 
-def _opened(model: str, device: str | None) -> tuple[nn.Module | TrainedModel, Any]:
+@contextmanager
+def _opened(model: str, device: str | None) -> Iterator[tuple[nn.Module | TrainedModel, Any]]:
     """A model, and its tokenizer if it has one.
 
     Raises:
@@ -108,11 +118,14 @@ def _opened(model: str, device: str | None) -> tuple[nn.Module | TrainedModel, A
             raise click.UsageError(
                 f"{model}: --device is for directories of Hugging Face models; leave it out"
             )
-        return load_model(model), None
+        yield load_model(model), None
+        return
     from univfast.machine.devices import as_device, auto_device
     from univfast.text.models import load_model as load_directory
     from univfast.text.vocabulary import load_vocabulary
 
     place = as_device(None if device == "auto" else device) or auto_device()
     loaded = load_directory(model, place)
-    return loaded.module, load_vocabulary(model, loaded.config).tokenizer
+    tokenizer = load_vocabulary(model, loaded.config).tokenizer
+    with loaded.with_its_own_weights() as module:
+        yield module, tokenizer

@@ -42,6 +42,9 @@ _SOMETIMES = (
     "published.csv",
     "layers.png",
     "models.png",
+    # Of neurons of the result, which 'univfast ablate' takes out.
+    "ablation.json",
+    "ablation.csv",
 )
 _SUMMARY = "summary.json"
 _REVERSE = "reverse"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +70,24 @@ class LanguageModel:
                 for part in value.detach().reshape(-1).split(_PART // value.itemsize):
                     digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.digest()
+
+    @contextmanager
+    def with_its_own_weights(self) -> Iterator[nn.Module]:
+        """The module, within the block without a head whose weights are random."""
+        head = None if self.has_head else self.module.get_output_embeddings()  # type: ignore[operator]
+        places = [
+            (parent, name)
+            for parent in self.module.modules()
+            for name, child in parent.named_children()
+            if child is head
+        ]
+        for parent, name in places:
+            setattr(parent, name, None)
+        try:
+            yield self.module
+        finally:
+            for parent, name in places:
+                setattr(parent, name, head)
 
 
 def load_model(directory: str, device: torch.device) -> LanguageModel:
