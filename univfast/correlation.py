@@ -34,7 +34,7 @@ from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
 from univfast.runs.comparisons import Comparison, line_up
-from univfast.runs.details import known_tokens, token_facts
+from univfast.runs.details import KnownTokens, known_tokens
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
@@ -151,23 +151,23 @@ class _Task:
         self._device = as_device(options["device"]) or _device_of(self._models)
         self._keep = self._open_mask()
         self._activity: Activity | None = None
-        self._facts = token_facts(lineup, options["token_ids"]) if options["details"] else None
-        self._look = self._looking() if options["details"] else None
+        known = known_tokens(lineup, options["token_ids"]) if options["details"] else None
+        self._facts = None if known is None else known.facts()
+        self._look = None if known is None else self._looking(known)
         others = len(self._models) - 1
         self._looked_at = 0 if self._look is None else others * lineup.rounds[0].tokens
         self._summed = 0
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
         self._way: Any = way(lineup, options, self._device, self._facts, processes)
 
-    def _looking(self) -> Look | None:
+    def _looking(self, known: KnownTokens) -> Look | None:
         """What is looked for in universal neurons; None where token ids are not known.
 
         Raises:
             InputError: something was asked of them, and they are not.
         """
         options = self._options
-        window, ids, places = known_tokens(self._lineup, options["token_ids"])
-        if ids is None:
+        if known.ids is None:
             for name in ("neurons", "features", "token_text"):
                 if options[name] is not None:
                     raise InputError(
@@ -175,7 +175,8 @@ class _Task:
                     )
             return None
         text = text_of(options["token_text"], self._models)
-        return Look(TokenText(ids, window, text, places), options, options["threads"])
+        tokens = TokenText(known.ids, known.window, text, known.places)
+        return Look(tokens, options, options["threads"])
 
     def do(self) -> None:
         """Takes all sums, which are searched in process 0 as they come."""

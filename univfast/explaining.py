@@ -83,20 +83,20 @@ def explain(
             f"a: the result is of {', '.join(result.summary['models'])}, in this order"
         )
     lineup = line_up(models, [], [], None, True, 1)
-    window, ids, places = known_tokens(lineup, given["token_ids"])
-    if ids is None:
+    known = known_tokens(lineup, given["token_ids"])
+    if known.ids is None:
         raise InputError("token_ids: are needed to say what neurons do; give which token is where")
     keep = None
     if given["mask"] is not None:
         keep = open_mask(given["mask"], lineup.layers[0][0].shape[:-1])
-    used = len(ids) if keep is None else int(keep.sum())
+    used = known.tokens if keep is None else int(keep.sum())
     if used != result.summary["tokens"]:
         raise InputError(
             f"mask: leaves {used} tokens, and the result is of {result.summary['tokens']}; give the"
             " activations, and the mask, that it is of"
         )
     text = text_of(given["token_text"], models)
-    look = Look(TokenText(ids, window, text, places), given)
+    look = Look(TokenText(known.ids, known.window, text, known.places), given)
     found = look_at(result, models, keep, look, progress)
     _check_same(found)
     return found

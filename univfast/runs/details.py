@@ -28,7 +28,6 @@ __all__ = [
     "known_tokens",
     "plain_statistics",
     "statistics_from",
-    "token_facts",
 ]
 
 # What shares, and r, are between.
@@ -39,27 +38,22 @@ _SHARES = {
 _LEAST_TOKENS = 4096  # of a slice: blocks of it have work for several threads
 
 
-def token_facts(lineup: Lineup, ids: object | None) -> TokenFacts:
-    """What is known of the tokens: their samples by the shape of activations, their ids if given.
-
-    Raises:
-        InputError: the ids do not fit.
-    """
-    known = known_tokens(lineup, ids)
-    groups = None if known.ids is None else token_groups(known.ids)
-    return TokenFacts(lineup.rounds[0].tokens, known.window, groups)
-
-
 class KnownTokens(NamedTuple):
     """What is known of the tokens of a run.
 
-    ``window``: tokens of a sample, 1 where that is not known; ``ids``: int64 ``[tokens]``, or None;
-    ``places``: as `Activations` has them, where samples have lost tokens.
+    ``tokens``: how many; ``window``: tokens of a sample, 1 where that is not known; ``ids``: int64
+    ``[tokens]``, or None; ``places``: as `Activations` has them, where samples have lost tokens.
     """
 
+    tokens: int
     window: int
     ids: Tensor | None
     places: Tensor | None
+
+    def facts(self) -> TokenFacts:
+        """As sums of details have them."""
+        groups = None if self.ids is None else token_groups(self.ids)
+        return TokenFacts(self.tokens, self.window, groups)
 
 
 def known_tokens(lineup: Lineup, ids: object | None) -> KnownTokens:
@@ -68,22 +62,23 @@ def known_tokens(lineup: Lineup, ids: object | None) -> KnownTokens:
     Raises:
         InputError: the ids do not fit.
     """
-    count = len(lineup.rounds[0].real) + 1
+    models = range(len(lineup.rounds[0].real) + 1)
     first = lineup.layers[0][0]
-    windows = [_window(lineup.layers[i][0], lineup.models[i].window) for i in range(count)]
-    known = [lineup.models[i].ids for i in range(count)]
+    windows = [_window(lineup.layers[i][0], lineup.models[i].window) for i in models]
+    known = [lineup.models[i].ids for i in models]
     given: object | None = next((x for x in (ids, *known) if x is not None), None)
     window = next((window for window in windows if window > 1), 1)
     places = None
     if window == 1:
-        found = (lineup.models[i].places for i in range(count))
+        found = (lineup.models[i].places for i in models)
         places = next((x for x in found if x is not None), None)
+    count = lineup.rounds[0].tokens
     if given is None:
-        return KnownTokens(window, None, places)
+        return KnownTokens(count, window, None, places)
     tokens = open_token_ids(given, tuple(first.shape[:-1]))
     if window == 1 and places is None and tokens.dim() > 1 and tokens.shape[-1] < tokens.numel():
         window = tokens.shape[-1]  # ids of one sample say no more than flat ones
-    return KnownTokens(window, tokens.flatten(), places)
+    return KnownTokens(count, window, tokens.flatten(), places)
 
 
 def _window(layer: Layer, window: int) -> int:
