@@ -23,7 +23,7 @@ from support.pairs import Layers
 from univfast.details import Details
 from univfast.experiment import load_model
 from univfast.experiment.sites import test_tokens as tokens_of
-from univfast.report.files import load_result
+from univfast.report.files import load
 from univfast.sums.token_facts import TokenFacts, token_groups
 
 TOKENS, WINDOW = 700, 20
@@ -281,7 +281,7 @@ def test_details_are_saved_and_read_back(match: str, tmp_path: Path) -> None:
         for name in COLUMNS:
             column = np.array([float(row[name]) for row in rows])
             np.testing.assert_array_equal(column, getattr(result, name), err_msg=name)
-    loaded = load_result(out)
+    loaded = load(out)
     for name in COLUMNS:
         got, want = getattr(loaded, name), getattr(result, name)
         assert got.dtype == want.dtype == torch.float64
@@ -302,7 +302,7 @@ def test_details_are_saved_and_read_back(match: str, tmp_path: Path) -> None:
     # Without details, what an earlier result left goes.
     uf.correlate(a, b, match=match).save(out)
     assert not (out / "contexts.npz").exists()
-    assert all(getattr(load_result(out), name) is None for name in NAMES)
+    assert all(getattr(load(out), name) is None for name in NAMES)
 
 
 # ---- what is refused -----------------------------------------------------------------------------

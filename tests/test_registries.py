@@ -28,7 +28,7 @@ from univfast.inputs.stored import Stored, from_numpy
 from univfast.nulls.kinds import ROTATIONS, Rotation, RotationKind
 from univfast.nulls.rotations import HadamardRotations
 from univfast.registry import Registry, resolve
-from univfast.report.files import load_result
+from univfast.report.files import load
 from univfast.search.matchings import MATCHINGS, Match, Matching
 
 Array = NDArray[np.float64]
@@ -197,9 +197,9 @@ def test_a_column(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) ->
         with open(out / "top.csv", encoding="utf-8", newline="") as file:
             first = [row for row in csv.DictReader(file) if row["rank"] == "1"]
         assert [float(row["twice"]) for row in first] == (2 * result.excess).tolist()
-        assert load_result(out).columns()["twice"] == result.columns()["twice"]
+        assert load(out).columns()["twice"] == result.columns()["twice"]
         assert "| `twice` | number | two times the excess |" in docs().page()
-    assert load_result(out).columns().keys() == {
+    assert load(out).columns().keys() == {
         column.name
         for column in COLUMNS.values()
         if "neurons" in column.tables and column.only == "always"
@@ -226,13 +226,13 @@ def test_results_from_before_a_column_are_read(
     monkeypatch.setattr(uf.CorrelationResult, "later", None, raising=False)
     for dtype, absent in (("number", "nan"), ("text", "")):
         with COLUMNS.having(Column("later", dtype, "what came later", since=2)):
-            assert [str(cell) for cell in load_result(out).columns()["later"]] == [absent] * 24
+            assert [str(cell) for cell in load(out).columns()["later"]] == [absent] * 24
             assert "| `later` | " in docs().page()
     with (
         COLUMNS.having(Column("lost", "number", "what a result of schema 1 has")),
         pytest.raises(uf.InputError, match="does not hold a saved result"),
     ):
-        load_result(out)
+        load(out)
 
 
 def read_lines(file: SourceFile, lone: str) -> dict[str, Stored]:

@@ -2,9 +2,9 @@
 
 ``import univfast as uf``; then `uf.correlate` for two sets of activations, `uf.PairedCorrelation`
 or `uf.AllPairsCorrelation` for a stream of batches, `uf.correlate_models` and `uf.capture` for
-models that are running, `uf.control` for networks that learned nothing, `uf.ablate` for what a
-model loses without its universal neurons, and `uf.reference` for the slow definitions that all are
-tested against.
+models that are running, `uf.load` for a result that was saved, `uf.control` for networks that
+learned nothing, `uf.ablate` for what a model loses without its universal neurons, and
+`uf.reference` for the slow definitions that all are tested against.
 
 The way of the data, from `correlation` (or `live`, of models that are running) downwards:
 
@@ -39,6 +39,7 @@ registries, which `registry` lists.
 ``counts``       the numbers of a summary
 ``details``      what details add to a result
 ``result``       `CorrelationResult`
+``views``        what is shown of it, a layer of it, its first neurons
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``explaining``   `explain`: what the neurons of a result do
 ``options``      every option, declared once
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from univfast.live import correlate_models
     from univfast.neuron_weights.weights import weights
     from univfast.paired import PairedCorrelation
+    from univfast.report.saved import load
     from univfast.result import CorrelationResult
 
     __version__: str
@@ -90,6 +92,7 @@ __all__ = [
     "correlate",
     "correlate_models",
     "explain",
+    "load",
     "load_contexts",
     "reference",
     "weights",
@@ -108,6 +111,7 @@ _HOME = {
     "correlate": "univfast.correlation",
     "correlate_models": "univfast.live",
     "explain": "univfast.explaining",
+    "load": "univfast.report.saved",
     "load_contexts": "univfast.contexts.frames",
     "reference": "univfast.reference",
     "weights": "univfast.neuron_weights.weights",

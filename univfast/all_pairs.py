@@ -37,6 +37,7 @@ from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.state_values import check_co_moments, check_pending
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
+from univfast.views import Shown, as_facts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,7 +50,7 @@ _FORMAT = StateFormat("univfast-all-pairs", "AllPairsCorrelation", version=4, ol
 
 @documented(AllPairsOptions)
 @methods_in_plain_state
-class AllPairsCorrelation(Reducible):
+class AllPairsCorrelation(Reducible, Shown):
     """Correlates every neuron of A with every neuron of B, and with random rotations of B.
 
     Holds the co-moments of all pairs and, for the rotations, those within each layer of B (with
@@ -98,6 +99,15 @@ class AllPairsCorrelation(Reducible):
             self._check_memory(devices.CPU)
         else:
             self._place(self._device)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return as_facts(
+            has=f"{self.tokens:,} tokens",
+            layers_a=self._a.by_name(),
+            layers_b=self._b.by_name(),
+            baseline=f"{self.baseline.kind} x {self.baseline.draws}, seed {self.baseline.seed}",
+            device=self.device or "that of the first batch",
+        )
 
     @property
     @alone

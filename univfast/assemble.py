@@ -11,6 +11,7 @@ from torch import Tensor
 
 from univfast import __version__
 from univfast.checks import as_number
+from univfast.columns import SCHEMA
 from univfast.control_matches import ControlMatches, control_counts, shifted_of, with_controls
 from univfast.counts import beside_counts, counts, layer_rows, match_counts
 from univfast.details import details_of, details_summary
@@ -55,6 +56,7 @@ class Question:
         """
         return {
             "univfast": __version__,
+            "schema": SCHEMA,
             "models": list(models),
             "match": self.match,
             "rotation": self.baseline.summary(),

@@ -13,6 +13,7 @@ __all__ = [
     "COLUMNS",
     "NAMES",
     "PUBLISHED",
+    "SCHEMA",
     "WEIGHTS",
     "Column",
     "Dtype",
@@ -20,6 +21,9 @@ __all__ = [
     "Table",
     "columns_of",
 ]
+
+SCHEMA = 3
+"""Of the files of a result: the third has it in ``summary.json``, and six digits in tables."""
 
 NAMES = ("univfast", "published")
 """What columns can be called: as in `COLUMNS`, or as in `PUBLISHED`."""

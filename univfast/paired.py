@@ -34,6 +34,7 @@ from univfast.sums.batches import Origin, bad_value, readable
 from univfast.sums.state_values import check_moments
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import PART_BYTES, Uploads
+from univfast.views import Shown, as_facts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,7 +50,7 @@ _DENSE_TOKENS = 4096
 
 @documented(PairedOptions)
 @methods_in_plain_state
-class PairedCorrelation(Reducible):
+class PairedCorrelation(Reducible, Shown):
     """Correlates neuron i of A with neuron i of B, of random rotations of B, and with wrong ones.
 
     Holds ``8 * (5 + 2 * draws + shifts) * neurons`` bytes however many tokens come.
@@ -99,6 +100,15 @@ class PairedCorrelation(Reducible):
         self._threads = devices.thread_count(given["threads"])
         self.neurons = neurons
         self.reset()
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return as_facts(
+            has=f"{self.tokens:,} tokens",
+            neurons=self.neurons,
+            layer=self._layer,
+            baseline=f"{self.baseline.kind} x {self.baseline.draws}, seed {self.baseline.seed}",
+            device=self.device or "that of the first batch",
+        )
 
     @property
     @alone

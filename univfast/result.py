@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
@@ -15,6 +15,14 @@ from univfast.columns import NAMES, PUBLISHED, WEIGHTS, Only, columns_of
 from univfast.details import Details
 from univfast.errors import InputError
 from univfast.machine.torch_state import methods_in_plain_state
+from univfast.views import (
+    LayerView,
+    NeuronTable,
+    Shown,
+    equal,
+    result_facts,
+    top_neurons,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,16 +43,18 @@ class Records(Protocol):
         """Writes ``contexts.jsonl``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 @methods_in_plain_state
-class CorrelationResult(Details):
+class CorrelationResult(Shown, Details):
     """How each neuron of A correlates with its match in B, against rotations of B.
 
     All neurons of all layers stand in one row each, layer after layer; tensors are on the CPU. With
     several other models, numbers are means over those in which a neuron has a match: excess is the
     mean of its excess in each of them.
 
-    What details add, `Details` has.
+    What details add, `Details` has. ``len(result)`` is the number of neurons, ``result["mlp.0"]`` a
+    `LayerView` of one layer. Two results are equal if all their numbers are (NaN as NaN), and what
+    the summary says but for the seconds; what `explained` has is not compared.
 
     Attributes:
         layer: name of each neuron's layer in A, ``[neurons]``.
@@ -125,6 +135,48 @@ class CorrelationResult(Details):
     by_index: CorrelationResult | None = None
     explained: Records | None = None
     reverse: CorrelationResult | None = None
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+    def __getitem__(self, layer: str) -> LayerView:
+        if not isinstance(layer, str):
+            kind = type(layer).__name__
+            raise TypeError(f"layer: expected the name of a layer of A, got {kind}")
+        return LayerView(self, layer)
+
+    def __contains__(self, layer: object) -> bool:
+        return any(row["layer"] == layer for row in self.summary["layers"])
+
+    __iter__ = None  # of what? layers have names, and neurons stand in `top` and `to_pandas`
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CorrelationResult):
+            return NotImplemented
+        names = [x.name for x in fields(self) if x.name not in ("summary", "explained")]
+        one, two = ({**x.summary, "seconds": None} for x in (self, other))
+        return equal(one, two) and all(equal(getattr(self, x), getattr(other, x)) for x in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return result_facts(self)
+
+    def _repr_html_(self) -> str:
+        """The facts, and the first ten neurons, for notebooks."""
+        return super()._repr_html_() + self.top(10)._repr_html_()
+
+    def top(self, n: int = 10) -> NeuronTable:
+        """The ``n`` neurons with the largest excess, or correlation where there is no baseline.
+
+        A `NeuronTable`: a sequence of rows with each neuron's match and partners, which prints as a
+        table and has ``to_pandas()``. Neurons without a correlation are left out.
+
+        Raises:
+            InputError: ``n`` is negative.
+            TypeError: it is no int.
+        """
+        return top_neurons(self, n)
 
     def columns(self) -> dict[str, list[Any]]:
         """The table ``neurons.csv``, as a list a column; `univfast.columns` says what each is."""

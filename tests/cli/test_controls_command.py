@@ -16,7 +16,7 @@ from support.command import error_line, run
 from support.controlled import COLUMNS, TOKENS, cut, sides, two, untrained
 from support.made_up import FILES, HEADER, PARTNERS
 from univfast.columns import columns_of
-from univfast.report.files import load_result
+from univfast.report.files import load
 
 NAMES = [*COLUMNS, "learned"]
 
@@ -193,7 +193,7 @@ def test_controls_are_saved_and_read_back(
             column = np.array([float(row[name]) for row in rows])
             np.testing.assert_array_equal(column, getattr(expected, name))
         assert [row["learned"] == "true" for row in rows] == expected.learned.tolist()  # type: ignore[union-attr]
-        loaded = load_result(folder)
+        loaded = load(folder)
         for name in NAMES:
             got, want = getattr(loaded, name), getattr(expected, name)
             assert got.dtype == want.dtype
@@ -235,7 +235,7 @@ def test_results_from_before_there_were_controls(
 ) -> None:
     out = paths / "out"
     assert run("correlate", "a.pt", *others, "--out", out, "--quiet") == 0
-    now = load_result(out)
+    now = load(out)
     summary = json.loads((out / "summary.json").read_text())
     for name in SINCE:
         del summary[name]
@@ -247,7 +247,7 @@ def test_results_from_before_there_were_controls(
             del row[name]
     (out / "summary.json").write_text(json.dumps(summary))
     assert not set(NAMES) & set(rows_of(out)[0])
-    before = load_result(out)
+    before = load(out)
     assert before.learned is before.excess_control is None
     assert [column.name for column in columns_of("neurons", before.having)] == list(now.columns())
     assert {**summary, **before.summary} == before.summary

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import univfast as uf
 from support.command import error_line, run
 from univfast.contexts.records import record_json
-from univfast.report.files import load_result
+from univfast.report.files import load
 
 SAMPLES, WINDOW, NEURONS = 60, 16, 24
 IDS = torch.randint(0, 30, (SAMPLES, WINDOW), generator=torch.Generator().manual_seed(5))
@@ -201,7 +201,7 @@ def test_a_result_that_was_saved(tmp_path: Path) -> None:
     asked = {name: OPTIONS[name] for name in ("threshold", "draws")}
     uf.correlate(A, B, **asked).save(tmp_path)
     assert not (tmp_path / "contexts.jsonl").exists()
-    saved = load_result(tmp_path)
+    saved = load(tmp_path)
     result = uf.explain(saved, A, B, token_ids=IDS, neurons="activations/9")
     found = records_of(result)
     expected = looked_at(neurons="activations/9")

@@ -70,7 +70,7 @@ def saved_result(rng: Random, folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     several(rng, _some_file, folder)
-    loaded = attempt(lambda: files.load_result(folder))
+    loaded = attempt(lambda: files.load(folder))
     _check_table(loaded, (folder / "neurons.csv").read_bytes().decode())
     stated = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for name, value in stated.items():

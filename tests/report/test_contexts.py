@@ -16,7 +16,7 @@ from support.pictured import Page
 from univfast.contexts.records import StoredRecords, read_records
 from univfast.errors import InputError
 from univfast.report.contexts import contexts_section
-from univfast.report.files import load_result, redraw, save_result
+from univfast.report.files import load, redraw, save_result
 from univfast.report.html import report_html
 from univfast.result import CorrelationResult
 
@@ -157,7 +157,7 @@ def test_saved_and_drawn_again(tmp_path: Path) -> None:
     save_result(loaded, out, published=False)  # where it is already
     assert (out / "report.html").read_bytes() == before
     assert "contexts.jsonl" in {path.name for path in out.iterdir()}
-    save_result(load_result(out), tmp_path / "copy", published=False)
+    save_result(load(out), tmp_path / "copy", published=False)
     assert (tmp_path / "copy" / "report.html").read_bytes() == before
     assert (tmp_path / "copy" / "contexts.jsonl").exists()
 
@@ -187,7 +187,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^\S*/out/contexts\.jsonl: is damaged .*line 3: "):
         redraw(out)
     assert (out / "report.html").read_bytes() == before
-    assert load_result(out).summary["universal"] == 12
+    assert load(out).summary["universal"] == 12
     gone = of(tmp_path / "gone.jsonl")
     with pytest.raises(InputError, match=r"gone\.jsonl: cannot be read"):
         save_result(gone, tmp_path / "none", published=False)

@@ -17,7 +17,7 @@ import univfast as uf
 from support.made_up import FILES, NAMES, PARTNERS, TWO, made_up
 from univfast.columns import columns_of
 from univfast.errors import InputError
-from univfast.report.files import load_result, redraw, save_result
+from univfast.report.files import load, redraw, save_result
 from univfast.result import CorrelationResult
 
 
@@ -89,7 +89,7 @@ def test_which_files_there_are(case: str, more: set[str], tmp_path: Path) -> Non
 def test_what_is_saved_is_read_back(case: str, tmp_path: Path) -> None:
     result = CASES[case]
     save_result(result, tmp_path, published=False)
-    loaded = load_result(tmp_path)
+    loaded = load(tmp_path)
     several = result.correlation_min is not None
     assert several == case.startswith("several")
     for name in [c.name for c in columns_of("neurons", {"models", "controls"}) if c.value is None]:
@@ -242,7 +242,7 @@ def test_results_beside(tmp_path: Path) -> None:
     result = CASES["several, best"]
     save_result(result, tmp_path, published=True, beside=BESIDE)
     assert "beside" not in result.summary
-    assert load_result(tmp_path).summary == {
+    assert load(tmp_path).summary == {
         **result.summary,
         "beside": [
             {"directory": "pre-index", "title": "index, pre"},
@@ -253,14 +253,14 @@ def test_results_beside(tmp_path: Path) -> None:
         alone = tmp_path / "alone" / name
         save_result(other, alone, published=True)
         assert files(tmp_path / name) == files(alone)
-        assert load_result(tmp_path / name).summary == other.summary
+        assert load(tmp_path / name).summary == other.summary
     report = (tmp_path / "report.html").read_text()
     assert "Side by side" in report
     assert report.index("index, pre") < report.index("best, post")
 
     # A result that was read back says nothing of what is not beside it.
-    save_result(load_result(tmp_path), tmp_path / "copy", published=False)
-    assert load_result(tmp_path / "copy").summary == result.summary
+    save_result(load(tmp_path), tmp_path / "copy", published=False)
+    assert load(tmp_path / "copy").summary == result.summary
 
 
 @pytest.mark.slow
@@ -293,7 +293,7 @@ def test_redraw_gives_the_same_files(case: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"spoilt")
     (tmp_path / "report.html").unlink()
     returned = redraw(tmp_path)
-    assert returned.summary == load_result(tmp_path).summary
+    assert returned.summary == load(tmp_path).summary
     assert files(tmp_path) == before
 
 
@@ -337,7 +337,7 @@ def test_half_a_range_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "neurons.csv"
     path.write_text(path.read_text().replace("correlation_max", "other", 1))
     with pytest.raises(InputError, match="correlation_max"):
-        load_result(tmp_path)
+        load(tmp_path)
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
@@ -346,10 +346,10 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     models = ["a", "b\udcff.pt"]
     result = small(match="best", layers=names, others=[names], models=models)
     save_result(result, tmp_path, published=True)
-    assert load_result(tmp_path).layer == result.layer
+    assert load(tmp_path).layer == result.layer
     assert rows(tmp_path / "matches.csv")[0]["model"] == "b?.pt"
     assert {row["match_layer"] for row in rows(tmp_path / "top.csv")} == set(names)
-    assert load_result(tmp_path).summary["models"] == models
+    assert load(tmp_path).summary["models"] == models
 
 
 @pytest.mark.slow

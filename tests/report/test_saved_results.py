@@ -17,7 +17,7 @@ from support.made_up import FILES, PARTNERS
 from support.small_layers import pair, with_dead
 from univfast.columns import columns_of
 from univfast.errors import InputError
-from univfast.report.files import load_result
+from univfast.report.files import load
 
 COLUMNS = [column.name for column in columns_of("neurons")]
 
@@ -33,7 +33,7 @@ def test_what_is_saved_is_read_back_bit_for_bit(
     result = uf.correlate(a, b, match=match, **options)
     result.save(tmp_path / "new" / "out")
     assert set(os.listdir(tmp_path / "new" / "out")) == FILES | more
-    loaded = load_result(tmp_path / "new" / "out")
+    loaded = load(tmp_path / "new" / "out")
     for name in [column.name for column in columns_of("neurons") if column.value is None]:
         got, expected = getattr(loaded, name), getattr(result, name)
         if isinstance(expected, list):
@@ -99,7 +99,7 @@ def test_a_failing_write_leaves_the_old_files(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     result.save(tmp_path)
-    assert load_result(tmp_path).summary["rotation"]["draws"] == 3
+    assert load(tmp_path).summary["rotation"]["draws"] == 3
     assert set(os.listdir(tmp_path)) == FILES
 
 
@@ -142,5 +142,5 @@ def test_spoilt_results_are_refused(spoil: Any, tmp_path: Path) -> None:
     uf.correlate(*pair(), draws=2).save(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError, match=f"^{tmp_path}") as caught:
-        load_result(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(caught.value)

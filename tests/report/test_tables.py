@@ -12,7 +12,7 @@ import pytest
 
 from support.made_up import made_up
 from univfast.columns import COLUMNS, Column
-from univfast.report.files import load_result, redraw, save_result
+from univfast.report.files import load, redraw, save_result
 from univfast.report.tables import csv_bytes, parsed, read_csv
 
 LAYER = COLUMNS["layer"]
@@ -156,7 +156,7 @@ def test_a_result_of_such_names(tmp_path: Path) -> None:
     )
     loaded = redraw(tmp_path)
     assert (loaded.layer, loaded.match_layer) == (result.layer, result.match_layer)
-    assert load_result(tmp_path).layer == result.layer
+    assert load(tmp_path).layer == result.layer
     for table in ("neurons", "matches", "top", "published"):
         with (tmp_path / f"{table}.csv").open("rb") as file:
             found = read_csv(file)

@@ -146,7 +146,7 @@ _FUNCTIONS = (
     "univfast.experiment:save_model",
     "univfast.experiment:train",
     "univfast.experiment:untrained",
-    "univfast.report.files:load_result",
+    "univfast.report.files:load",
 )
 _CLASSES = (
     "univfast.paired:PairedCorrelation",

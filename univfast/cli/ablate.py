@@ -169,7 +169,7 @@ def _result(model: str, directory: str, reverse: bool) -> CorrelationResult:
     Raises:
         InputError: there is none, or the model is another of it.
     """
-    from univfast.report.saved import load_result
+    from univfast.report.saved import load
 
     folder = os.path.join(directory, "reverse") if reverse else directory
     if reverse and not os.path.isdir(folder) and os.path.isdir(directory):
@@ -177,7 +177,7 @@ def _result(model: str, directory: str, reverse: bool) -> CorrelationResult:
             f"{directory}: has no result in reverse; correlate with --reverse, or give A's model"
             " without it"
         )
-    result = load_result(folder)
+    result = load(folder)
     own, *others = result.summary["models"]
     if _same(model, own):
         return result

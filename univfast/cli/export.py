@@ -78,11 +78,11 @@ def export(result: str, form: str, out: str, layer_numbers: tuple[tuple[str, int
         say(f"Written to {shown(out)}: a row an example.")
         return
     from univfast.contexts.neuronpedia import write_neuronpedia
-    from univfast.report.files import load_result
+    from univfast.report.files import load
 
     # Of contexts.jsonl alone, means and shares of active tokens are not known.
     there = os.path.isfile(os.path.join(result, "summary.json"))
-    known = load_result(result) if there else None
+    known = load(result) if there else None
     directories = write_neuronpedia(result, out, known, dict(layer_numbers))
     for name, features in directories.items():
         say(f"{shown(os.path.join(out, name))}: {features:,} features")

@@ -18,11 +18,11 @@ from univfast.contexts.records import CONTEXTS
 from univfast.errors import InputError
 from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
-from univfast.report.saved import load_result, not_a_result
+from univfast.report.saved import REVERSE, load, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
 
-__all__ = ["load_result", "redraw", "save_result", "summary_json"]
+__all__ = ["load", "redraw", "save_result", "summary_json"]
 
 
 # What a directory may hold that belongs to a result, beside what every one has.
@@ -47,9 +47,8 @@ _SOMETIMES = (
     "ablation.csv",
 )
 _SUMMARY = "summary.json"
-_REVERSE = "reverse"
 # What a result may have inside: what is beside it may have a reverse, and nothing else has more.
-_PARTS = ("beside", _REVERSE)
+_PARTS = ("beside", REVERSE)
 
 
 def save_result(
@@ -127,7 +126,7 @@ def _all_files(
     files.update(_drawn(result, list(beside.values())))
     parts = {name: part for name, (_, part) in beside.items()}
     if result.reverse is not None:
-        parts[_REVERSE] = result.reverse
+        parts[REVERSE] = result.reverse
     for name, part in parts.items():
         files.update(_inside(name, _all_files(part, published, {})))
     return files
@@ -138,15 +137,15 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
 
     ``parts_of`` says what it may have inside, which itself has less.
     """
-    result = load_result(folder)
+    result = load(folder)
     try:
         entries = result.summary.get("beside", []) if "beside" in parts_of else []
         titles = {_check_inside(entry["directory"]): entry["title"] for entry in entries}
     except InputError as error:
         raise not_a_result(folder, _SUMMARY, error) from error
-    parts = {name: _redrawn(folder / name, (_REVERSE,)) for name in titles}
-    if _REVERSE in parts_of and (folder / _REVERSE / _SUMMARY).is_file():
-        parts[_REVERSE] = _redrawn(folder / _REVERSE, ())
+    parts = {name: _redrawn(folder / name, (REVERSE,)) for name in titles}
+    if REVERSE in parts_of and (folder / REVERSE / _SUMMARY).is_file():
+        parts[REVERSE] = _redrawn(folder / REVERSE, ())
     try:
         files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
     except InputError:  # of contexts.jsonl, which it names
@@ -161,7 +160,7 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
 
 def _check_inside(name: str) -> str:
     """The name, if it is that of a directory inside another one, and not of the reverse."""
-    if os.path.basename(name) != name or name in ("", os.curdir, os.pardir, _REVERSE):
+    if os.path.basename(name) != name or name in ("", os.curdir, os.pardir, REVERSE):
         raise InputError(f"beside: {name!r} cannot be the name of a result's directory")
     return name
 
@@ -187,7 +186,7 @@ def _earlier_files(root: Path, folders: Iterable[str]) -> set[str]:
     A folder without a summary holds no result: what is in it is none of our business.
     """
     places = {f"{folder}/" if folder else "" for folder in folders}
-    places |= {f"{place}{_REVERSE}/" for place in places}
+    places |= {f"{place}{REVERSE}/" for place in places}
     held = [place for place in places if (root / place / "summary.json").is_file()]
     return {f"{place}{name}" for place in held for name in (*_ALWAYS, *_SOMETIMES)}
 

@@ -6,47 +6,61 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from univfast.columns import COLUMNS, columns_of
+from univfast.columns import COLUMNS, SCHEMA, columns_of
 from univfast.contexts.records import stored_records
 from univfast.errors import InputError
 from univfast.inputs.formats import read_file
 from univfast.machine.reading import damaged, open_file, parse_json
 from univfast.machine.torch_state import in_plain_state
+from univfast.report.saved_parts import with_contexts, with_matches, with_top
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
 from univfast.result import CorrelationResult
 
-__all__ = ["load_result", "not_a_result"]
+__all__ = ["REVERSE", "load", "not_a_result"]
+
+REVERSE = "reverse"
+"""The directory inside that holds the result as it is seen from B."""
 
 _AGAIN = "write it again with univfast correlate --out"
 _GIVE = "give the directory that univfast correlate --out wrote"
 _MOST_SUMMARY = 128 << 20  # bytes; of 1,000 layers against 1,000 it has 20 million
 _NULL = "null_excess.npy"
-_ROUNDING = 1e-9  # of numbers that are computed again
+_ROUNDING = 2e-6  # of a difference of two numbers of six digits, and of means of such
 
 
 @in_plain_state
-def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
-    """Reads back what `CorrelationResult.save` wrote: the table, the draws and the summary.
+def load(directory: str | os.PathLike[str]) -> CorrelationResult:
+    """Reads back what `CorrelationResult.save`, or ``univfast correlate --out``, wrote.
 
-    What is in other files (other partners, what is mutual, each model by itself, the reverse) is
-    not part of it; ``contexts.jsonl`` is read where it is asked for.
+    Numbers of tables have the six digits that are there. Of results by index beside a search, and
+    of single models the draws and controls, only the summary tells. Results that were saved beside
+    it are read by their own directory. What an earlier version did not write is None, and
+    ``contexts.jsonl`` is read where it is asked for.
+
+    Args:
+        directory: as it was given to ``save``.
 
     Raises:
-        InputError: a file is missing, or is not of that form; names it.
+        InputError: a file is missing, is not of that form, or is of a later version; names it.
     """
-    folder = Path(directory)
+    return _load(Path(directory), with_reverse=True)
+
+
+def _load(folder: Path, with_reverse: bool) -> CorrelationResult:
     with _file(folder, "summary.json") as file:
         text = file.read(_MOST_SUMMARY + 1)
         if len(text) > _MOST_SUMMARY:
             raise ValueError(f"over {_MOST_SUMMARY >> 20} MiB")
         summary = parse_json(text)
+        _check_schema(folder, summary)
         check_summary(summary)
     with _file(folder, "neurons.csv") as file:
         cells = read_csv(file)
@@ -59,12 +73,32 @@ def load_result(directory: str | os.PathLike[str]) -> CorrelationResult:
         _check_columns(columns, summary)
     with _file(folder, _NULL):
         null_excess = _null_excess(folder, summary)
-    return CorrelationResult(
+    result = CorrelationResult(
         **columns,
         null_excess=null_excess,
         summary=summary,
         explained=stored_records(folder),
     )
+    for name, add in (("matches.csv", with_matches), ("top.csv", with_top)):
+        if (folder / name).exists():
+            with _file(folder, name) as file:
+                result = add(result, read_csv(file))
+    if (folder / "contexts.npz").exists() and result.correlation_se is not None:
+        with _file(folder, "contexts.npz"):
+            result = with_contexts(result, str(folder / "contexts.npz"))
+    reverse = folder / REVERSE
+    if with_reverse and (reverse / "summary.json").is_file():
+        result = replace(result, reverse=_load(reverse, with_reverse=False))
+    return result
+
+
+def _check_schema(folder: Path, summary: dict[str, Any]) -> None:
+    schema = summary.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise InputError(
+            f"{os.fsdecode(folder)}: was written by a later version of univfast (schema {schema},"
+            f" this one reads up to {SCHEMA}); update univfast"
+        )
 
 
 def not_a_result(folder: str | os.PathLike[str], name: str, error: Exception) -> InputError:
@@ -100,7 +134,9 @@ def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
     excess = columns["correlation"] - columns["baseline"]
     if not torch.allclose(columns["excess"], excess, rtol=0, atol=_ROUNDING, equal_nan=True):
         raise ValueError("an excess is not correlation - baseline")
-    if not columns["universal"].equal(columns["excess"] > summary["threshold"]):
+    margin = columns["excess"] - summary["threshold"]
+    unsure = margin.abs() <= _ROUNDING
+    if not bool((unsure | (columns["universal"] == (margin > 0))).all()):
         raise ValueError("universal is not an excess above the threshold in summary.json")
     for name in ("correlation", "baseline", "excess"):
         mean, said = float(columns[name].nanmean()), summary[f"mean_{name}"]

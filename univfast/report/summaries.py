@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from univfast.columns import SCHEMA
 from univfast.nulls.kinds import ROTATIONS
 from univfast.search.matchings import MATCHINGS
 
@@ -148,6 +149,7 @@ _SUMMARY: dict[str, Kind] = {
     "layers": _each(_LAYER, least=1),
 }
 _SOMETIMES: dict[str, Kind] = {
+    "schema": lambda value: _count(value) and 3 <= value <= SCHEMA,  # the first two have none
     "shifts": _maybe(_count),
     "title": _text,
     "by_model": _each(_MODEL, least=2),

@@ -13,7 +13,10 @@ import torch
 
 from univfast.columns import Column
 
-__all__ = ["csv_bytes", "parsed", "read_csv"]
+__all__ = ["DIGITS", "csv_bytes", "parsed", "read_csv"]
+
+DIGITS = 6
+"""Significant digits of numbers in tables: more than r is known to."""
 
 # What a spreadsheet takes for a formula begins so, also in wide forms and behind what cannot be
 # seen. An apostrophe before it makes it a text. Names that begin so behind apostrophes of their own
@@ -26,8 +29,8 @@ _PLAIN = re.compile(r"[\w.:/-]*", re.ASCII)
 def csv_bytes(head: Sequence[str], parts: Iterable[Sequence[Sequence[object]]]) -> bytes:
     """A table in UTF-8, a line a row.
 
-    Numbers have all their digits, absent ones are ``nan``; flags are ``true`` and ``false``. A text
-    stands in quotes unless it is plain, with an apostrophe before what would be a formula.
+    Numbers have six significant digits, absent ones are ``nan``; flags are ``true`` and ``false``.
+    A text stands in quotes unless it is plain, with an apostrophe before what would be a formula.
 
     Args:
         head: names of the columns.
@@ -81,6 +84,8 @@ def parsed(column: Column, cells: Mapping[str, list[str]]) -> Any:
 def _cell(value: object, known: dict[object, str]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return format(value, f".{DIGITS}g")
     if not isinstance(value, str):
         return str(value)
     if value not in known:
