@@ -20,6 +20,7 @@ from support.command import SMALL_MODEL, error_line, run
 from support.made_up import FILES, PARTNERS
 from support.matched import Matched, assert_statistics, matched
 from support.pairs import Layers
+from support.saved_results import as_cells
 from univfast.details import Details
 from univfast.experiment import load_model
 from univfast.experiment.sites import test_tokens as tokens_of
@@ -250,7 +251,7 @@ def test_details_of_several_models(match: str, tmp_path: Path) -> None:
     for name in COLUMNS:
         column = np.array([float(row[name]) for row in matches])
         both = torch.cat([getattr(one, name) for one in result.by_model])
-        np.testing.assert_array_equal(column, both, err_msg=name)
+        np.testing.assert_array_equal(column, as_cells(both), err_msg=name)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -280,16 +281,22 @@ def test_details_are_saved_and_read_back(match: str, tmp_path: Path) -> None:
         assert set(list(rows[0])[-len(COLUMNS) :]) == set(COLUMNS)
         for name in COLUMNS:
             column = np.array([float(row[name]) for row in rows])
-            np.testing.assert_array_equal(column, getattr(result, name), err_msg=name)
+            np.testing.assert_array_equal(column, as_cells(getattr(result, name)), err_msg=name)
     loaded = load(out)
     for name in COLUMNS:
         got, want = getattr(loaded, name), getattr(result, name)
         assert got.dtype == want.dtype == torch.float64
-        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(got, as_cells(want))
     assert loaded.summary["details"] == result.summary["details"]
     assert loaded.verdict() == result.verdict()
     assert set(COLUMNS) < set(loaded.to_pandas().columns)
     assert result.contexts is not None
+    assert loaded.contexts is not None
+    for got, want in zip(loaded.contexts, result.contexts, strict=True):
+        assert all(
+            x.equal(y) or torch.equal(x.nan_to_num(), y.nan_to_num())
+            for x, y in zip(got, want, strict=True)
+        )
     with np.load(out / "contexts.npz", allow_pickle=False) as arrays:
         assert len(arrays.files) == 6
         for side, contexts in result.contexts._asdict().items():

@@ -37,7 +37,7 @@ from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.state_values import check_co_moments, check_pending
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
-from univfast.views import Shown, as_facts
+from univfast.views import Shown, accumulator_facts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -101,13 +101,7 @@ class AllPairsCorrelation(Reducible, Shown):
             self._place(self._device)
 
     def _facts(self) -> list[tuple[str, str]]:
-        return as_facts(
-            has=f"{self.tokens:,} tokens",
-            layers_a=self._a.by_name(),
-            layers_b=self._b.by_name(),
-            baseline=f"{self.baseline.kind} x {self.baseline.draws}, seed {self.baseline.seed}",
-            device=self.device or "that of the first batch",
-        )
+        return accumulator_facts(self, layers_a=self._a.by_name(), layers_b=self._b.by_name())
 
     @property
     @alone

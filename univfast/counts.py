@@ -60,6 +60,7 @@ _BY_MODEL = (
     "universal_partners",
     "universal_mutual",
     "universal_by_chance",
+    "chance_counts",
     "universal_by_control",
     "learned",
     "details",

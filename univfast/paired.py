@@ -34,7 +34,7 @@ from univfast.sums.batches import Origin, bad_value, readable
 from univfast.sums.state_values import check_moments
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import PART_BYTES, Uploads
-from univfast.views import Shown, as_facts
+from univfast.views import Shown, accumulator_facts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -102,13 +102,7 @@ class PairedCorrelation(Reducible, Shown):
         self.reset()
 
     def _facts(self) -> list[tuple[str, str]]:
-        return as_facts(
-            has=f"{self.tokens:,} tokens",
-            neurons=self.neurons,
-            layer=self._layer,
-            baseline=f"{self.baseline.kind} x {self.baseline.draws}, seed {self.baseline.seed}",
-            device=self.device or "that of the first batch",
-        )
+        return accumulator_facts(self, neurons=self.neurons, layer=self._layer)
 
     @property
     @alone

@@ -26,7 +26,7 @@ __all__ = [
     "NeuronRow",
     "NeuronTable",
     "Shown",
-    "as_facts",
+    "accumulator_facts",
     "equal",
     "result_facts",
     "top_neurons",
@@ -306,8 +306,14 @@ def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
     ]
 
 
-def as_facts(**values: object) -> list[tuple[str, str]]:
-    """Names and values, in words."""
+def accumulator_facts(of: Any, **own: object) -> list[tuple[str, str]]:
+    """How much it has, what it is of, its baseline, and where it is."""
+    values = {
+        "has": f"{of.tokens:,} tokens",
+        **own,
+        "baseline": f"{of.baseline.kind} x {of.baseline.draws}, seed {of.baseline.seed}",
+        "device": of.device or "that of the first batch",
+    }
     return [(name.replace("_", " "), _in_words(value)) for name, value in values.items()]
 
 

@@ -15,6 +15,7 @@ import univfast as uf
 from support.command import error_line, run
 from support.controlled import COLUMNS, TOKENS, cut, sides, two, untrained
 from support.made_up import FILES, HEADER, PARTNERS
+from support.saved_results import as_cells
 from univfast.columns import columns_of
 from univfast.report.files import load
 
@@ -191,13 +192,13 @@ def test_controls_are_saved_and_read_back(
         assert ",".join(rows[0]) == f"{HEADER},{','.join(NAMES)}"
         for name in COLUMNS:
             column = np.array([float(row[name]) for row in rows])
-            np.testing.assert_array_equal(column, getattr(expected, name))
+            np.testing.assert_array_equal(column, as_cells(getattr(expected, name)))
         assert [row["learned"] == "true" for row in rows] == expected.learned.tolist()  # type: ignore[union-attr]
         loaded = load(folder)
         for name in NAMES:
             got, want = getattr(loaded, name), getattr(expected, name)
             assert got.dtype == want.dtype
-            np.testing.assert_array_equal(got.numpy(), want.numpy())
+            np.testing.assert_array_equal(got.numpy(), as_cells(want))
         known = loaded.summary["controls"]
         assert known["flagged_a"] == expected.summary["controls"]["flagged_a"]
         assert loaded.to_pandas().columns[-1] == "learned"

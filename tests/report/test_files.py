@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,30 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import univfast as uf
-from support.made_up import FILES, NAMES, PARTNERS, TWO, made_up
-from univfast.columns import columns_of
+from support.made_up import FILES, PARTNERS
+from support.saved_results import CASES, files, rows, six, with_reverse
 from univfast.errors import InputError
 from univfast.report.files import load, redraw, save_result
-from univfast.result import CorrelationResult
-
-
-def small(**options: Any) -> CorrelationResult:
-    return made_up(30, 12, **options)
-
-
-def with_reverse(match: str = "best") -> CorrelationResult:
-    return replace(small(match=match), reverse=made_up(20, 3, match=match, models=["b", "a"]))
-
-
-CASES = {
-    "index": small(dead=3),
-    "no draws": small(draws=0),
-    "best": small(match="best", dead=3),
-    "one-to-one": small(match="one-to-one", dead=2, unmatched=5),
-    "several, by index": small(others=(NAMES, NAMES), dead=3),
-    "several, best": small(others=TWO, match="best", dead=3),
-    "reverse": with_reverse(),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -50,20 +29,6 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("univfast.report.plots.png_bytes", text_bytes)
     monkeypatch.setattr("univfast.report.html.png_bytes", text_bytes)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file, by its path inside."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
@@ -84,91 +49,15 @@ def test_which_files_there_are(case: str, more: set[str], tmp_path: Path) -> Non
     assert files(tmp_path).keys() == FILES | more
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_what_is_saved_is_read_back(case: str, tmp_path: Path) -> None:
-    result = CASES[case]
-    save_result(result, tmp_path, published=False)
-    loaded = load(tmp_path)
-    several = result.correlation_min is not None
-    assert several == case.startswith("several")
-    for name in [c.name for c in columns_of("neurons", {"models", "controls"}) if c.value is None]:
-        got, expected = getattr(loaded, name), getattr(result, name)
-        if isinstance(expected, list) or expected is None:
-            assert got == expected
-        else:
-            assert got.dtype == expected.dtype
-            np.testing.assert_array_equal(got.numpy(), expected.numpy(), err_msg=name)
-    lost = result.dead | result.correlation.isnan()
-    if case not in ("index", "several, by index"):
-        assert set(loaded.match_neuron[lost].tolist()) <= {-1}
-        assert {loaded.match_layer[i] for i in lost.nonzero()[:, 0].tolist()} <= {""}
-    assert loaded.summary == result.summary
-    assert loaded.by_model == ()
-    assert loaded.reverse is loaded.mutual is loaded.top_neuron is None
-
-
-def test_matches(tmp_path: Path) -> None:
-    for case in ("best", "one-to-one", "several, best", "several, by index"):
-        result = CASES[case]
-        save_result(result, tmp_path, published=False)
-        text = (tmp_path / "matches.csv").read_text().splitlines()[0]
-        assert text == (
-            "model,layer,neuron,match_layer,match_neuron,correlation,baseline,baseline_std,excess,"
-            "p_value,q_value,mutual"
-        )
-        found = rows(tmp_path / "matches.csv")
-        models = result.by_model or (result,)
-        assert len(found) == 30 * len(models)
-        for row, (model, i) in zip(found, ((m, i) for m in models for i in range(30)), strict=True):
-            assert row.pop("model") == model.summary["models"][1]
-            mutual = "" if model.mutual is None else str(bool(model.mutual[i])).lower()
-            assert row.pop("mutual") == mutual
-            columns = model.columns()
-            for name, cell in row.items():
-                value = columns[name][i]
-                if name in ("layer", "match_layer"):
-                    assert cell == value
-                else:
-                    np.testing.assert_equal(float(cell), float(value))
-        assert {row["match_neuron"] for row in found[-2:]} == {"-1"}
-
-
-def test_top_partners(tmp_path: Path) -> None:
-    for case in ("one-to-one", "several, best"):
-        result = CASES[case]
-        save_result(result, tmp_path, published=False)
-        head = (tmp_path / "top.csv").read_text().splitlines()[0]
-        assert head == "model,layer,neuron,rank,match_layer,match_neuron,correlation"
-        expected = []
-        for model in result.by_model or (result,):
-            assert model.top_neuron is not None
-            assert model.top_layer is not None
-            assert model.top_correlation is not None
-            for i, rank in np.argwhere(model.top_neuron.numpy() >= 0).tolist():
-                expected.append(
-                    {
-                        "model": model.summary["models"][1],
-                        "layer": model.layer[i],
-                        "neuron": str(int(model.neuron[i])),
-                        "rank": str(rank + 1),
-                        "match_layer": model.top_layer[i][rank],
-                        "match_neuron": str(int(model.top_neuron[i, rank])),
-                        "correlation": repr(float(model.top_correlation[i, rank])),
-                    }
-                )
-        assert rows(tmp_path / "top.csv") == expected
-        ranks = [row["rank"] for row in expected]
-        assert 0 < ranks.count("2") < ranks.count("1") + 5
-
-
 def test_published(tmp_path: Path) -> None:
     result = CASES["several, best"]
     save_result(result, tmp_path, published=True)
     found = rows(tmp_path / "published.csv")
     columns = result.published_columns()
     assert list(found[0]) == list(columns)
-    assert [float(row["max_corr"]) for row in found[:20]] == columns["max_corr"][:20]
+    assert [float(row["max_corr"]) for row in found[:20]] == [
+        six(x) for x in columns["max_corr"][:20]
+    ]
     save_result(result, tmp_path, published=False)
     assert not (tmp_path / "published.csv").exists()
 
@@ -338,18 +227,6 @@ def test_half_a_range_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("correlation_max", "other", 1))
     with pytest.raises(InputError, match="correlation_max"):
         load(tmp_path)
-
-
-def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A file name need not be UTF-8; commas, quotes and line breaks in names are kept."""
-    names = ['a,"b"\n', "$x"]
-    models = ["a", "b\udcff.pt"]
-    result = small(match="best", layers=names, others=[names], models=models)
-    save_result(result, tmp_path, published=True)
-    assert load(tmp_path).layer == result.layer
-    assert rows(tmp_path / "matches.csv")[0]["model"] == "b?.pt"
-    assert {row["match_layer"] for row in rows(tmp_path / "top.csv")} == set(names)
-    assert load(tmp_path).summary["models"] == models
 
 
 @pytest.mark.slow

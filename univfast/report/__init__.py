@@ -6,6 +6,7 @@
 ``tables``       CSV that reads back as it was, and holds no formula
 ``weights``      the table of what weights say of neurons
 ``saved``        a result read back from its files
+``saved_parts``  what stands beside its table: partners, single models, contexts
 ``summaries``    what a summary holds, and what is none
 ``html``         ``report.html``
 ``contexts``     its section on what neurons do

@@ -19,7 +19,7 @@ from univfast.errors import InputError
 from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.saved import REVERSE, load, not_a_result
-from univfast.report.tables import csv_bytes
+from univfast.report.tables import as_written, csv_bytes
 from univfast.result import CorrelationResult
 
 __all__ = ["load", "redraw", "save_result", "summary_json"]
@@ -175,6 +175,7 @@ def _drawn(
     from univfast.report.html import report_html
     from univfast.report.plots import figures, png_bytes
 
+    result, beside = as_written(result), [(title, as_written(one)) for title, one in beside]
     pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
     report = report_html(result, beside, pictures).encode()
     return {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": report}

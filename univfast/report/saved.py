@@ -33,7 +33,7 @@ _AGAIN = "write it again with univfast correlate --out"
 _GIVE = "give the directory that univfast correlate --out wrote"
 _MOST_SUMMARY = 128 << 20  # bytes; of 1,000 layers against 1,000 it has 20 million
 _NULL = "null_excess.npy"
-_ROUNDING = 2e-6  # of a difference of two numbers of six digits, and of means of such
+_ROUNDING = 1e-5  # of a difference of two numbers of six digits, up to 2, and of means of such
 
 
 @in_plain_state

@@ -79,24 +79,31 @@ def with_contexts(result: CorrelationResult, path: str) -> CorrelationResult:
 
 def _of_each_model(result: CorrelationResult, cells: Cells) -> list[Cells]:
     """The table in parts, of each other model in their order."""
-    names, rows = result.summary["models"][1:], parsed(COLUMNS["model"], cells)
+    names = [name.encode("utf-8", "replace").decode() for name in result.summary["models"][1:]]
+    rows, places = parsed(COLUMNS["model"], cells), _places(result, cells)
     if not rows:
         return [{name: [] for name in cells}] * len(names)
-    # Two models may have one name: a part ends where the name changes, or begins again.
-    ends = [i for i in range(1, len(rows)) if _begins(rows, cells, i)]
+    ranks = cells.get("rank") or [""] * len(rows)
+    # Two models may have one name: a part ends where the name changes, or neurons begin again.
+    ends = [
+        i
+        for i in range(1, len(rows))
+        if rows[i] != rows[i - 1]
+        or places[i] < places[i - 1]
+        or (places[i] == places[i - 1] and ranks[i] in ("", "1"))
+    ]
     parts = [slice(*pair) for pair in zip([0, *ends], [*ends, len(rows)], strict=True)]
     if [rows[part.start] for part in parts] != names:
         raise ValueError("its models are not those of summary.json")
     return [{name: column[part] for name, column in cells.items()} for part in parts]
 
 
-def _begins(rows: list[str], cells: Cells, i: int) -> bool:
-    if rows[i] != rows[i - 1]:
-        return True
-    ranks = cells.get("rank")
-    first = (cells["layer"][0], cells["neuron"][0])
-    at_first = (cells["layer"][i], cells["neuron"][i]) == first
-    return at_first and (ranks is None or ranks[i] == ranks[0])
+def _places(result: CorrelationResult, cells: Cells) -> list[int]:
+    """Which neuron of the result each row is of."""
+    own = zip(result.layer, result.neuron.tolist(), strict=True)
+    numbers = {key: place for place, key in enumerate(own)}
+    layers, neurons = (parsed(COLUMNS[name], cells) for name in ("layer", "neuron"))
+    return [numbers[key] for key in zip(layers, neurons.tolist(), strict=True)]
 
 
 def _check_rows(result: CorrelationResult, part: Cells) -> None:
@@ -136,14 +143,16 @@ def _summary_of_model(
     result: CorrelationResult, whole: Mapping[str, Any], number: int
 ) -> dict[str, Any]:
     """The summary of one of several models; None for what was not saved of it."""
-    places = whole["match_layers"]
-    absent = ("chance_counts", "by_index", "controls", "universal_on_control_tokens", "seconds")
+    places, row = whole["match_layers"], dict(whole["by_model"][number])
+    if row.setdefault("chance_counts") is None:  # of an earlier version
+        row["universal_by_chance"] = None
+    absent = ("by_index", "controls", "universal_on_control_tokens", "seconds")
     return {
         **{name: whole.get(name) for name in _COMMON},
         "models": [whole["models"][0], whole["models"][1 + number]],
         **dict.fromkeys((*absent, "fdr_control", "learned_by_control")),
         "neurons": whole["neurons"],
-        **{name: x for name, x in whole["by_model"][number].items() if name != "model"},
+        **{name: x for name, x in row.items() if name != "model"},
         "match_layers": places[number] if isinstance(places, list) else None,
         "layers": [_layer_row(result, row["layer"]) for row in whole["layers"]],
     }
@@ -171,33 +180,22 @@ def _mean(values: Tensor) -> float | None:
 
 def _with_partners(result: CorrelationResult, part: Cells) -> CorrelationResult:
     """The partners of each neuron, a row a rank, from the highest r on."""
-    own = zip(result.layer, result.neuron.tolist(), strict=True)
-    numbers = {key: place for place, key in enumerate(own)}
-    read = {
-        name: parsed(COLUMNS[name], part)
-        for name in ("layer", "neuron", "rank", "match_layer", "match_neuron", "correlation")
-    }
-    ranks = read["rank"]
-    most = int(ranks.max()) if len(ranks) else 0
+    places = _places(result, part)
+    names = parsed(COLUMNS["match_layer"], part)
+    ranks = parsed(COLUMNS["rank"], part)
+    neurons, most = len(result.layer), int(ranks.max()) if len(ranks) else 0
     if most > len(ranks):
         raise ValueError(f"a neuron has partner {most}, of {len(ranks)} in all")
-    neurons = len(result.layer)
-    r = torch.full((neurons, most), torch.nan, dtype=torch.float64, device="cpu")
-    match = torch.full((neurons, most), -1, dtype=torch.int64, device="cpu")
     layers = [[""] * most for _ in range(neurons)]
     before = (-1, 0)
-    for row, (layer, neuron, rank) in enumerate(
-        zip(read["layer"], read["neuron"].tolist(), ranks.tolist(), strict=True)
-    ):
-        place = numbers[layer, neuron]
+    for row, (place, rank) in enumerate(zip(places, ranks.tolist(), strict=True)):
         if rank < 1 or (place, rank) <= before:
             raise ValueError(f"row {row} is not the next partner")
         before = (place, rank)
-        layers[place][rank - 1] = read["match_layer"][row]
-    places = torch.tensor(
-        [numbers[key] for key in zip(read["layer"], read["neuron"].tolist(), strict=True)],
-        dtype=torch.int64,
-        device="cpu",
-    )
-    r[places, ranks - 1], match[places, ranks - 1] = read["correlation"], read["match_neuron"]
+        layers[place][rank - 1] = names[row]
+    r = torch.full((neurons, most), torch.nan, dtype=torch.float64, device="cpu")
+    match = torch.full((neurons, most), -1, dtype=torch.int64, device="cpu")
+    at = torch.tensor(places, dtype=torch.int64, device="cpu"), ranks - 1
+    r[at] = parsed(COLUMNS["correlation"], part)
+    match[at] = parsed(COLUMNS["match_neuron"], part)
     return replace(result, top_correlation=r, top_layer=layers, top_neuron=match)

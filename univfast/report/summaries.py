@@ -103,6 +103,7 @@ _MODEL = _having(
     universal=_count,
     universal_partners=_maybe(_count),
     universal_by_chance=_maybe(_number),
+    chance_counts=_maybe(_each(_number, least=1)),
     universal_by_control=_maybe(_number),
     learned=_maybe(_count),
     **_MEANS,
@@ -156,8 +157,8 @@ _SOMETIMES: dict[str, Kind] = {
     "beside": _each(_having(directory=_text, title=_text)),
 }
 
-# What summaries have since the second schema of the tables, and their rows of layers and models.
-_SINCE_2 = (
+# What the first summaries did not have, and their rows of layers and models.
+_LATER = (
     "universal_partners",
     "universal_mutual",
     "universal_on_control_tokens",
@@ -169,8 +170,9 @@ _SINCE_2 = (
     "by_index",
     "details",
 )
-_OF_LAYERS_SINCE_2 = ("universal_by_chance", "universal_by_control", "learned")
-_OF_MODELS_SINCE_2 = (
+_OF_LAYERS_LATER = ("universal_by_chance", "universal_by_control", "learned")
+_OF_MODELS_LATER = (
+    "chance_counts",
     "universal_partners",
     "universal_mutual",
     "universal_by_control",
@@ -186,9 +188,9 @@ def check_summary(summary: dict[str, Any]) -> None:
         ValueError: a value is missing, of another kind than results have, or does not go with the
             others; names it.
     """
-    for name in _SINCE_2:
+    for name in _LATER:
         summary.setdefault(name, None)
-    for rows, names in (("layers", _OF_LAYERS_SINCE_2), ("by_model", _OF_MODELS_SINCE_2)):
+    for rows, names in (("layers", _OF_LAYERS_LATER), ("by_model", _OF_MODELS_LATER)):
         for row in summary.get(rows) or () if isinstance(summary.get(rows), list) else ():
             if isinstance(row, dict):
                 row.update({name: row.get(name) for name in names})

@@ -7,13 +7,17 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from univfast.columns import Column
+from univfast.columns import COLUMNS, Column
 
-__all__ = ["DIGITS", "csv_bytes", "parsed", "read_csv"]
+if TYPE_CHECKING:
+    from univfast.result import CorrelationResult
+
+__all__ = ["DIGITS", "as_written", "csv_bytes", "parsed", "read_csv"]
 
 DIGITS = 6
 """Significant digits of numbers in tables: more than r is known to."""
@@ -43,6 +47,23 @@ def csv_bytes(head: Sequence[str], parts: Iterable[Sequence[Sequence[object]]]) 
         cells = [[_cell(value, known) for value in column] for column in columns]
         text.writelines(",".join(row) + "\n" for row in zip(*cells, strict=True))
     return text.getvalue().encode("utf-8", "replace")
+
+
+def as_written(result: CorrelationResult) -> CorrelationResult:
+    """A result with the numbers that its tables have, which is what pictures are drawn of.
+
+    So they are the same where it was read back.
+    """
+    numbers = {c.name for c in COLUMNS.values() if c.dtype == "number" and c.value is None}
+    numbers = {*numbers, "top_correlation"} & {x.name for x in fields(result)}
+    found: dict[str, Any] = {name: getattr(result, name) for name in numbers}
+    found = {name: _rounded(x) for name, x in found.items() if x is not None}
+    return replace(result, **found, by_model=tuple(map(as_written, result.by_model)))
+
+
+def _rounded(values: torch.Tensor) -> torch.Tensor:
+    flat = [float(_cell(value, {})) for value in values.reshape(-1).tolist()]
+    return torch.tensor(flat, dtype=values.dtype, device="cpu").reshape(values.shape)
 
 
 def read_csv(file: BinaryIO) -> dict[str, list[str]]:
