@@ -170,3 +170,20 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
             ) from error
     except ValueError as error:
         raise InputError(f"{name}: {shown!r} cannot be a path ({error}); check it") from error
+
+
+def as_size(name: str, value: Any) -> tuple[float, float] | None:
+    """Width and height in inches, or None.
+
+    Raises:
+        InputError: one is not above 0, or over 100.
+        TypeError: not two numbers.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise TypeError(f"{name}: expected width and height in inches, got {value!r}")
+    width, height = (as_number(name, x) for x in value)
+    if not (0 < width <= 100 and 0 < height <= 100):
+        raise InputError(f"{name}: got {value!r}; give width and height in inches, up to 100")
+    return width, height

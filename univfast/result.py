@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from univfast.checks import check_choice
+from univfast.checks import as_size, check_choice
 from univfast.columns import NAMES, PUBLISHED, WEIGHTS, Only, columns_of
 from univfast.details import Details
 from univfast.errors import InputError
@@ -271,16 +271,29 @@ class CorrelationResult(Shown, Details):
 
         return verdict(self.summary)
 
-    def plot(self, kind: str = "correlation") -> Figure:
-        """One of the pictures.
+    def plot(
+        self,
+        kind: str = "correlation",
+        *,
+        size: tuple[float, float] | None = None,
+        scale: Literal["linear", "log"] | None = None,
+    ) -> Figure:
+        """One of the pictures, a Matplotlib figure.
+
+        Axes of r and of the excess run from -0.2 to 1, or further where a number lies beyond, and
+        bins are 0.02 wide, so that figures of two results can be compared.
 
         Args:
             kind: ``"correlation"`` (actual against baseline), ``"excess"`` (its distribution),
                 ``"layers"`` (where matches are; not by index) or ``"models"`` (smallest against
                 largest correlation; with several models).
+            size: width and height in inches; None for what suits the kind.
+            scale: of counts, for ``"correlation"`` and ``"excess"``; None for ``"log"`` above 5,000
+                neurons, which the axis says.
 
         Raises:
-            InputError: another kind, or one that this result has not.
+            InputError: another kind, one that this result has not, or a size or scale that cannot
+                be.
         """
         from univfast.report.plots import figures
 
@@ -288,25 +301,41 @@ class CorrelationResult(Shown, Details):
         if kind not in found:
             kinds = ", ".join(repr(name) for name in found)
             raise InputError(f"kind: got {kind!r}, this result has {kinds}")
-        return found[kind]()
+        style: dict[str, Any] = {"size": as_size("size", size)}
+        if scale is not None:
+            check_choice("scale", scale, ("linear", "log"))
+            if kind not in ("correlation", "excess"):
+                raise InputError(f"scale: is for counts, which {kind!r} has none of; leave it out")
+            style["scale"] = scale
+        return found[kind](**style)
 
-    def save(self, directory: str | os.PathLike[str], columns: str = "univfast") -> None:
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        columns: str = "univfast",
+        *,
+        figures: Sequence[str] = ("png",),
+    ) -> None:
         """Writes the tables, ``summary.json``, the pictures and ``report.html``.
 
         ``null_excess.npy`` beside them is what ``univfast report`` draws chance from. Files of the
-        same names are replaced, each whole or not at all.
+        same names are replaced, each whole or not at all. Numbers of tables have six digits, those
+        of ``summary.json`` all. `univfast.load` reads it back.
 
         Args:
             directory: made if it is not there.
             columns: ``"published"`` for ``published.csv`` too, which has `published_columns`.
+            figures: formats of the pictures: of ``"png"``, ``"svg"`` and ``"pdf"``.
 
         Raises:
-            InputError: the directory cannot be written to, or other columns.
+            InputError: the directory cannot be written to, or other columns or formats.
         """
         from univfast.report.files import save_result
+        from univfast.report.plots import as_formats
 
         check_choice("columns", columns, NAMES)
-        save_result(self, directory, published=columns == "published")
+        formats = as_formats("figures", figures)
+        save_result(self, directory, published=columns == "published", formats=formats)
 
 
 def smallest_and_largest(values: Tensor) -> tuple[Tensor, Tensor]:

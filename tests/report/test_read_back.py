@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from support.saved_results import CASES, rows, six, small
-from univfast.columns import columns_of
+from univfast.columns import SCHEMA, columns_of
+from univfast.errors import InputError
 from univfast.report.files import load, save_result
 from univfast.result import CorrelationResult
 
@@ -146,3 +150,51 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert rows(tmp_path / "matches.csv")[0]["model"] == "b?.pt"
     assert {row["match_layer"] for row in rows(tmp_path / "top.csv")} == set(names)
     assert load(tmp_path).summary["models"] == models
+
+
+def test_a_result_of_a_later_version_is_told(tmp_path: Path) -> None:
+    small().save(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["schema"] == SCHEMA
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "schema": SCHEMA + 1}))
+    with pytest.raises(InputError, match=rf"^{tmp_path}: was written by a later version"):
+        load(tmp_path)
+    del summary["schema"]  # as of the first two
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert load(tmp_path).layer == small().layer
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("matches.csv", lambda x: x.replace("true", "false", 1), "another number"),
+        ("matches.csv", lambda x: x.replace("b.pt", "c.pt"), "its models are not"),
+        ("matches.csv", lambda x: "".join(x.splitlines(True)[:-1]), "not the neurons"),
+        ("top.csv", lambda x: "\n".join(x.split("\n")[:1] + x.split("\n")[:0:-1][1:]), "models"),
+        ("top.csv", lambda x: x.replace(",1,", ",9999999,", 1), "9999999"),
+        ("top.csv", lambda x: x.replace("mlp.0", "mlp.7", 1), "mlp.7"),
+        ("top.csv", lambda x: x + "b.pt,mlp.0\n", "cells"),
+    ],
+)
+def test_edited_partners_are_refused(
+    name: str, edit: Callable[[str], str], message: str, tmp_path: Path
+) -> None:
+    small(match="best").save(tmp_path)
+    (tmp_path / name).write_text(edit((tmp_path / name).read_text()))
+    with pytest.raises(InputError, match=rf"(?s)^{tmp_path}: does not hold .*{name}.*{message}"):
+        load(tmp_path)
+
+
+@pytest.mark.slow
+def test_large_tables_are_parquet_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("univfast.report.parquet.LARGE", 29)
+    CASES["best"].save(tmp_path)
+    for name in ("matches", "top"):
+        text = pd.read_csv(tmp_path / f"{name}.csv")
+        binary = pd.read_parquet(tmp_path / f"{name}.parquet")
+        assert list(binary) == list(text)
+        pd.testing.assert_frame_equal(binary, text, check_dtype=False, rtol=1e-5, atol=1e-12)
+    monkeypatch.setattr("univfast.report.parquet.LARGE", 30)
+    CASES["best"].save(tmp_path)
+    assert not (tmp_path / "matches.parquet").exists()
+    assert (tmp_path / "top.parquet").exists()

@@ -15,6 +15,7 @@ from univfast.cli.options import (
     PATHS,
     Command,
     device_option,
+    figures_option,
     match_rate_option,
     option,
     quiet_option,
@@ -120,6 +121,7 @@ Examples:
     help="'published': write published.csv too, with the column names of the data of Gurnee et al."
     " 2024; of activations with --details, of weights where A is a model.",
 )
+@figures_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @quiet_option
 def correlate(
@@ -128,6 +130,7 @@ def correlate(
     device: str,
     out: str | None,
     columns: str,
+    figures: tuple[str, ...],
     tokenizer: str | None,
     memory_limit: float | None,
     timeout: float,
@@ -160,6 +163,8 @@ def correlate(
         load_pictures()
     elif columns != "univfast":
         raise click.UsageError("--columns published needs --out DIR to write to")
+    elif figures != ("png",):
+        raise click.UsageError("--figures needs --out DIR to write to")
     with typed({"token_text": "--tokenizer"}):
         token_text = None if tokenizer is None else _text_of(tokenizer)
         _check(options, token_text)
@@ -185,7 +190,7 @@ def correlate(
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
-            _give(result, out, columns, quiet, as_json)
+            _give(result, out, (columns, figures), quiet, as_json)
 
 
 def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> None:
@@ -237,14 +242,19 @@ def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResul
 
 
 def _give(
-    result: CorrelationResult, out: str | None, columns: str, quiet: bool, as_json: bool
+    result: CorrelationResult,
+    out: str | None,
+    files: tuple[str, tuple[str, ...]],
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    """Writes and prints a result."""
+    """Writes and prints a result. The files are told by their columns, and formats of pictures."""
+    columns, figures = files
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         complain(f"Warning: {warning}")
     try:
         if out is not None:
-            result.save(out, columns)
+            result.save(out, columns, figures=figures)
     except Exception:
         print_result(result, as_json, None)  # what was found after hours, where it can be
         raise
@@ -254,7 +264,8 @@ def _give(
 
 @click.command(short_help="Draw the plots and report of a saved result again.")
 @click.argument("directory", type=PATH)
-def report(directory: str) -> None:
+@figures_option
+def report(directory: str, figures: tuple[str, ...]) -> None:
     """Draw the plots and report.html of a saved result again.
 
     DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
@@ -265,5 +276,5 @@ def report(directory: str) -> None:
 
     load_pictures()
     with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
-        result = redraw(directory)
+        result = redraw(directory, figures)
     print_result(result, as_json=False, out=directory)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from univfast.cli.options import PATH, quiet_option
+from univfast.cli.options import PATH, figures_option, quiet_option
 from univfast.cli.printing import load_pictures, print_result, print_side_by_side, say
 from univfast.cli.progress import progress_bar
 
@@ -125,8 +125,17 @@ def train(
     is_flag=True,
     help="Train nothing: two networks as they are before training, to see that they are told.",
 )
+@figures_option
 @quiet_option
-def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, quiet: bool) -> None:
+def demo(
+    out: str,
+    data: str,
+    steps: int,
+    test_samples: int,
+    untrained: bool,
+    figures: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Run the whole experiment: train two models, capture, correlate, plot, report.
 
     Two tiny transformers learn from different initialisations on 10,000 different samples each.
@@ -141,10 +150,10 @@ def demo(out: str, data: str, steps: int, test_samples: int, untrained: bool, qu
 
     job = _Job(ModelConfig(), TrainingOptions(steps=steps, test_samples=test_samples), data, quiet)
     with holding_directory(out):
-        _experiment(out, job, untrained)
+        _experiment(out, job, untrained, figures)
 
 
-def _experiment(out: str, job: _Job, untrained: bool) -> None:
+def _experiment(out: str, job: _Job, untrained: bool, figures: tuple[str, ...]) -> None:
     """What `demo` does, which alone writes to its directory."""
     from univfast.experiment import save_model
     from univfast.machine.files import make_directory
@@ -173,7 +182,7 @@ def _experiment(out: str, job: _Job, untrained: bool) -> None:
     beside = {name: (r.summary["title"], r) for name, r in results.items() if r is not result}
     every = [result, *(other for _, other in beside.values())]
     try:
-        save_result(result, out, published=False, beside=beside)
+        save_result(result, out, published=False, beside=beside, formats=figures)
     except Exception:
         print_side_by_side(every)  # what was found, where it can be
         print_result(result, as_json=False, out=None)

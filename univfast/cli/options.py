@@ -19,6 +19,7 @@ __all__ = [
     "Command",
     "RegistryChoice",
     "device_option",
+    "figures_option",
     "match_rate_option",
     "option",
     "quiet_option",
@@ -51,6 +52,24 @@ PATH = _Path()
 
 quiet_option = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 
+
+def _formats(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    from univfast.report.plots import as_formats
+
+    try:
+        return as_formats("figures", value)
+    except InputError as error:
+        raise click.BadParameter(str(error).removeprefix("figures: ")) from error
+
+
+figures_option = click.option(
+    "--figures",
+    default="png",
+    show_default=True,
+    metavar="FORMATS",
+    callback=_formats,
+    help="Formats of the pictures: png, svg, pdf, or several with commas between.",
+)
 
 match_rate_option = click.option(
     "--match-rate/--no-match-rate",

@@ -4,6 +4,7 @@
 ``verdict``      what the counts mean, in words
 ``files``        the files of a result, written whole, and drawn again
 ``tables``       CSV that reads back as it was, and holds no formula
+``parquet``      large ones as Parquet too
 ``weights``      the table of what weights say of neurons
 ``saved``        a result read back from its files
 ``saved_parts``  what stands beside its table: partners, single models, contexts

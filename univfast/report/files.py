@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from univfast.columns import Column, Table, columns_of
+from univfast.columns import Column, columns_of
 from univfast.contexts.records import CONTEXTS
 from univfast.errors import InputError
 from univfast.machine.files import Content, check_directory, make_directory, write_together
 from univfast.machine.torch_state import in_plain_state
+from univfast.report.parquet import parquet_bytes
+from univfast.report.plots import FORMATS, PICTURES
 from univfast.report.saved import REVERSE, load, not_a_result
 from univfast.report.tables import as_written, csv_bytes
 from univfast.result import CorrelationResult
@@ -30,18 +32,17 @@ _ALWAYS = (
     "neurons.csv",
     "null_excess.npy",
     "summary.json",
-    "correlation.png",
-    "excess.png",
     "report.html",
 )
 _SOMETIMES = (
     "matches.csv",
+    "matches.parquet",
     "top.csv",
+    "top.parquet",
     "contexts.npz",
     CONTEXTS,
     "published.csv",
-    "layers.png",
-    "models.png",
+    *(f"{name}.{kind}" for name in PICTURES for kind in FORMATS),
     # Of neurons of the result, which 'univfast ablate' takes out.
     "ablation.json",
     "ablation.csv",
@@ -57,6 +58,7 @@ def save_result(
     *,
     published: bool,
     beside: Mapping[str, tuple[str, CorrelationResult]] = {},
+    formats: Sequence[str] = ("png",),
 ) -> None:
     """Writes the files of a result; see `CorrelationResult.save`.
 
@@ -69,13 +71,14 @@ def save_result(
         published: write ``published.csv`` too.
         beside: other results by the name of a directory inside, with their titles. They are saved
             there and compared in the report.
+        formats: of the pictures.
 
     Raises:
         InputError: the directory cannot be made or written to, or ``beside`` has a name that is
             not one of a directory inside.
     """
     check_directory(directory)
-    files = _all_files(result, published, beside)
+    files = _all_files(result, published, beside, formats)
     root = Path(directory)
     earlier = _earlier_files(root, {os.path.dirname(name) for name in files})
     write_files(directory, files)
@@ -84,15 +87,18 @@ def save_result(
 
 
 @in_plain_state
-def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
+def redraw(
+    directory: str | os.PathLike[str], formats: Sequence[str] = ("png",)
+) -> CorrelationResult:
     """Draws the pictures and the report of a saved result again, and returns it.
 
-    So too for the results that were saved beside it, and for its reverse.
+    So too for the results that were saved beside it, and for its reverse. Pictures of other formats
+    stay as they are.
 
     Raises:
         InputError: there is no such result, or the directory cannot be written to.
     """
-    result, files = _redrawn(Path(directory), _PARTS)
+    result, files = _redrawn(Path(directory), _PARTS, formats)
     write_files(directory, files)
     return result
 
@@ -101,6 +107,7 @@ def _all_files(
     result: CorrelationResult,
     published: bool,
     beside: Mapping[str, tuple[str, CorrelationResult]],
+    formats: Sequence[str],
 ) -> dict[str, Content]:
     """The files of a result by their path in its directory."""
     null = io.BytesIO()
@@ -123,16 +130,18 @@ def _all_files(
     if published:
         columns = result.published_columns()
         files["published.csv"] = _table(columns)
-    files.update(_drawn(result, list(beside.values())))
+    files.update(_drawn(result, list(beside.values()), formats))
     parts = {name: part for name, (_, part) in beside.items()}
     if result.reverse is not None:
         parts[REVERSE] = result.reverse
     for name, part in parts.items():
-        files.update(_inside(name, _all_files(part, published, {})))
+        files.update(_inside(name, _all_files(part, published, {}, formats)))
     return files
 
 
-def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, dict[str, Content]]:
+def _redrawn(
+    folder: Path, parts_of: Sequence[str], formats: Sequence[str]
+) -> tuple[CorrelationResult, dict[str, Content]]:
     """The saved result, and its pictures and reports by their path in its directory.
 
     ``parts_of`` says what it may have inside, which itself has less.
@@ -143,11 +152,11 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
         titles = {_check_inside(entry["directory"]): entry["title"] for entry in entries}
     except InputError as error:
         raise not_a_result(folder, _SUMMARY, error) from error
-    parts = {name: _redrawn(folder / name, (REVERSE,)) for name in titles}
+    parts = {name: _redrawn(folder / name, (REVERSE,), formats) for name in titles}
     if REVERSE in parts_of and (folder / REVERSE / _SUMMARY).is_file():
-        parts[REVERSE] = _redrawn(folder / REVERSE, ())
+        parts[REVERSE] = _redrawn(folder / REVERSE, (), formats)
     try:
-        files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
+        files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()], formats)
     except InputError:  # of contexts.jsonl, which it names
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -170,15 +179,24 @@ def _inside(folder: str, files: Mapping[str, Content]) -> dict[str, Content]:
 
 
 def _drawn(
-    result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
+    result: CorrelationResult,
+    beside: Sequence[tuple[str, CorrelationResult]],
+    formats: Sequence[str],
 ) -> dict[str, Content]:
+    """The report, and the pictures in some formats."""
     from univfast.report.html import report_html
-    from univfast.report.plots import figures, png_bytes
+    from univfast.report.plots import figure_bytes, figures, png_bytes
 
     result, beside = as_written(result), [(title, as_written(one)) for title, one in beside]
     pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
-    report = report_html(result, beside, pictures).encode()
-    return {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": report}
+    files: dict[str, Content] = {
+        "report.html": report_html(result, beside, pictures).encode(),
+    }
+    for name, draw in figures(result).items():
+        for kind in formats:
+            png = kind == "png"
+            files[f"{name}.{kind}"] = pictures[name] if png else figure_bytes(draw(), kind)
+    return files
 
 
 def _earlier_files(root: Path, folders: Iterable[str]) -> set[str]:
@@ -224,10 +242,20 @@ def _partners(result: CorrelationResult) -> dict[str, Content]:
     files: dict[str, Content] = {}
     if result.by_model or result.mutual is not None:
         columns = columns_of("matches", {name for model in models for name in model.having})
-        names = [column.name for column in columns]
-        files["matches.csv"] = csv_bytes(names, (_matches(model, columns) for model in models))
+        files.update(_tables("matches", columns, [_matches(model, columns) for model in models]))
     if any(model.top_neuron is not None for model in models):
-        files["top.csv"] = csv_bytes(_names("top"), map(_top, models))
+        files.update(_tables("top", columns_of("top"), [_top(model) for model in models]))
+    return files
+
+
+def _tables(
+    name: str, columns: Sequence[Column], parts: Sequence[Sequence[Sequence[Any]]]
+) -> dict[str, Content]:
+    """A table as CSV, and where it is large as Parquet."""
+    files: dict[str, Content] = {f"{name}.csv": csv_bytes([x.name for x in columns], parts)}
+    parquet = parquet_bytes(columns, parts)
+    if parquet is not None:
+        files[f"{name}.parquet"] = parquet
     return files
 
 
@@ -243,10 +271,6 @@ def _contexts(result: CorrelationResult) -> dict[str, Content]:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return {"contexts.npz": file.getvalue()}
-
-
-def _names(table: Table) -> list[str]:
-    return [column.name for column in columns_of(table)]
 
 
 def _matches(result: CorrelationResult, named: Sequence[Column]) -> list[list[Any]]:

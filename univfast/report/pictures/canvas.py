@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,16 +24,26 @@ ORANGE = "#d55e00"  # the baseline, and what chance gives
 LINE = "0.45"  # seen on a white and on a black background
 
 DPI = 130
+# With what the default font lacks: other scripts and signs, on Linux, macOS and Windows.
+_MORE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Emoji", "Symbola"),
+    *("Arial Unicode MS", "Hiragino Sans", "Apple Symbols"),
+    *("Microsoft YaHei", "Malgun Gothic", "Segoe UI Symbol", "Segoe UI Emoji"),
+)
 NAME_LENGTH = 26  # characters of a name that is drawn; "transformer.h.11.mlp.act" has 24
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches."""
+Size = tuple[float, float]
+"""Width and height of a figure in inches."""
+
+
+def new_figure(default: Size, size: Size | None) -> Figure:
+    """An empty figure of this size, or the default one."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.04)
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    return Figure(figsize=size or default, dpi=DPI, layout=layout)
 
 
 def array(tensor: torch.Tensor) -> NDArray[Any]:
@@ -109,6 +121,53 @@ def _common(names: Sequence[Sequence[str]]) -> int:
 
 
 def _one_line(name: str) -> str:
-    """Without line breaks and what cannot be drawn: control characters, half characters."""
+    """Without line breaks and what cannot be drawn: control characters, half characters.
+
+    What no font here has, as emoji, is called by its name: ``<snowflake>``.
+    """
     text = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return "".join(_drawable(char) if char.isprintable() else "?" for char in text)
+
+
+def _drawable(char: str) -> str:
+    if char.isascii() or ord(char) in _characters():
+        return char
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Cf"):
+        return ""  # joins or varies what stands before it
+    code = f"U+{ord(char):04X}"
+    name = unicodedata.name(char, code).lower()
+    return f"<{code if 'ideograph' in name or 'syllable' in name else name}>"
+
+
+def set_fonts(figure: Figure) -> Figure:
+    """The figure, whose texts take from other fonts what the first lacks."""
+    from matplotlib.text import Text
+
+    families = [name for name, _ in _fonts()]
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_fontfamily(families)
+    return figure
+
+
+@cache
+def _fonts() -> tuple[tuple[str, str], ...]:
+    """Name and path of the font of figures, and of those that others' scripts are in, if here."""
+    from matplotlib import font_manager
+
+    first = font_manager.findfont(font_manager.FontProperties())
+    known = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    return (
+        (font_manager.get_font(first).family_name, first),
+        *((name, known[name]) for name in _MORE_FONTS if name in known),
+    )
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Those that the fonts of figures have."""
+    from matplotlib import font_manager
+
+    return frozenset(
+        code for _, path in _fonts() for code in font_manager.get_font(path).get_charmap()
+    )

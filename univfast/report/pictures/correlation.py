@@ -22,7 +22,6 @@ from univfast.report.pictures.marks import (
     draw_dots,
     draw_outline,
     scale_counts,
-    set_square,
 )
 from univfast.search.matchings import MATCHINGS
 
@@ -30,21 +29,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from univfast.report.pictures.marks import Flags, Floats
+    from univfast.report.pictures.canvas import Size
+    from univfast.report.pictures.marks import Flags, Floats, Scale
     from univfast.result import CorrelationResult
 
 
-def correlation_figure(result: CorrelationResult) -> Figure:
+def correlation_figure(
+    result: CorrelationResult, size: Size | None = None, scale: Scale | None = None
+) -> Figure:
     """Actual correlation against the baseline: a dot a neuron, and both distributions.
 
     Neurons that are dead or have no partner have no correlation and are left out. Without a
     baseline (rotation ``none``) the left panel says so, and the right one shows the correlation
     alone.
     """
-    figure = new_figure(width=11.0, height=5.6)
+    figure = new_figure((11.0, 5.6), size)
     left, right = figure.subplots(1, 2)
     _draw_against(left, result)
-    _draw_beside(right, array(result.correlation), array(result.baseline), result.summary)
+    _draw_beside(right, array(result.correlation), array(result.baseline), result.summary, scale)
     say_left_out(figure, result.summary)
     return figure
 
@@ -61,14 +63,11 @@ def _draw_against(axes: Axes, result: CorrelationResult) -> None:
         return
     correlation, baseline = correlation[drawn], baseline[drawn]
     universal: Flags = array(result.universal)[drawn]
-    scale = draw_dots(axes, baseline, correlation, universal, "correlation = baseline")
+    larger = draw_dots(axes, baseline, correlation, universal, "correlation = baseline")
     threshold = result.summary["threshold"]
     label = f"threshold (baseline {threshold:+g})"
     axes.axline((0, threshold), slope=1, color=LINE, lw=1.2, ls="--", label=label)
-    # The threshold's line is in sight where r can reach it.
-    line = np.clip(np.median(baseline) + threshold, -1, 1)
-    set_square(axes, np.concatenate([correlation, baseline, [line]]))
-    legend_below(axes, markerscale=scale)
+    legend_below(axes, markerscale=larger)
 
 
 def _labels(summary: dict[str, Any]) -> tuple[str, str]:
@@ -90,7 +89,11 @@ def _mean_over(what: list[str]) -> str:
 
 
 def _draw_beside(
-    axes: Axes, correlation: Floats, baseline: Floats, summary: dict[str, Any]
+    axes: Axes,
+    correlation: Floats,
+    baseline: Floats,
+    summary: dict[str, Any],
+    scale: Scale | None,
 ) -> None:
     axes.set_title("All neurons: actual beside baseline")
     axes.set_xlabel(MATCHINGS[summary["match"]].axis)
@@ -100,14 +103,14 @@ def _draw_beside(
     if correlation.size == 0:
         say(axes, nothing_to_draw(summary))
         return
-    edges = bin_edges(np.concatenate([correlation, baseline, [0.0]]), correlation.size, anchor=0.0)
+    edges = bin_edges(np.concatenate([correlation, baseline]), anchor=0.0)
     counts = np.histogram(correlation, edges)[0].astype(np.float64)
     draw_bars(axes, edges, counts, colour=BLUE, label=f"correlation ({_mean(correlation)})")
     outline = np.histogram(baseline, edges)[0].astype(np.float64)
     if baseline.size:
         draw_outline(axes, edges, outline, label=f"baseline ({_mean(baseline)})")
     axes.set_xlim(edges[0], edges[-1])
-    scale_counts(axes, counts, outline)
+    scale_counts(axes, counts, outline, scale)
     legend_below(axes)
 
 

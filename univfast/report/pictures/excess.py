@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from univfast.report.pictures.marks import Flags, Floats
+    from univfast.report.pictures.canvas import Size
+    from univfast.report.pictures.marks import Flags, Floats, Scale
     from univfast.result import CorrelationResult
 
 
-def excess_figure(result: CorrelationResult) -> Figure:
+def excess_figure(
+    result: CorrelationResult, size: Size | None = None, scale: Scale | None = None
+) -> Figure:
     """Distribution of the excess, with universal neurons in green and chance as an outline.
 
     The outline pools ``null_excess`` over draws and is scaled to the number of neurons shown, so
     it can be compared with the bars; it is absent where ``null_excess`` is.
     """
     summary = result.summary
-    figure = new_figure(width=8.0, height=5.2)
+    figure = new_figure((8.0, 5.2), size)
     axes = figure.subplots()
     axes.set_title(_flagged_against_chance(summary))
     axes.set_xlabel("excess (correlation \N{MINUS SIGN} baseline)")
@@ -47,18 +50,23 @@ def excess_figure(result: CorrelationResult) -> Figure:
         return figure
     null = np.empty(0) if result.null_excess is None else array(result.null_excess)
     universal = array(result.universal)[live]
-    _draw(axes, excess[live], universal, null[np.isfinite(null)], summary)
+    _draw(axes, excess[live], universal, null[np.isfinite(null)], summary, scale)
     return figure
 
 
 def _draw(
-    axes: Axes, excess: Floats, universal: Flags, null: Floats, summary: dict[str, Any]
+    axes: Axes,
+    excess: Floats,
+    universal: Flags,
+    null: Floats,
+    summary: dict[str, Any],
+    scale: Scale | None,
 ) -> None:
     threshold = summary["threshold"]
     # The excess of two correlations lies in [-2, 2]; a threshold outside marks no place in it.
     anchor = float(np.clip(threshold, -2, 2))
     # With a bin edge at the threshold no bar is partly green.
-    edges = bin_edges(np.concatenate([excess, null, [0.0, anchor]]), excess.size, anchor)
+    edges = bin_edges(np.concatenate([excess, null, [anchor]]), anchor)
     other = np.histogram(excess[~universal], edges)[0].astype(np.float64)
     green = np.histogram(excess[universal], edges)[0].astype(np.float64)
     draw_bars(axes, edges, other, colour=BLUE, label=f"other ({int(other.sum()):,})")
@@ -72,7 +80,7 @@ def _draw(
         draw_outline(axes, edges, outline, label=f"by chance ({rotated}, same number of neurons)")
     axes.axvline(threshold, color=LINE, lw=1.4, ls="--", label=f"threshold ({threshold:g})")
     axes.set_xlim(edges[0], edges[-1])
-    scale_counts(axes, other + green, outline)
+    scale_counts(axes, other + green, outline, scale)
     legend_below(axes)
 
 

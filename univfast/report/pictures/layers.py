@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
+    from univfast.report.pictures.canvas import Size
     from univfast.result import CorrelationResult
 
 MOST_PANELS = 6
@@ -39,7 +40,7 @@ def match_tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [table for table in (tables if isinstance(tables, list) else [tables]) if table]
 
 
-def layers_figure(result: CorrelationResult) -> Figure:
+def layers_figure(result: CorrelationResult, size: Size | None = None) -> Figure:
     """A heat map a model, of the first six: layers of A downwards, those of the model across."""
     summary = result.summary
     models = summary["models"][1:]
@@ -49,7 +50,7 @@ def layers_figure(result: CorrelationResult) -> Figure:
     down = -(-len(panels) // across)
     width = max(panel.width for panel in panels)
     height = max(panel.height for panel in panels)
-    figure = new_figure(max(across * width + 0.9, _NARROWEST), down * height + 0.6)
+    figure = new_figure((max(across * width + 0.9, _NARROWEST), down * height + 0.6), size)
     what = MATCHINGS[summary["match"]].partner
     shown = f" (first {MOST_PANELS} of {len(models)} models)" if len(models) > MOST_PANELS else ""
     figure.suptitle(f"Layers that each neuron's {what} is in{shown}")

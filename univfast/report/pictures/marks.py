@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Flags = NDArray[np.bool_]
 
-_LOG_ABOVE = 300  # neurons in the tallest bar, from which a bar of one could no longer be seen
+Scale = Literal["linear", "log"]
+"""Of counts."""
+
+_DENSE = 5_000  # dots, above which they hide one another, and how many there are is drawn
+_LOG_ABOVE = 5_000  # neurons, above which a bar of one could no longer be seen
+_BIN = 0.02  # of r, and of its excess
+# Where axes end, in every figure alike so that two can be compared, unless a number lies beyond.
+_FIXED = (-0.2, 1.0)
+_STEP = 0.2  # that they are widened by
 
 
 def draw_dots(axes: Axes, x: Floats, y: Floats, universal: Flags, diagonal: str) -> float:
     """A dot a neuron, universal ones green, on axes of one range, with the diagonal.
+
+    Of over 5,000 neurons, those that are not universal are drawn as how many stand in a place.
 
     Args:
         axes: to draw on.
@@ -31,12 +41,32 @@ def draw_dots(axes: Axes, x: Floats, y: Floats, universal: Flags, diagonal: str)
     Returns:
         How much larger than the dots their marks in the legend should be.
     """
-    size = float(np.clip(6000 / len(x), 2, 28))  # points^2: a few dots are big, many are fine dust
+    low, high = fixed_range(np.concatenate([x, y]))
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.axline((0, 0), slope=1, color=LINE, lw=1, label=diagonal)
+    others = int((~universal).sum())
+    dense = others > _DENSE
+    if dense:
+        cells = round((high - low) / _BIN)
+        image = axes.hist2d(
+            x[~universal],
+            y[~universal],
+            bins=[np.linspace(low, high, cells + 1)] * 2,
+            cmap="Blues",
+            norm="log",
+            cmin=1,
+            rasterized=True,
+        )[-1]
+        bar = axes.figure.colorbar(image, ax=axes, shrink=0.7)
+        bar.set_label(f"other neurons ({others:,}) in a cell, logarithmic")
+    size = float(np.clip(6000 / len(x), 4 if dense else 2, 28))  # points^2
     alpha = float(np.clip(60 / np.sqrt(len(x)), 0.15, 0.85))
     for name, mask, colour, dot_alpha in (
-        ("other", ~universal, BLUE, alpha),
+        ("other", ~universal & (not dense), BLUE, alpha),
         ("universal", universal, GREEN, max(alpha, 0.6)),
     ):
+        if name == "other" and dense:
+            continue
         axes.scatter(
             x[mask],
             y[mask],
@@ -47,26 +77,25 @@ def draw_dots(axes: Axes, x: Floats, y: Floats, universal: Flags, diagonal: str)
             rasterized=True,
             label=f"{name} ({int(mask.sum()):,})",
         )
-    axes.axline((0, 0), slope=1, color=LINE, lw=1, label=diagonal)
     return float(np.sqrt(28 / size))
 
 
-def set_square(axes: Axes, values: Floats) -> None:
-    """One range for both axes that holds all values."""
+def fixed_range(values: Floats) -> tuple[float, float]:
+    """-0.2 to 1, or wider in steps of 0.2 so that all values lie within."""
     low, high = float(values.min()), float(values.max())
-    margin = 0.05 * max(high - low, 0.2)
-    limits = (low - margin, high + margin)
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    first, last = _FIXED
+    if low < first:
+        first = _STEP * np.floor(low / _STEP + 1e-9)
+    if high > last:
+        last = _STEP * np.ceil(high / _STEP - 1e-9)
+    return float(first), float(last)
 
 
-def bin_edges(values: Floats, neurons: int, anchor: float) -> Floats:
-    """Equal bins over ``values``, with an edge at ``anchor`` and one bin to spare on each side."""
-    low, high = float(values.min()), float(values.max())
-    bins = int(np.clip(2 * np.sqrt(neurons), 16, 60))
-    width = max((high - low) / bins, 0.005)
-    first = np.floor((low - anchor) / width) - 1
-    last = np.ceil((high - anchor) / width) + 1
-    return np.asarray(anchor + width * np.arange(first, last + 1), dtype=np.float64)
+def bin_edges(values: Floats, anchor: float) -> Floats:
+    """Bins of 0.02 over the range of `fixed_range`, with an edge at ``anchor``."""
+    low, high = fixed_range(values)
+    first, last = np.floor((low - anchor) / _BIN - 1e-9), np.ceil((high - anchor) / _BIN + 1e-9)
+    return np.asarray(anchor + _BIN * np.arange(first, last + 1), dtype=np.float64)
 
 
 def draw_bars(
@@ -88,13 +117,13 @@ def draw_outline(axes: Axes, edges: Floats, counts: Floats, *, label: str) -> No
     axes.stairs(np.where(counts > 0, counts, np.nan), edges, color=ORANGE, lw=1.5, label=label)
 
 
-def scale_counts(axes: Axes, bars: Floats, outline: Floats) -> None:
-    """The count axis: logarithmic where a bar of one neuron would be too low to be seen."""
+def scale_counts(axes: Axes, bars: Floats, outline: Floats, scale: Scale | None) -> None:
+    """The count axis: as asked for, or logarithmic above 5,000 neurons, and said so."""
     highest = float(max(bars.max(), outline.max()))
-    if highest > _LOG_ABOVE:
+    if scale == "log" or (scale is None and bars.sum() > _LOG_ABOVE):
         axes.set_yscale("log")
         axes.set_ylim(0.1, 2 * highest)  # an outline scaled by its draws goes below one neuron
-        axes.set_ylabel("neurons (logarithmic)")
+        axes.set_ylabel("neurons (logarithmic scale)")
     else:
         axes.set_ylim(0, 1.06 * highest)
         axes.locator_params(axis="y", integer=True)

@@ -14,15 +14,16 @@ from univfast.report.pictures.canvas import (
     say,
     say_left_out,
 )
-from univfast.report.pictures.marks import draw_dots, set_square
+from univfast.report.pictures.marks import draw_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from univfast.report.pictures.canvas import Size
     from univfast.result import CorrelationResult
 
 
-def models_figure(result: CorrelationResult) -> Figure:
+def models_figure(result: CorrelationResult, size: Size | None = None) -> Figure:
     """How far a neuron's correlation is the same in all models: a dot a neuron.
 
     On the diagonal it is the same; far below it, one model has the neuron and another has not.
@@ -30,7 +31,7 @@ def models_figure(result: CorrelationResult) -> Figure:
     assert result.correlation_min is not None
     assert result.correlation_max is not None
     models = len(result.summary["models"]) - 1
-    figure = new_figure(width=6.4, height=6.0)
+    figure = new_figure((6.4, 6.0), size)
     axes = figure.subplots()
     axes.set_title("Each neuron: smallest against largest correlation")
     axes.set_xlabel(f"largest correlation over {models} models")
@@ -43,6 +44,5 @@ def models_figure(result: CorrelationResult) -> Figure:
         return figure
     low, high = low[drawn], high[drawn]
     scale = draw_dots(axes, high, low, array(result.universal)[drawn], "the same in all models")
-    set_square(axes, np.concatenate([low, high, [0.0]]))
     legend_below(axes, markerscale=scale)
     return figure
