@@ -1,0 +1,95 @@
+"""The documentation: its Python runs, its commands are commands, its examples run to their end."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from support import ROOT
+from univfast.cli.main import cli
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Each call of the command line in a page's shell blocks."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        text = re.sub(r"\\\n\s*", " ", re.sub(r"\$\w+", "0", block))
+        for line in text.splitlines():
+            found = re.search(r"(?:^|&& |-m |\s)univfast (?!docs)(.+)$", line.split("  #")[0])
+            if found and not line.lstrip().startswith(("#", "pip", "import")):
+                yield shlex.split(re.sub(r"[;&|>].*$", "", found[1]))
+
+
+ALL = [(page, arguments) for page in PAGES for arguments in commands(page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "arguments"), ALL, ids=[f"{page.stem}: {' '.join(a)}"[:90] for page, a in ALL]
+)
+def test_commands_are_commands(page: Path, arguments: list[str]) -> None:
+    """Each has the options and values that the page gives it; what they do, other tests show."""
+    name, *rest = arguments
+    command = cli.commands.get(name)
+    if command is None:
+        assert name.startswith("-"), f"{page.name}: no command {name!r}"
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.path.exists", lambda path: True)
+        try:
+            command.make_context(name, list(rest))
+        except (click.exceptions.Exit, click.exceptions.MissingParameter):
+            pass
+        except click.ClickException as error:
+            pytest.fail(f"{page.name}: univfast {' '.join(arguments)}: {error.format_message()}")
+
+
+def test_there_are_commands() -> None:
+    assert len(ALL) > 20
+
+
+def python_blocks(page: Path) -> list[tuple[str, str]]:
+    """Code, and what the page says that it prints."""
+    return re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.stem
+)
+def test_python_runs_and_prints_what_the_page_says(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The blocks of a page go on from one another."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code, printed in python_blocks(page):
+        exec(compile(code, page.name, "exec"), names)
+        said = capsys.readouterr().out
+        assert not printed or said == printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", example],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "universal" in done.stdout
