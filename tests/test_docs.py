@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
+import univfast as uf
 from support import ROOT
 from univfast.cli.main import cli
 
@@ -62,6 +64,32 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", page.read_text(), re.DOTALL)
 
 
+# Pages whose blocks are about a model, batches and a result that a reader has.
+PREPARED = ("ablation", "contexts", "weights")
+
+
+def prepared() -> dict[str, object]:
+    """A small language model, token ids, and the saved result of it beside another one."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "n_layer": 1,
+        "n_head": 2,
+        "n_embd": 16,
+        "vocab_size": 50,
+        "n_positions": 32,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    model, other = (
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval() for _ in range(2)
+    )
+    batches = [torch.randint(50, (8, 16)) for _ in range(3)]
+    hooks = "transformer.h.*.mlp.act"
+    result = uf.correlate_models(model, other, batches, hooks=hooks, threshold=-0.5, details=True)
+    result.save("result/")
+    return {"uf": uf, "model": model, "batches": batches, "result": result, "tokenizer": None}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.stem
@@ -74,7 +102,7 @@ def test_python_runs_and_prints_what_the_page_says(
 ) -> None:
     """The blocks of a page go on from one another."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    names = prepared() if page.stem in PREPARED else {}
     for code, printed in python_blocks(page):
         exec(compile(code, page.name, "exec"), names)
         said = capsys.readouterr().out
