@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,7 @@ class Question:
         return {
             "univfast": __version__,
             "schema": SCHEMA,
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
             "models": list(models),
             "match": self.match,
             "rotation": self.baseline.summary(),

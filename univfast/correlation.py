@@ -21,7 +21,7 @@ from univfast.explaining import Look, look_at, text_of
 from univfast.features.token_features import TokenText
 from univfast.inputs.activations import open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
-from univfast.inputs.layers import Activations
+from univfast.inputs.layers import Activations, fingerprint_of
 from univfast.inputs.masks import open_mask
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
@@ -219,6 +219,7 @@ class _Task:
         )
         if not direction:
             result = self._explained(result)
+        result.summary["fingerprints"] = [fingerprint_of(model) for model in models]
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
             result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}

@@ -18,6 +18,7 @@ from support.ablated import array, logits_by_hand, means_by_hand
 from support.command import SMALL_MODEL, error_line, run
 from support.language_models import GPT2_HOOKS, LLAMA_HOOKS, Directories, ids_of
 from support.made_up import made_up
+from support.saved_results import six
 from univfast import reference
 from univfast.experiment import load_model, sites
 from univfast.report.files import neurons_csv, summary_json
@@ -99,9 +100,9 @@ def test_what_is_printed_and_written(
     names = ["whole", "flagged", *(f"random {i}" for i in range(1, 6)), "random mean", "difference"]
     assert [row["set"] for row in rows] == names + ["single"] * 5
     (layer,) = content["layers"]
-    assert float(rows[1]["loss_high"]) == layer["flagged"]["loss"]["high"]
-    assert float(rows[8]["kl"]) == layer["difference"]["kl"]["mean"]
-    assert float(rows[0]["loss"]) == content["loss"]["mean"]
+    assert float(rows[1]["loss_high"]) == six(layer["flagged"]["loss"]["high"])
+    assert float(rows[8]["kl"]) == six(layer["difference"]["kl"]["mean"])
+    assert float(rows[0]["loss"]) == six(content["loss"]["mean"])
     assert math.isnan(float(rows[0]["kl"]))
     assert rows[9]["neuron"] == str(content["single_neurons"][0]["neuron"])
     assert run("ablate", directories.gpt2, *options, "--quiet", "--out", out) == 0

@@ -25,6 +25,7 @@ __all__ = [
     "check_layer",
     "collect",
     "fingerprint",
+    "fingerprint_of",
 ]
 
 T = TypeVar("T")
@@ -156,6 +157,16 @@ def fingerprint(layer: Layer) -> bytes:
         digest.update(values.numpy().tobytes())
         layer.release(token, token + 1)
     return digest.digest()
+
+
+def fingerprint_of(model: Activations) -> str | None:
+    """Tells activations from others, in 16 digits; None of a model that is running."""
+    if model.about is not None:
+        return None
+    digest = hashlib.sha256()
+    for layer in model.layers.values():
+        digest.update(layer.fingerprint())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

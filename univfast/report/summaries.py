@@ -152,6 +152,9 @@ _SUMMARY: dict[str, Kind] = {
 _SOMETIMES: dict[str, Kind] = {
     "schema": lambda value: _count(value) and 3 <= value <= SCHEMA,  # the first two have none
     "shifts": _maybe(_count),
+    "versions": _having(python=_text, torch=_text),
+    "fingerprints": _each(_maybe(_text), least=2),
+    "command": _text,
     "title": _text,
     "by_model": _each(_MODEL, least=2),
     "beside": _each(_having(directory=_text, title=_text)),
