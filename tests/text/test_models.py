@@ -129,14 +129,6 @@ def test_models_that_predict_no_tokens_are_read(
     assert [layer.neurons for layer in run.activations[0].layers.values()] == [24, 24]
 
 
-def test_models_of_two_stacks_are_refused(
-    directories: Directories, opened: ExitStack, tmp_path: Path
-) -> None:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    model = saved(tmp_path / "m", "T5", **sizes)
-    refused(opened, "m: is an encoder and decoder", model, directories.text)
-
-
 def test_a_model_that_fails_is_named(directories: Directories, opened: ExitStack) -> None:
     run = open_one(opened, directories.gpt2, directories.text)
 

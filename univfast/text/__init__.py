@@ -4,6 +4,9 @@
 ``opening``        the options of a run, and all that is opened for it
 ``library``        the transformers library: silent, offline, its errors in one line
 ``models``         the model of a directory
+``model_places``   where in a directory it is, and the base of an adapter
+``adapters``       an adapter merged into its base
+``encoders``       the encoder alone of a model that has a decoder too
 ``control_files``  how the directory of a control says so, and its shifts
 ``vocabulary``     its tokenizer and special tokens
 ``corpus``         the tokens of a file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -109,9 +108,8 @@ class Pilot:
             return find_sites(model.module, self.hooks, self._inputs(model, 0, end), "model")
 
     def _inputs(self, model: LanguageModel, begin: int, end: int) -> dict[str, Tensor]:
-        accepted = inspect.signature(model.module.forward).parameters
         inputs = self.windows.inputs(begin, end, next(model.module.parameters()).device)
-        return {name: value for name, value in inputs.items() if name in accepted}
+        return {name: value for name, value in inputs.items() if name in model.accepted}
 
 
 def make_control(model: LanguageModel, seed: int, pilot: Pilot | None, side: str = "") -> nn.Module:

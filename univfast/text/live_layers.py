@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +71,7 @@ def open_layers(
 ) -> Iterator[LiveModel]:
     """What runs a model for its layers, within the block. Raises what `model_activations` does."""
     with naming(model.directory), capture(model.module, hooks) as captured:
+        model.check_hooked(captured.layers)
         yield LiveModel(model, captured, windows)
 
 
@@ -114,14 +114,13 @@ def accepted_inputs(model: LanguageModel, windows: TokenWindows) -> Collection[s
     Raises:
         InputError: its tokens would see padding.
     """
-    accepted = inspect.signature(model.module.forward).parameters
     padded = windows.padding is not None and bool(windows.padding.any())
-    if padded and "attention_mask" not in accepted:
+    if padded and "attention_mask" not in model.accepted:
         raise InputError(
             f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
             " give it samples without any"
         )
-    return accepted.keys()
+    return model.accepted
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,11 @@ def open_run(
             found = stack.enter_context(
                 model_activations(model, patterns, windows, options.batch_tokens)
             )
-            about = {**described(options, windows), "hooks": list(patterns)}
+            about = {
+                **described(options, windows),
+                "hooks": list(patterns),
+                "model_class": model.kind,
+            }
             activations.append(
                 dataclasses.replace(found, about=about, ids=windows.ids, text=windows.text)
             )
@@ -102,7 +106,7 @@ def read_text(
     models = [load_model(directory, device) for directory in directories]
     # A file of tokens needs no tokenizer, unless it is asked which of them are what.
     used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)
-    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models], used)
+    vocabulary = common_vocabulary([load_vocabulary(m.tokenizer, m.config) for m in models], used)
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
