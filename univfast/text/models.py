@@ -196,7 +196,8 @@ def _class_for(transformers: Any, config: Any) -> Any:
     named = {*(getattr(config, "architectures", None) or ())}
     if kind in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
         encoder = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING[kind]
-        if named == {encoder.__name__}:  # as of T5, a directory without a decoder
+        alone = encoder is not transformers.MODEL_MAPPING[kind]
+        if alone and named == {encoder.__name__}:  # as of T5, a directory without a decoder
             return transformers.AutoModelForTextEncoding
     # One architecture may serve as encoder and as decoder.
     encodes = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING and not (
