@@ -62,11 +62,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """By ``model_type``: the sizes of a model."""
 
+_PATCHES = {**_SIZES, "image_size": 8, "patch_size": 4}
+_SOUND = {"vocab_size": VOCABULARY, "num_mel_bins": 6, "max_source_positions": 8}
+
+NO_TEXT: dict[str, dict[str, Any]] = {
+    "vit": _PATCHES,
+    "dinov2": {**_PATCHES, "mlp_ratio": 2},
+    "clip_vision_model": _PATCHES,
+    "siglip_vision_model": _PATCHES,
+    "whisper": {**_PAIR, **_SOUND},
+}
+"""Of models that read no text."""
+
+# Of what is refused.
+_OTHERS = {"vit_mae": _PATCHES}
+
 
 def configuration(family: str, **changes: Any) -> Any:
     import transformers
 
     kind = transformers.CONFIG_MAPPING[family]
+    if (sizes := {**NO_TEXT, **_OTHERS}.get(family)) is not None:
+        return kind(**{**sizes, **changes})
     return kind(**{"vocab_size": VOCABULARY, **FAMILIES[family], **changes})
 
 
@@ -95,15 +112,29 @@ def text_ids(tokens: int = 160) -> Tensor:
     return torch.randint(10, VOCABULARY, (tokens,), generator=generator)
 
 
+def pixels(samples: int = 24, size: int = 8) -> Tensor:
+    """``pixel_values``, as an image processor gives them."""
+    return torch.randn(samples, 3, size, size, generator=torch.Generator().manual_seed(6))
+
+
 def plain_layers(
     model: nn.Module, hooks: dict[str, str], ids: Tensor, window: int = WINDOW
 ) -> dict[str, Tensor]:
-    """``[tokens, neurons]`` by layer, one window at a time, by hooks of this file.
+    """``[tokens, neurons]`` by layer, one window at a time.
 
     Args:
         model: called with ``input_ids`` alone.
         hooks: names of modules, or of what they are given, by layer.
+        ids: ``[tokens]``.
+        window: tokens of a window.
     """
+    return plain_rows(model, hooks, [{"input_ids": part[None]} for part in ids.split(window)])
+
+
+def plain_rows(
+    model: nn.Module, hooks: dict[str, str], batches: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """``[tokens, neurons]`` by layer, by hooks of this file."""
     rows: dict[str, list[Tensor]] = {layer: [] for layer in hooks}
     for layer, name in hooks.items():
         module = model.get_submodule(name.removesuffix(":input"))
@@ -112,9 +143,9 @@ def plain_layers(
         else:
             module.register_forward_hook(lambda m, args, out, to=rows[layer]: to.append(out))
     with torch.no_grad():
-        for part in ids.split(window):
-            model(input_ids=part[None])
+        for batch in batches:
+            model(**batch)
     return {
-        layer: torch.cat([x[0] if isinstance(x, tuple) else x for x in parts]).flatten(0, -2)
+        layer: torch.cat([(x[0] if isinstance(x, tuple) else x).flatten(0, -2) for x in parts])
         for layer, parts in rows.items()
     }

@@ -82,7 +82,7 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
             raise click.UsageError(
                 f"{of_text[0]} says how rates are matched; leave it or --no-match-rate out"
             )
-        if match_rate and not (options["text"] and options["hooks"]):
+        if match_rate and not ((options["text"] or options["inputs"]) and options["hooks"]):
             raise click.UsageError(
                 f"{model}: is the directory of a model, whose rates are matched on --text FILE at"
                 " --hooks GLOB; give both, or --no-match-rate for a plain control"

@@ -26,6 +26,14 @@ _OPTIONS = {
         help="What the models read: a text in UTF-8, or a .npy, .pt or .safetensors file of token"
         " ids [tokens] or [samples, sequence].",
     ),
+    "inputs": click.option(
+        "--inputs",
+        type=PATH,
+        metavar="FILE",
+        help="What models read that read no text: a .npy, .pt or .safetensors file of pixel_values"
+        " [samples, channels, height, width], or of arrays by their names in the models. Tokens are"
+        " patches.",
+    ),
     "hooks": click.option(
         "--hooks",
         multiple=True,
@@ -90,23 +98,31 @@ def take_text(
     """What to run a model directory on, and its hooks; the options are taken out of ``options``.
 
     Raises:
-        UsageError: there is no text or there are no hooks.
+        UsageError: there is no text or there are no hooks; or options of text are given for other
+            inputs.
         InputError: an option is wrong.
     """
     from univfast.text import CorpusOptions, TextOptions, TokenFilters
 
     values = {name: options.pop(name) for name in _OPTIONS}
-    for name in ("text", "hooks"):
-        if not values[name]:
-            raise click.UsageError(
-                f"{model}: is the directory of a model, which needs --text FILE and --hooks GLOB"
-            )
+    inputs = values["inputs"]
+    if not values["hooks"] or not (values["text"] or inputs):
+        raise click.UsageError(
+            f"{model}: is the directory of a model, which needs --text FILE and --hooks GLOB"
+        )
+    of_text = [x for x in ("text", "context", "bos", "max_tokens", "skip") if values[x]]
+    if inputs and of_text:
+        raise click.UsageError(
+            f"--{of_text[0].replace('_', '-')} is for models of text, and --inputs for others;"
+            " leave one out"
+        )
     skip = tuple(kind.strip() for kind in values["skip"].split(",") if kind.strip())
     text = TextOptions(
-        values["text"],
+        values["text"] or "",
         CorpusOptions(values["context"], values["bos"], values["max_tokens"]),
         TokenFilters(skip, values["positions"], mask),
         values["batch_tokens"],
+        inputs,
     )
     return text, values["hooks"]
 

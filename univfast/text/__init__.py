@@ -11,6 +11,7 @@
 ``vocabulary``     its tokenizer and special tokens
 ``corpus``         the tokens of a file
 ``windows``        tokens in the windows that a model reads at a time
+``samples``        arrays that models read in place of tokens, as pixels
 ``filters``        which tokens count
 ``live_layers``    the layers of a live model, which run it when they are read
 ``live_controls``  controls of the models of a run, which are made when they are read

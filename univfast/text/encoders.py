@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,32 +16,23 @@ __all__ = ["check_in_encoder", "run_encoder_alone"]
 class _EncoderAlone:
     """What is put before the class of a model: a forward pass of its encoder."""
 
-    encoder_runs_alone = True
-
-    def forward(
-        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
-    ) -> object:
-        encoder: Any = self.get_encoder()  # type: ignore[attr-defined]
-        return encoder(input_ids=input_ids, attention_mask=attention_mask)
+    def forward(self, *args: Any, **kwargs: Any) -> object:
+        return what_runs(self)(*args, **kwargs)
 
 
-def run_encoder_alone(directory: str, module: nn.Module) -> None:
+def run_encoder_alone(module: nn.Module) -> None:
     """Has a forward pass of the model be one of its encoder.
 
     The class keeps its name, and makes models from a configuration as before: controls do so.
-
-    Raises:
-        InputError: the encoder reads no tokens.
     """
-    encoder: Any = module.get_encoder()  # type: ignore[operator]
-    reads = getattr(encoder, "main_input_name", "input_ids")
-    if reads != "input_ids":
-        raise InputError(
-            f"{directory}: its encoder reads {reads}, no tokens; use a model that reads text, or"
-            " run it in Python (univfast.correlate_models)"
-        )
     kind = type(module)
     module.__class__ = type(kind.__name__, (_EncoderAlone, kind), {"__module__": kind.__module__})
+
+
+def what_runs(module: Any) -> Any:
+    """The module that a forward pass is one of: the model, or its encoder alone."""
+    alone = isinstance(module, _EncoderAlone)
+    return module.get_encoder() if alone else module
 
 
 def check_in_encoder(layers: Iterable[str]) -> None:

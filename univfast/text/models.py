@@ -17,7 +17,7 @@ from torch import nn
 from univfast.errors import InputError
 from univfast.text.adapters import merge_adapter
 from univfast.text.control_files import ControlNote, apply_note
-from univfast.text.encoders import check_in_encoder, run_encoder_alone
+from univfast.text.encoders import check_in_encoder, run_encoder_alone, what_runs
 from univfast.text.library import LOCAL, quiet_transformers
 from univfast.text.model_places import find_model
 
@@ -33,13 +33,13 @@ _REMEDY = "check the directory, or save the model again with save_pretrained"
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A model that reads tokens.
+    """A model that reads tokens, or other samples.
 
     Attributes:
         directory: as the user named it.
         module: in evaluation mode, on the device that it was loaded to.
         config: its configuration; of a model of several parts, that of the text part.
-        vocabulary: token ids that it knows: 0 to this, exclusive.
+        vocabulary: token ids that it knows: 0 to this, exclusive; 0 of one that reads none.
         longest: tokens of the longest window that it can read; None where it does not say.
         control: of a control, how it was made; None of all others.
         has_head: whether the directory has what predicts tokens.
@@ -62,13 +62,18 @@ class LanguageModel:
     def kind(self) -> str:
         """What it was loaded as, for reports."""
         name = type(self.module).__name__
-        alone = hasattr(self.module, "encoder_runs_alone")
+        alone = what_runs(self.module) is not self.module
         return f"{name}, its encoder alone" if alone else name
+
+    @property
+    def reads(self) -> str:
+        """Its name for what it reads: ``input_ids``, ``pixel_values``."""
+        return str(getattr(what_runs(self.module), "main_input_name", "input_ids"))
 
     @cached_property
     def accepted(self) -> frozenset[str]:
-        """Names of the inputs of `TokenWindows` that it can be called with."""
-        names = {*inspect.signature(self.module.forward).parameters}
+        """Names of the inputs that it can be called with, of those that `Windows` give."""
+        names = {*inspect.signature(what_runs(self.module).forward).parameters}
         if _counted_places(self.module) is not None:
             names.discard("position_ids")  # it numbers tokens from another number on
         return frozenset(names)
@@ -79,7 +84,7 @@ class LanguageModel:
         Raises:
             InputError: naming the layer.
         """
-        if hasattr(self.module, "encoder_runs_alone"):
+        if what_runs(self.module) is not self.module:
             check_in_encoder(layers)
         for layer in layers:
             name = layer.removesuffix(":input")
@@ -142,7 +147,7 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
 
     Raises:
         InputError: transformers is missing, the directory holds no model that it can load without
-            running code of the directory, or none that reads tokens, or weights are missing; or
+            running code of the directory, or weights are missing; or
             what it says of an adapter or a control is damaged, or of another network.
     """
     place = find_model(directory)
@@ -160,19 +165,14 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
         )
         predicts = auto is transformers.AutoModelForCausalLM
         if getattr(config, "is_encoder_decoder", False) and not predicts:
-            run_encoder_alone(directory, module)
+            run_encoder_alone(module)
         unknown = _unknown(directory, module, loading)
         if place.adapter is not None:
             module = merge_adapter(directory, place.adapter, module)
         module.config.use_cache = (
             False  # no token is generated: keys and values would be for nothing
         )
-        embedding = getattr(module.get_input_embeddings(), "weight", None)
-        if embedding is None or module.main_input_name != "input_ids":
-            raise InputError(
-                f"{directory}: reads {module.main_input_name}, no tokens; use a model that reads"
-                " text, or run it in Python (univfast.correlate_models)"
-            )
+        embedding = _embedding(module)
         control = apply_note(directory, module)
         module.eval().to(device)
     head = module.get_output_embeddings() if predicts else None
@@ -181,13 +181,22 @@ def load_model(directory: str, device: torch.device) -> LanguageModel:
         directory,
         module,
         text,
-        len(embedding),
+        0 if embedding is None else len(embedding),
         _longest(module, text),
         control,
         head is not None and not unknown,
         place.tokenizer,
         unknown,
     )
+
+
+def _embedding(module: Any) -> Any:
+    """The embedding of tokens ``[tokens, width]``; None of a model that has none."""
+    try:
+        found = getattr(module.get_input_embeddings(), "weight", None)
+    except NotImplementedError:
+        return None
+    return found if found is not None and found.dim() == 2 else None
 
 
 def _class_for(transformers: Any, config: Any) -> Any:
@@ -242,7 +251,7 @@ def _unknown(directory: str, module: Any, loading: dict[str, Any]) -> tuple[str,
         InputError: it lacks others.
     """
     base = module.base_model_prefix if module.base_model is not module else ""
-    unneeded = {"pooler", "decoder"} if hasattr(module, "encoder_runs_alone") else {"pooler"}
+    unneeded = {"pooler", "decoder"} if what_runs(module) is not module else {"pooler"}
     weights = dict(module.named_parameters(remove_duplicate=False))
     missing, unknown = [], set()
     for name in sorted(loading["missing_keys"]):
