@@ -27,6 +27,7 @@ __all__ = ["LanguageModel", "load_model"]
 _PART = 64 << 20
 # Of a configuration, what says where a model comes from and not what it is.
 _ORIGIN = ("_name_or_path", "transformers_version")
+_EXPERTS = "experts"  # what mixtures of experts call them in transformers
 _MOST_LAYERS = 10_000  # more than any model has: each is made before a weight is read
 _REMEDY = "check the directory, or save the model again with save_pretrained"
 
@@ -79,7 +80,7 @@ class LanguageModel:
         return frozenset(names)
 
     def check_hooked(self, layers: Iterable[str]) -> None:
-        """Refuses layers that follow from weights that are not known, or are never run.
+        """Refuses layers with no row a token, or that follow from weights that are not known.
 
         Raises:
             InputError: naming the layer.
@@ -88,6 +89,13 @@ class LanguageModel:
             check_in_encoder(layers)
         for layer in layers:
             name = layer.removesuffix(":input")
+            # Also where each token goes to one expert, so that the number of rows tells nothing.
+            if _EXPERTS in name.split(".")[:-1]:
+                whole = name[: f".{name}".index(f".{_EXPERTS}.") + len(_EXPERTS)]
+                raise InputError(
+                    f"hooks: layer {layer!r} is within experts, which are given tokens in an order"
+                    f" of their own; hook {whole!r}, or a shared expert"
+                )
             inside = next((x for x in self.unknown if f"{name}.".startswith(f"{x}.")), None)
             if inside is not None and layer != f"{inside}:input":
                 raise InputError(
