@@ -45,7 +45,7 @@ def adapted(folder: Path, family: str, auto: str, named: str | None = None, **se
         torch.manual_seed(1)
         model = peft.get_peft_model(base, peft.LoraConfig(**kind)).eval()
         for name, weight in model.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or "modules_to_save" in name:
                 weight.data.normal_()
     model.save_pretrained(folder / "adapter")
     rename(folder, named or str(folder / "base"))
@@ -68,6 +68,9 @@ def rename(folder: Path, base: object) -> None:
         ("bert", "AutoModel", {"task_type": "FEATURE_EXTRACTION"}),
         ("bert", "AutoModelForSequenceClassification", {"task_type": "SEQ_CLS"}),
         ("bert", "AutoModel", {"use_dora": True}),
+        ("gpt2", "AutoModelForCausalLM", {"target_modules": ["c_fc", "wte"]}),
+        ("gpt2", "AutoModelForCausalLM", {"modules_to_save": ["ln_2"], "bias": "all"}),
+        ("gpt2", "AutoModelForCausalLM", {"init_lora_weights": "pissa"}),
     ],
 )
 def test_an_adapter_is_its_base_with_it(

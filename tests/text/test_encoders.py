@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import univfast as uf
 from support.families import make, plain_layers, save, text_ids
 from support.language_models import CPU, Directories, open_one, refused
 from univfast.text import TextOptions, open_run
@@ -185,17 +184,6 @@ def test_hooks_outside_of_the_encoder_are_refused(
 ) -> None:
     model = save(make("t5", 0), tmp_path / "m")
     refused(opened, "m: hooks: layer .* is not in the encoder", model, ids, hooks=hooks)
-
-
-def test_a_decoder_of_a_pair_is_run_in_python() -> None:
-    """As docs/your-model.md has it: batches of both texts."""
-    models = [make("bart", seed) for seed in (0, 1)]
-    ids = text_ids(64).view(4, 16)
-    batches = [{"input_ids": ids, "decoder_input_ids": ids.flip(1)[:, :12]}]
-    result = uf.correlate_models(
-        *models, batches, hooks="decoder.layers.*.fc2:input", match="index", draws=1
-    )
-    assert result.summary["tokens"] == 48
 
 
 @pytest.mark.parametrize("family", ["vit", "whisper"])

@@ -47,9 +47,13 @@ def merge_adapter(directory: str, adapter: str, base: Any) -> Any:
     settings.modules_to_save = whole or None
     model = peft.PeftModel(base, settings)
     given = _renamed(peft.load_peft_weights(adapter, device="cpu", local_files_only=True), base)
-    wanted = peft.get_peft_model_state_dict(model)
-    lacking = sorted(wanted.keys() - given.keys())
-    others = sorted(given.keys() - wanted.keys())
+    # Embeddings may be saved whole. "auto", the default, would look for the base on the hub.
+    needed, known = (
+        peft.get_peft_model_state_dict(model, save_embedding_layers=embeddings).keys()
+        for embeddings in (False, True)
+    )
+    lacking = sorted(needed - given.keys())
+    others = sorted(given.keys() - known)
     if lacking or others:
         name = (lacking or others)[0]
         what = "lacks" if lacking else "has, and its base has no place for,"
