@@ -176,8 +176,8 @@ def test_what_makes_no_patches_is_refused(
 
 
 def test_patches_that_are_hidden_at_random_are_refused(tmp_path: Path, opened: ExitStack) -> None:
-    model = save(make("vit_mae", 0), tmp_path / "m")
-    np.save(tmp_path / "pixels.npy", pixels().numpy())
+    model = save(make("vit_mae", 0, image_size=16), tmp_path / "m")
+    np.save(tmp_path / "pixels.npy", pixels(size=16).numpy())
     options = TextOptions("", inputs=str(tmp_path / "pixels.npy"))
     with pytest.raises(uf.InputError, match="gives others for the same sample again"):
         opened.enter_context(open_run([str(model)], [[VIT]], options, CPU))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,7 +14,7 @@ from univfast.errors import InputError
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "text_options"]
+__all__ = ["check_exists", "drop_text", "given", "take_text", "text_alone_options", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -76,8 +76,17 @@ _OPTIONS = {
 
 def text_options(command: _Command) -> _Command:
     """Adds the options."""
-    for option in reversed(_OPTIONS.values()):
-        command = option(command)
+    return _adding(command, _OPTIONS)
+
+
+def text_alone_options(command: _Command) -> _Command:
+    """Adds the options for commands that predict tokens, which are read from a text alone."""
+    return _adding(command, [name for name in _OPTIONS if name != "inputs"])
+
+
+def _adding(command: _Command, names: Collection[str]) -> _Command:
+    for name in reversed([*names]):
+        command = _OPTIONS[name](command)
     return command
 
 
@@ -89,7 +98,7 @@ def drop_text(options: dict[str, Any]) -> None:
 
 def given(options: dict[str, Any]) -> list[str]:
     """Those of the options that the user gave, as they are typed."""
-    return [f"--{name.replace('_', '-')}" for name in _OPTIONS if options[name]]
+    return [f"--{name.replace('_', '-')}" for name in _OPTIONS if options.get(name)]
 
 
 def take_text(
@@ -104,7 +113,7 @@ def take_text(
     """
     from univfast.text import CorpusOptions, TextOptions, TokenFilters
 
-    values = {name: options.pop(name) for name in _OPTIONS}
+    values = {name: options.pop(name, None) for name in _OPTIONS}
     inputs = values["inputs"]
     if not values["hooks"] or not (values["text"] or inputs):
         raise click.UsageError(

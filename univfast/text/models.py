@@ -124,21 +124,19 @@ class LanguageModel:
 
     @contextmanager
     def with_its_own_weights(self) -> Iterator[nn.Module]:
-        """The module, within the block without a head whose weights are not known."""
-        head = None if self.has_head else self.module.get_output_embeddings()  # type: ignore[operator]
+        """The module, within the block without those whose weights are not known."""
         places = [
-            (parent, name)
-            for parent in self.module.modules()
-            for name, child in parent.named_children()
-            if child is head
+            (self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], part)
+            for name, part in self.module.named_modules()
+            if name in self.unknown
         ]
-        for parent, name in places:
+        for parent, name, _ in places:
             setattr(parent, name, None)
         try:
             yield self.module
         finally:
-            for parent, name in places:
-                setattr(parent, name, head)
+            for parent, name, part in places:
+                setattr(parent, name, part)
 
 
 def load_model(directory: str, device: torch.device) -> LanguageModel:

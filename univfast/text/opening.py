@@ -13,7 +13,7 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations
-from univfast.text.corpus import CorpusOptions, holds_tokens, read_corpus
+from univfast.text.corpus import CorpusOptions, check_corpus, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
 from univfast.text.live_layers import model_activations, tokens_a_sample
 from univfast.text.models import LanguageModel, load_model
@@ -132,6 +132,7 @@ def read_text(
         InputError: a directory, the text or an option cannot be used, or the models do not go
             together.
     """
+    check_corpus(options.text)  # before models are loaded, which takes long
     models = [load_model(directory, device) for directory in directories]
     for model in models:
         if model.reads != "input_ids" or not model.vocabulary:
