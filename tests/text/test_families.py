@@ -19,7 +19,7 @@ from univfast.report.saved import load_result
 from univfast.text.models import load_model
 
 PAGE = (ROOT / "docs" / "your-model.md").read_text()
-ROWS = dict(re.findall(r"^\| .*? \| ([\w-]+) \| `(.*?)` \|$", PAGE, re.MULTILINE))
+ROWS = dict(re.findall(r"^\| [^|]* \| ([\w-]+) \| `([^`]*)` \|$", PAGE, re.MULTILINE))
 QUICK = ("bert", "gpt2")
 # What is loaded as what predicts tokens, and then has another name before its modules'.
 DECODERS = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}
