@@ -115,26 +115,6 @@ def test_the_longest_window_is_what_the_model_can_number(
     )
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert"])
-@pytest.mark.parametrize("left", [False, True])
-def test_padding_moves_no_token(family: str, left: bool, tmp_path: Path, opened: ExitStack) -> None:
-    """A padded sample is what it is alone, however a model numbers its tokens."""
-    pad = 1 if family == "roberta" else 0
-    model = make(family, 0)
-    sample = text_ids(10)
-    place = slice(6, None) if left else slice(10)
-    samples = torch.full((3, 16), pad)
-    samples[:, place] = sample
-    torch.save(samples, tmp_path / "ids.pt")
-    run = open_one(
-        opened, save(model, tmp_path / "m"), tmp_path / "ids.pt", HOOKS, skip=("padding",)
-    )
-    name = LAYERS[1]
-    found = run.activations[0].layers[name].read(0, 48).view(3, 16, -1)[1, place]
-    expected = plain_layers(model, {name: name}, sample)[name]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "t5", "roberta"])
 def test_controls_are_made_of_encoders(family: str, tmp_path: Path, ids: Path) -> None:

@@ -157,9 +157,15 @@ def accepted_inputs(model: LanguageModel, windows: Windows) -> Collection[str]:
     """Names of what a model can be called with.
 
     Raises:
-        InputError: its tokens would see padding.
+        InputError: its tokens would see padding, or be moved by it.
     """
-    padded = windows.padding is not None and bool(windows.padding.any())
+    padding = windows.padding
+    padded = padding is not None and bool(padding.any())
+    if padding is not None and model.counts_padding and bool(padding[:: windows.window].any()):
+        raise InputError(
+            f"{model.directory}: numbers tokens from the start of a sample, so that padding before"
+            " them moves them; fill samples up at their ends"
+        )
     if padded and "attention_mask" not in model.accepted:
         raise InputError(
             f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"

@@ -27,6 +27,7 @@ __all__ = ["LanguageModel", "load_model"]
 _PART = 64 << 20
 # Of a configuration, what says where a model comes from and not what it is.
 _ORIGIN = ("_name_or_path", "transformers_version")
+_PLACES = {"embed_positions", "position_embeddings"}  # of learned positions, as those of BART
 _EXPERTS = "experts"  # what mixtures of experts call them in transformers
 _MOST_LAYERS = 10_000  # more than any model has: each is made before a weight is read
 _REMEDY = "check the directory, or save the model again with save_pretrained"
@@ -78,6 +79,14 @@ class LanguageModel:
         if _counted_places(self.module) is not None:
             names.discard("position_ids")  # it numbers tokens from another number on
         return frozenset(names)
+
+    @property
+    def counts_padding(self) -> bool:
+        """Whether it numbers tokens from the start of a sample, which may be filled up."""
+        runs = what_runs(self.module)
+        names = {name.rpartition(".")[2] for name, _ in runs.named_modules()}
+        numbered = "position_ids" in self.accepted or _counted_places(runs) is not None
+        return bool(names & _PLACES) and not numbered
 
     def check_hooked(self, layers: Iterable[str]) -> None:
         """Refuses layers with no row a token, or that follow from weights that are not known.
