@@ -222,7 +222,8 @@ class _Task:
         result.summary["fingerprints"] = [fingerprint_of(model) for model in models]
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
-            result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}
+            each = {name: [about[name] for about in found] for name in ("hooks", "model_class")}
+            result.summary["text"] = {**found[0], **each}
         return result
 
     def _explained(self, result: CorrelationResult) -> CorrelationResult:

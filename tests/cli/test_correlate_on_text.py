@@ -70,6 +70,7 @@ def test_the_summary_says_what_models_were_run_on(
         "skip": ["newline", "special"],
         "positions": "1:",
         "mask": None,
+        "model_class": ["GPT2LMHeadModel"] * 2,
     }
     for matching in (("index",), ("best", "--reverse")):
         pair = directories.gpt2, directories.half

@@ -18,6 +18,7 @@
 ``lying_files``       files whose headers say what is not there
 ``shards``            directories of such files
 ``language_models``   directories of Hugging Face models, and texts
+``families``          tiny models of families of Hugging Face transformers
 ``live_models``       models that are run by a test itself
 ``tiny_models``       trained models of the experiment, and texts to train on
 ``untrained``         networks that stand for trained ones, of which controls are made

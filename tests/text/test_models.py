@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import univfast as uf
+from support.families import make, save, text_ids
 from support.language_models import (
     CPU,
     GPT2_HOOKS,
@@ -129,12 +130,18 @@ def test_models_that_predict_no_tokens_are_read(
     assert [layer.neurons for layer in run.activations[0].layers.values()] == [24, 24]
 
 
-def test_models_of_two_stacks_are_refused(
-    directories: Directories, opened: ExitStack, tmp_path: Path
-) -> None:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    model = saved(tmp_path / "m", "T5", **sizes)
-    refused(opened, "m: is an encoder and decoder", model, directories.text)
+@pytest.mark.parametrize("each", [1, 2])
+def test_neurons_of_experts_are_refused(each: int, tmp_path: Path, opened: ExitStack) -> None:
+    """With one expert a token too, where there are as many rows as tokens, in another order."""
+    model = save(make("mixtral", 0, num_experts_per_tok=each), tmp_path / "m")
+    torch.save(text_ids(), tmp_path / "ids.pt")
+    for end in ("", ":input"):
+        match = rf"m: hooks: layer 'model.layers.0.mlp.experts.act_fn{end}' is within experts.*"
+        match += "hook 'model.layers.0.mlp.experts', or"
+        hooks = f"*.experts.act_fn{end}"
+        refused(opened, match, tmp_path / "m", tmp_path / "ids.pt", hooks=hooks)
+    run = open_one(opened, model, tmp_path / "ids.pt", "*.experts")
+    assert [layer.neurons for layer in run.activations[0].layers.values()] == [16, 16]
 
 
 def test_a_model_that_fails_is_named(directories: Directories, opened: ExitStack) -> None:

@@ -12,7 +12,7 @@ from univfast.cli.failures import typed
 from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import check_exists, given, take_text, text_options
+from univfast.cli.text_options import check_exists, given, take_text, text_alone_options
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ Examples:
     metavar="N",
     help="Means of neurons, and how active they are, are of the first N tokens that count.",
 )
-@text_options
+@text_alone_options
 @click.option(
     "--mask",
     type=PATH,

@@ -15,6 +15,8 @@ from univfast.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from univfast.text.models import LanguageModel
+
 __all__ = ["control"]
 
 
@@ -80,7 +82,7 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
             raise click.UsageError(
                 f"{of_text[0]} says how rates are matched; leave it or --no-match-rate out"
             )
-        if match_rate and not (options["text"] and options["hooks"]):
+        if match_rate and not ((options["text"] or options["inputs"]) and options["hooks"]):
             raise click.UsageError(
                 f"{model}: is the directory of a model, whose rates are matched on --text FILE at"
                 " --hooks GLOB; give both, or --no-match-rate for a plain control"
@@ -119,14 +121,17 @@ def _of_directory(model: str, seed: int, out: str, options: dict[str, Any] | Non
     with holding_file(out):  # the directory appears when it is whole
         matched_on = None
         if options is None:
-            fresh = make_control(load_model(model, torch.device("cpu")), seed, None)
+            trained = load_model(model, torch.device("cpu"))
+            fresh = make_control(trained, seed, None)
         else:
-            fresh, matched_on = _matched(model, seed, options)
-        save_control(out, model, fresh, ControlNote(seed, matched_on))
+            trained, fresh, matched_on = _matched(model, seed, options)
+        save_control(out, trained.tokenizer, fresh, ControlNote(seed, matched_on))
 
 
-def _matched(model: str, seed: int, options: dict[str, Any]) -> tuple[nn.Module, dict[str, object]]:
-    """A rate-matched control, and what its rates were matched on."""
+def _matched(
+    model: str, seed: int, options: dict[str, Any]
+) -> tuple[LanguageModel, nn.Module, dict[str, object]]:
+    """A model, a rate-matched control of it, and what its rates were matched on."""
     from univfast.machine.devices import as_device, auto_device
     from univfast.text import open_run
     from univfast.text.live_controls import Pilot, make_control
@@ -141,4 +146,4 @@ def _matched(model: str, seed: int, options: dict[str, Any]) -> tuple[nn.Module,
             "windows": run.windows.digest.hex(),
             "pilot_tokens": pilot.tokens,
         }
-        return make_control(run.models[0], seed, pilot), about
+        return run.models[0], make_control(run.models[0], seed, pilot), about

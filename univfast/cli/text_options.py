@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,7 +14,7 @@ from univfast.errors import InputError
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "text_options"]
+__all__ = ["check_exists", "drop_text", "given", "take_text", "text_alone_options", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -25,6 +25,14 @@ _OPTIONS = {
         metavar="FILE",
         help="What the models read: a text in UTF-8, or a .npy, .pt or .safetensors file of token"
         " ids [tokens] or [samples, sequence].",
+    ),
+    "inputs": click.option(
+        "--inputs",
+        type=PATH,
+        metavar="FILE",
+        help="What models read that read no text: a .npy, .pt or .safetensors file of pixel_values"
+        " [samples, channels, height, width], or of arrays by their names in the models. Tokens are"
+        " patches.",
     ),
     "hooks": click.option(
         "--hooks",
@@ -68,8 +76,17 @@ _OPTIONS = {
 
 def text_options(command: _Command) -> _Command:
     """Adds the options."""
-    for option in reversed(_OPTIONS.values()):
-        command = option(command)
+    return _adding(command, _OPTIONS)
+
+
+def text_alone_options(command: _Command) -> _Command:
+    """Adds the options for commands that predict tokens, which are read from a text alone."""
+    return _adding(command, [name for name in _OPTIONS if name != "inputs"])
+
+
+def _adding(command: _Command, names: Collection[str]) -> _Command:
+    for name in reversed([*names]):
+        command = _OPTIONS[name](command)
     return command
 
 
@@ -81,7 +98,7 @@ def drop_text(options: dict[str, Any]) -> None:
 
 def given(options: dict[str, Any]) -> list[str]:
     """Those of the options that the user gave, as they are typed."""
-    return [f"--{name.replace('_', '-')}" for name in _OPTIONS if options[name]]
+    return [f"--{name.replace('_', '-')}" for name in _OPTIONS if options.get(name)]
 
 
 def take_text(
@@ -90,23 +107,31 @@ def take_text(
     """What to run a model directory on, and its hooks; the options are taken out of ``options``.
 
     Raises:
-        UsageError: there is no text or there are no hooks.
+        UsageError: there is no text or there are no hooks; or options of text are given for other
+            inputs.
         InputError: an option is wrong.
     """
     from univfast.text import CorpusOptions, TextOptions, TokenFilters
 
-    values = {name: options.pop(name) for name in _OPTIONS}
-    for name in ("text", "hooks"):
-        if not values[name]:
-            raise click.UsageError(
-                f"{model}: is the directory of a model, which needs --text FILE and --hooks GLOB"
-            )
+    values = {name: options.pop(name, None) for name in _OPTIONS}
+    inputs = values["inputs"]
+    if not values["hooks"] or not (values["text"] or inputs):
+        raise click.UsageError(
+            f"{model}: is the directory of a model, which needs --text FILE and --hooks GLOB"
+        )
+    of_text = [x for x in ("text", "context", "bos", "max_tokens", "skip") if values[x]]
+    if inputs and of_text:
+        raise click.UsageError(
+            f"--{of_text[0].replace('_', '-')} is for models of text, and --inputs for others;"
+            " leave one out"
+        )
     skip = tuple(kind.strip() for kind in values["skip"].split(",") if kind.strip())
     text = TextOptions(
-        values["text"],
+        values["text"] or "",
         CorpusOptions(values["context"], values["bos"], values["max_tokens"]),
         TokenFilters(skip, values["positions"], mask),
         values["batch_tokens"],
+        inputs,
     )
     return text, values["hooks"]
 

@@ -126,6 +126,6 @@ def _opened(model: str, device: str | None) -> Iterator[tuple[nn.Module | Traine
 
     place = as_device(None if device == "auto" else device) or auto_device()
     loaded = load_directory(model, place)
-    tokenizer = load_vocabulary(model, loaded.config).tokenizer
+    tokenizer = load_vocabulary(loaded.tokenizer, loaded.config).tokenizer
     with loaded.with_its_own_weights() as module:
         yield module, tokenizer

@@ -4,10 +4,14 @@
 ``opening``        the options of a run, and all that is opened for it
 ``library``        the transformers library: silent, offline, its errors in one line
 ``models``         the model of a directory
+``model_places``   where in a directory it is, and the base of an adapter
+``adapters``       an adapter merged into its base
+``encoders``       the encoder alone of a model that has a decoder too
 ``control_files``  how the directory of a control says so, and its shifts
 ``vocabulary``     its tokenizer and special tokens
 ``corpus``         the tokens of a file
 ``windows``        tokens in the windows that a model reads at a time
+``samples``        arrays that models read in place of tokens, as pixels
 ``filters``        which tokens count
 ``live_layers``    the layers of a live model, which run it when they are read
 ``live_controls``  controls of the models of a run, which are made when they are read

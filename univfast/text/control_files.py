@@ -62,7 +62,7 @@ def save_control(out: str, directory: str, control: Any, note: ControlNote) -> N
 
     Args:
         out: the directory; not there, or empty.
-        directory: of the trained model, whose tokenizer is copied.
+        directory: of the trained model's tokenizer, which is copied.
         control: the network, of Hugging Face transformers.
         note: how it was made.
 

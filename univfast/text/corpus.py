@@ -20,7 +20,7 @@ from univfast.machine.reading import open_file
 from univfast.text.vocabulary import Vocabulary
 from univfast.text.windows import TokenWindows
 
-__all__ = ["CONTEXT", "CorpusOptions", "holds_tokens", "read_corpus"]
+__all__ = ["CONTEXT", "CorpusOptions", "check_corpus", "holds_tokens", "read_corpus"]
 
 CONTEXT = 512
 """Tokens of a window, unless the models can read fewer only."""
@@ -88,6 +88,15 @@ def read_corpus(
     return TokenWindows(path, torch.frombuffer(ids, dtype=torch.int32), window, samples is not None)
 
 
+def check_corpus(path: str) -> None:
+    """Refuses a file that is not there, or is no regular one.
+
+    Raises:
+        InputError: as `read_corpus` says it.
+    """
+    open_file(path, _expected()).close()
+
+
 def holds_tokens(path: str) -> bool:
     """Whether a file is one of tokens, by its name."""
     return path.lower().endswith(suffixes())
@@ -146,7 +155,7 @@ def _encoded(path: str, vocabulary: Vocabulary) -> Iterator[Ids]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     done, rest = 0, ""
     try:
-        with open_file(path, f"give a text, or a file of tokens ({in_words()})") as file:
+        with open_file(path, _expected()) as file:
             data = file.read(_BLOCK)
             while data:
                 after = file.read(_BLOCK)
@@ -171,6 +180,10 @@ def _cut(text: str) -> int:
         return line_ends[-1]
     # Or before the last word, as words begin with a space in most vocabularies.
     return text.rfind("\n") + 1 or max(0, text.rfind(" ")) or len(text)
+
+
+def _expected() -> str:
+    return f"give a text, or a file of tokens ({in_words()})"
 
 
 def _limited(blocks: Iterator[Ids], most: int | None) -> Iterator[Ids]:

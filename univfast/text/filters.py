@@ -12,7 +12,7 @@ from univfast.checks import check_choice
 from univfast.errors import InputError
 from univfast.inputs.masks import open_mask
 from univfast.text.vocabulary import Vocabulary
-from univfast.text.windows import TokenWindows
+from univfast.text.windows import TokenWindows, Windows
 
 __all__ = ["SKIPS", "TokenFilters", "kept_tokens", "padding"]
 
@@ -61,11 +61,16 @@ class TokenFilters:
 
 
 def kept_tokens(
-    windows: TokenWindows, vocabulary: Vocabulary, filters: TokenFilters
+    windows: Windows, vocabulary: Vocabulary | None, filters: TokenFilters
 ) -> Tensor | None:
     """The tokens that count, as bool ``[tokens]``; None for all of them.
 
     A mask takes another byte a token while it is joined.
+
+    Args:
+        windows: what models read.
+        vocabulary: of tokens; None of windows that are not made of them.
+        filters: that all pass.
 
     Raises:
         InputError: a filter needs a token that the vocabulary does not have, the mask is none for
@@ -75,6 +80,10 @@ def kept_tokens(
         return None
     keep = _at_positions(windows, filters.slice())
     for kind in filters.skip:
+        if vocabulary is None or not isinstance(windows, TokenWindows):
+            raise InputError(
+                f"skip: {windows.source} holds no tokens that are {kind!r}; leave it out"
+            )
         if kind != "padding":
             _leave_out(_ids(kind, windows, vocabulary), windows.ids, keep)
         elif windows.padding is not None:
@@ -120,7 +129,7 @@ def _ends(ids: Tensor, window: int, vocabulary: Vocabulary) -> Tensor:
     return (before | after).flatten()[: len(ids)]
 
 
-def _at_positions(windows: TokenWindows, positions: slice) -> Tensor:
+def _at_positions(windows: Windows, positions: slice) -> Tensor:
     keep = torch.zeros(windows.tokens, dtype=torch.bool, device="cpu")
     whole = windows.tokens - windows.tokens % windows.window
     keep[:whole].view(-1, windows.window)[:, positions] = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,15 +29,12 @@ from univfast.native.place import numbers
 from univfast.text.library import silent
 from univfast.text.live_layers import LiveModel, naming, open_layers, running
 from univfast.text.models import LanguageModel, load_model
-from univfast.text.windows import TokenWindows
+from univfast.text.windows import Windows
 
 if TYPE_CHECKING:
     from univfast.text.opening import TextRun
 
 __all__ = ["Pilot", "control_activations", "make_control", "stored_control_activations"]
-
-# Of a forward pass that finds out where rates can be matched.
-_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +49,7 @@ class Pilot:
     """
 
     hooks: tuple[str, ...]
-    windows: TokenWindows
+    windows: Windows
     keep: Tensor | None
     most: int
 
@@ -61,7 +57,7 @@ class Pilot:
     def of(cls, run: TextRun, number: int, tokens: int | None = None) -> Pilot:
         """Of a model of a run; ``tokens``: of the first so many tokens of the text alone."""
         windows, activations = run.windows, run.activations[number]
-        stop = min(tokens or windows.tokens, windows.tokens)
+        stop = windows.whole(min(tokens or windows.tokens, windows.tokens))
         whole = stop // windows.window
         assert activations.about is not None
         assert activations.most is not None
@@ -69,13 +65,8 @@ class Pilot:
         # A text so short that it has one window is taken as it is.
         one = whole < 2
         chosen = numbers(stop) if one else _spread(windows.window, whole, run.keep)
-        padding, keep = windows.padding, run.keep
-        pilot = dataclasses.replace(
-            windows,
-            ids=windows.ids[chosen],
-            padding=None if padding is None else padding[chosen],
-        )
-        return cls(hooks, pilot, None if keep is None else keep[chosen], activations.most)
+        keep = None if run.keep is None else run.keep[chosen]
+        return cls(hooks, windows.taken(chosen), keep, activations.most)
 
     @property
     def tokens(self) -> int:
@@ -99,19 +90,18 @@ class Pilot:
             inputs = self._inputs(model, begin, end)
             mask = None
             if self.keep is not None:
-                mask = self.keep[begin:end].view(inputs["input_ids"].shape)
+                mask = self.keep[begin:end].view(-1, min(self.windows.window, end - begin))
             yield inputs, mask
 
     def sites(self, model: LanguageModel) -> list[RateSite]:
         """Where the model's layers are shifted. Raises InputError where one cannot be."""
-        end = min(_PROBE_TOKENS, self.windows.window, self.windows.tokens)
+        end = self.windows.probe
         with naming(model.directory), running(model.directory, end):
             return find_sites(model.module, self.hooks, self._inputs(model, 0, end), "model")
 
     def _inputs(self, model: LanguageModel, begin: int, end: int) -> dict[str, Tensor]:
-        accepted = inspect.signature(model.module.forward).parameters
         inputs = self.windows.inputs(begin, end, next(model.module.parameters()).device)
-        return {name: value for name, value in inputs.items() if name in accepted}
+        return {name: value for name, value in inputs.items() if name in model.accepted}
 
 
 def make_control(model: LanguageModel, seed: int, pilot: Pilot | None, side: str = "") -> nn.Module:
@@ -201,7 +191,7 @@ class _Source:
         model: LanguageModel,
         pilot: Pilot,
         match_rate: bool,
-        windows: TokenWindows,
+        windows: Windows,
         seed: int,
         side: str,
     ) -> None:

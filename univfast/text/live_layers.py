@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from univfast.inputs.arrays import check_dtype
 from univfast.inputs.layers import Activations, Layer
 from univfast.text.library import one_line, silent
 from univfast.text.models import LanguageModel
-from univfast.text.windows import TokenWindows
+from univfast.text.samples import SampleWindows
+from univfast.text.windows import Windows
 
 __all__ = [
     "LiveModel",
@@ -26,10 +26,9 @@ __all__ = [
     "naming",
     "open_layers",
     "running",
+    "tokens_a_sample",
 ]
 
-# Of a forward pass that finds out widths and dtypes.
-_PROBE_TOKENS = 16
 # Tokens of a forward pass: beyond these, a pass gets no faster a token. And what all layers' rows
 # of them may take, in bytes.
 _BATCH_TOKENS = 8192
@@ -38,7 +37,7 @@ _BATCH_BYTES = 512 << 20
 
 @contextmanager
 def model_activations(
-    model: LanguageModel, hooks: Sequence[str], windows: TokenWindows, batch_tokens: int | None
+    model: LanguageModel, hooks: Sequence[str], windows: Windows, batch_tokens: int | None
 ) -> Iterator[Activations]:
     """The activations ``[tokens, neurons]`` of a model on a corpus, valid within the block.
 
@@ -68,11 +67,57 @@ def model_activations(
 
 @contextmanager
 def open_layers(
-    model: LanguageModel, hooks: Sequence[str], windows: TokenWindows
+    model: LanguageModel, hooks: Sequence[str], windows: Windows
 ) -> Iterator[LiveModel]:
     """What runs a model for its layers, within the block. Raises what `model_activations` does."""
     with naming(model.directory), capture(model.module, hooks) as captured:
+        model.check_hooked(captured.layers)
         yield LiveModel(model, captured, windows)
+
+
+def tokens_a_sample(model: LanguageModel, hooks: Sequence[str], samples: SampleWindows) -> int:
+    """Tokens that a model makes of a sample.
+
+    Raises:
+        InputError: the model reads other arrays than the file has, or what its first layer gives
+            is not ``[samples, tokens, neurons]``.
+    """
+    given = samples.arrays.keys()
+    wrong = sorted(given - model.accepted) or sorted({model.reads} - given)
+    if wrong:
+        raise InputError(
+            f"{samples.source}: holds {', '.join(sorted(given))}, and {model.directory} reads"
+            f" {model.reads} ({wrong[0]!r} is not in both); name arrays as its forward does"
+        )
+    device = next(model.module.parameters()).device
+    with naming(model.directory), capture(model.module, hooks) as captured:
+        model.check_hooked(captured.layers)
+        layer = captured.layers[0]
+        first, again = (
+            _one_sample(model, captured, samples.inputs(0, samples.window, device), layer)
+            for _ in range(2)
+        )
+    shape = first.shape
+    if first.shape != again.shape or not torch.allclose(first, again, rtol=0.01, equal_nan=True):
+        raise InputError(
+            f"{model.directory}: gives others for the same sample again, as models do that hide"
+            " patches at random; save it as a model that does not, or run it in Python on batches"
+            " that say what is hidden (univfast.correlate_models)"
+        )
+    if len(shape) != 3 or shape[0] != 1:
+        raise InputError(
+            f"{model.directory}: layer {layer!r} gave shape {list(shape)} for one sample, expected"
+            " [1, tokens, neurons]; hook other modules"
+        )
+    return int(shape[1])
+
+
+def _one_sample(
+    model: LanguageModel, captured: Captured, inputs: dict[str, Tensor], layer: str
+) -> Tensor:
+    with running(model.directory, 1):
+        captured.run(**inputs)
+    return captured.pop(layer).float()
 
 
 @contextmanager
@@ -100,28 +145,33 @@ def running(directory: str, tokens: int) -> Iterator[None]:
             yield
     except InputError:
         raise
-    # Too little memory, or a model that reads more than tokens: images, say.
+    # Too little memory, or a model that reads more than it is given: images, say.
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise InputError(
-            f"{directory}: fails on {tokens} tokens ({one_line(error)}); use a model of text alone,"
+            f"{directory}: fails on {tokens} tokens ({one_line(error)}); use what it reads alone,"
             " or lower the tokens of a forward pass (batch tokens)"
         ) from error
 
 
-def accepted_inputs(model: LanguageModel, windows: TokenWindows) -> Collection[str]:
+def accepted_inputs(model: LanguageModel, windows: Windows) -> Collection[str]:
     """Names of what a model can be called with.
 
     Raises:
-        InputError: its tokens would see padding.
+        InputError: its tokens would see padding, or be moved by it.
     """
-    accepted = inspect.signature(model.module.forward).parameters
-    padded = windows.padding is not None and bool(windows.padding.any())
-    if padded and "attention_mask" not in accepted:
+    padding = windows.padding
+    padded = padding is not None and bool(padding.any())
+    if padding is not None and model.counts_padding and bool(padding[:: windows.window].any()):
+        raise InputError(
+            f"{model.directory}: numbers tokens from the start of a sample, so that padding before"
+            " them moves them; fill samples up at their ends"
+        )
+    if padded and "attention_mask" not in model.accepted:
         raise InputError(
             f"{model.directory}: takes no attention_mask, so that its tokens would see padding;"
             " give it samples without any"
         )
-    return accepted.keys()
+    return model.accepted
 
 
 @dataclass(frozen=True)
@@ -134,14 +184,14 @@ class _Found:
 class LiveModel:
     """Runs a model on ranges of tokens, and holds what its layers gave for the latest range."""
 
-    def __init__(self, model: LanguageModel, captured: Captured, windows: TokenWindows) -> None:
+    def __init__(self, model: LanguageModel, captured: Captured, windows: Windows) -> None:
         self.model, self.windows, self.most = model, windows, 1
         self._captured = captured
         self._accepted = accepted_inputs(model, windows)
         self._device = next(model.module.parameters()).device
         self._range = (0, 0)
         self._rows: dict[str, Tensor] = {}  # [tokens of the range, neurons]
-        self._run(0, min(_PROBE_TOKENS, windows.window, windows.tokens))
+        self._run(0, windows.probe)
         self.found = {name: self._probed(name) for name in captured.layers}
 
     def read(self, layer: str, start: int, stop: int) -> Tensor:
@@ -192,7 +242,7 @@ class LiveModel:
         return rows if rows.stride(1) == 1 else rows.contiguous()
 
     def _probed(self, layer: str) -> _Found:
-        rows = self._pop(layer, 0, min(_PROBE_TOKENS, self.windows.window, self.windows.tokens))
+        rows = self._pop(layer, 0, self.windows.probe)
         check_dtype(rows.dtype, f"{self.model.directory}: layer {layer!r}")
         return _Found(rows.shape[1], rows.dtype, rows.device)
 

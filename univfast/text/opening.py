@@ -13,12 +13,13 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations
-from univfast.text.corpus import CorpusOptions, holds_tokens, read_corpus
+from univfast.text.corpus import CorpusOptions, check_corpus, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
-from univfast.text.live_layers import model_activations
+from univfast.text.live_layers import model_activations, tokens_a_sample
 from univfast.text.models import LanguageModel, load_model
+from univfast.text.samples import open_samples
 from univfast.text.vocabulary import common_vocabulary, load_vocabulary
-from univfast.text.windows import TokenWindows
+from univfast.text.windows import TokenWindows, Windows
 
 __all__ = ["TextOptions", "TextRun", "described", "identity", "open_run", "read_text"]
 
@@ -28,16 +29,18 @@ class TextOptions:
     """What models read, and which tokens count.
 
     Attributes:
-        text: the file, as `read_corpus` takes it.
+        text: the file, as `read_corpus` takes it; empty where there are ``inputs``.
         corpus: how it is read.
         filters: which tokens count.
         batch_tokens: of a forward pass; None to choose by the width of the layers.
+        inputs: a file of arrays in place of a text, as `open_samples` takes it.
     """
 
     text: str
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
     filters: TokenFilters = field(default_factory=TokenFilters)
     batch_tokens: int | None = None
+    inputs: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class TextRun:
 
     models: list[LanguageModel]
     activations: list[Activations]
-    windows: TokenWindows
+    windows: Windows
     keep: Tensor | None
 
 
@@ -76,18 +79,48 @@ def open_run(
         InputError: a directory, the text, an option or the hooks cannot be used, or the models do
             not go together.
     """
-    models, windows, keep = read_text(directories, options, device)
+    models, windows, keep = _read(directories, hooks, options, device)
     with ExitStack() as stack:
         activations = []
         for model, patterns in zip(models, hooks, strict=True):
             found = stack.enter_context(
                 model_activations(model, patterns, windows, options.batch_tokens)
             )
-            about = {**described(options, windows), "hooks": list(patterns)}
+            about = {
+                **described(options, windows),
+                "hooks": list(patterns),
+                "model_class": model.kind,
+            }
             activations.append(
                 dataclasses.replace(found, about=about, ids=windows.ids, text=windows.text)
             )
         yield TextRun(models, activations, windows, keep)
+
+
+def _read(
+    directories: Sequence[str],
+    hooks: Sequence[Sequence[str]],
+    options: TextOptions,
+    device: torch.device,
+) -> tuple[list[LanguageModel], Windows, Tensor | None]:
+    """As `read_text`, of a text or of other samples."""
+    if options.inputs is None:
+        return read_text(directories, options, device)
+    samples = open_samples(options.inputs)
+    models = [load_model(directory, device) for directory in directories]
+    counts = [
+        tokens_a_sample(model, patterns, samples)
+        for model, patterns in zip(models, hooks, strict=True)
+    ]
+    for model, count in zip(models, counts, strict=True):
+        if count != counts[0]:
+            raise InputError(
+                f"{models[0].directory} and {model.directory}: make {counts[0]} and {count} tokens"
+                " of a sample, so that none goes with another; compare models with patches of one"
+                " size"
+            )
+    windows = dataclasses.replace(samples, window=counts[0])
+    return models, windows, kept_tokens(windows, None, options.filters)
 
 
 def read_text(
@@ -99,10 +132,17 @@ def read_text(
         InputError: a directory, the text or an option cannot be used, or the models do not go
             together.
     """
+    check_corpus(options.text)  # before models are loaded, which takes long
     models = [load_model(directory, device) for directory in directories]
+    for model in models:
+        if model.reads != "input_ids" or not model.vocabulary:
+            raise InputError(
+                f"{model.directory}: reads {model.reads}, no tokens; use a model that reads text,"
+                " or give what it reads (--inputs)"
+            )
     # A file of tokens needs no tokenizer, unless it is asked which of them are what.
     used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)
-    vocabulary = common_vocabulary([load_vocabulary(m.directory, m.config) for m in models], used)
+    vocabulary = common_vocabulary([load_vocabulary(m.tokenizer, m.config) for m in models], used)
     known = min(model.vocabulary for model in models)
     longest = min((m.longest for m in models if m.longest is not None), default=None)
     windows = read_corpus(options.text, vocabulary, known, longest, options.corpus)
@@ -118,10 +158,10 @@ def read_text(
     return models, windows, keep
 
 
-def described(options: TextOptions, windows: TokenWindows) -> dict[str, object]:
+def described(options: TextOptions, windows: Windows) -> dict[str, object]:
     """What is read, and of which tokens activations count; for reports."""
     return {
-        "file": options.text,
+        "file": options.inputs or options.text,
         "tokens": windows.tokens,
         "context": windows.window,
         "bos": options.corpus.bos,

@@ -26,7 +26,7 @@ from univfast.inputs.directories import PLACES, SHARD, TOKENS
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
 from univfast.machine.reading import open_file, read_json
-from univfast.text.windows import TokenWindows
+from univfast.text.windows import Windows
 
 __all__ = ["AUTO", "DTYPES", "Shards"]
 
@@ -61,7 +61,7 @@ class Shards:
     def __init__(
         self,
         activations: Activations,
-        windows: TokenWindows,
+        windows: Windows,
         keep: Tensor | None,
         dtype: str,
         shard_tokens: int | None,
@@ -131,7 +131,8 @@ class Shards:
             progress(stop, self._windows.tokens)
         if not bool(self._keep.all()):  # before the tokens, which are not read without them
             _write_array(folder / PLACES, self._keep.nonzero()[:, 0], "<i8")
-        _write_array(folder / TOKENS, self._windows.ids[self._keep], "<i4")
+        if self._windows.ids is not None:
+            _write_array(folder / TOKENS, self._windows.ids[self._keep], "<i4")
 
     def _is_whole(self, path: Path, start: int, stop: int) -> bool:
         """Whether a shard is there, with the header and the size that it is to have."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.text.library import LOCAL, quiet_transformers, silent
+from univfast.text.model_places import has_tokenizer
 
 __all__ = ["Vocabulary", "common_vocabulary", "load_vocabulary", "token_text"]
 
-# Without one of these the library would make up an empty tokenizer.
-_FILES = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece*")
 _PROBE = "The 3 quick brown foxes,\n\n\tjumped over 1,024 lazy dogs' naïve “heads”: 日本語.\n"
 
 
@@ -98,7 +96,7 @@ def load_vocabulary(directory: str, config: Any) -> Vocabulary:
         InputError: it has one that cannot be loaded.
     """
     tokenizer = None
-    if any(found for name in _FILES for found in Path(directory).glob(name)):
+    if has_tokenizer(directory):
         remedy = "check the files of its tokenizer"
         with quiet_transformers(directory, remedy) as transformers:
             tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
