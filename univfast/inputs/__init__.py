@@ -8,6 +8,7 @@
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each
 ``zip_files``          the members of a zip file, and what of them may be believed
 ``pickles``            what a pickle of PyTorch describes, without calling anything
+``natural``            names in natural order
 ``directories``        which files of a directory are which layer
 ``shards``             the layer that lies in many files, few of them open at a time
 ``arrow_files``        a Hugging Face dataset's columns as such layers
