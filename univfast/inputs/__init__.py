@@ -10,6 +10,10 @@
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
+``file_names``         what the names of files say of that
+``patterns``           how a user says it outright
+``numbering``          whether the numbered files are all there, and once
+``captures``           the directories that univfast capture wrote
 ``shards``             the layer that lies in many files, few of them open at a time
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``model_paths``        what is a model, and not activations

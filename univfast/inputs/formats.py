@@ -5,7 +5,7 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
-    # Called with the file and the name that a lone array gets; gives its arrays by name, or the
-    # dict that it holds, where it is a model file of ``univfast train``.
-    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Any]]
+    # Called with the file and the name that a lone array gets; gives its arrays by name, with an
+    # error for what is none, or the dict that it holds, where it is a model file of ``univfast
+    # train``.
+    Reader = Callable[["SourceFile", str], Mapping[str, Stored | InputError] | dict[str, Any]]
 
 __all__ = [
     "FORMATS",
@@ -28,6 +29,7 @@ __all__ = [
     "SourceFile",
     "files_in_words",
     "in_words",
+    "read_array",
     "read_file",
     "suffixes",
 ]
@@ -141,8 +143,32 @@ def files_in_words() -> str:
     return f"{', '.join(each[:-1])} or {each[-1]}"
 
 
-def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
+def read_array(path: str, what: str) -> Stored:
+    """The array of a file that holds but one.
+
+    Args:
+        path: of the file.
+        what: it holds, for messages: ``"mask"``.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    from univfast.inputs.model_paths import is_model_file
+
+    content = read_file(path, what)
+    if is_model_file(content) or len(content) != 1:
+        raise InputError(f"{path}: a file of {what} holds one array; save the {what} alone")
+    (stored,) = content.values()
+    if isinstance(stored, InputError):
+        raise stored
+    found: Stored = stored
+    return found
+
+
+def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[str, Any]:
     """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
+
+    What is beside them and cannot be read, such as text, has an error in its place.
 
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 from collections.abc import Mapping
 from dataclasses import replace
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
+from univfast.inputs.numbering import counts_up
 
 __all__ = ["all_layers", "check_sources", "in_order", "match_layers"]
 
@@ -91,6 +93,28 @@ def check_sources(a: Activations, b: Activations) -> None:
         )
     if a.captured is not None and b.captured is not None:
         _check_captured(f"{a.name} and {b.name}", a.captured, b.captured)
+    _check_parts(a, b)
+
+
+def _check_parts(a: Activations, b: Activations) -> None:
+    """Refuses files that are numbered otherwise, unless both are counted from the start."""
+    if not (a.parts and b.parts) or a.parts == b.parts:
+        return
+    if all(_are_counted(x.parts) for x in (a, b)):
+        return
+    one, other = next(
+        ((x, y) for x, y in zip(a.parts, b.parts, strict=False) if x != y),
+        (f"{len(a.parts)} files", f"{len(b.parts)}"),
+    )
+    raise InputError(
+        f"{a.name} and {b.name}: their files are numbered otherwise ({one} and {other}), so that"
+        " they may hold other tokens; keep the same files of both"
+    )
+
+
+def _are_counted(parts: tuple[str, ...]) -> bool:
+    numeric = all(part.isdecimal() for part in parts)
+    return numeric and counts_up([int(part) for part in parts])
 
 
 def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object]) -> None:
@@ -123,7 +147,10 @@ def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
 
     for name, error in model.unusable.items():
         if wanted(name):
-            raise InputError(f"{error}, or leave it out with --layers GLOB")
+            layers = "GLOB"
+            if len(model.layers) == 1:
+                layers = repr(glob.escape(*model.layers))
+            raise InputError(f"{error}, or leave it out with layers={layers}")
     chosen = {name: layer for name, layer in model.layers.items() if wanted(name)}
     if not chosen:
         raise InputError(
