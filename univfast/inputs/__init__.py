@@ -17,6 +17,7 @@
 ``shards``             the layer that lies in many files, few of them open at a time
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``model_paths``        what is a model, and not activations
+``descriptions``       what a path would be read as, for people
 ``pairing``            which layer of one model is compared with which of the other
 ``token_ids``    which token stands where
 ``masks``              which tokens count

@@ -18,7 +18,7 @@ from univfast.inputs.captures import (
 from univfast.inputs.file_names import FileName, read_names
 from univfast.inputs.formats import read_file, suffixes
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
-from univfast.inputs.model_paths import is_model_directory, is_model_file
+from univfast.inputs.model_paths import is_model_directory, is_model_file, is_saved_result
 from univfast.inputs.natural import natural_key
 from univfast.inputs.numbering import (
     are_ids,
@@ -79,7 +79,7 @@ def open_directory(path: str, files: str | None = None) -> Activations:
     opened = OpenFiles()
     if files is not None:
         return _open_pattern(path, FilePattern(files), opened)
-    _refuse_model(path)
+    _refuse_others(path)
     if captured := about_capture(path):
         there: list[Path] = [(name,) for name in captured_files(path, captured, _visible(path))]
         found = _Files(path, there, opened).activations(natural=False)
@@ -103,7 +103,10 @@ def open_directory(path: str, files: str | None = None) -> Activations:
             f"{path}: no activations in this directory: looked for {', '.join(suffixes())} "
             "files, in it or in directories in it; check the path"
         )
-    return _Files(path, there, opened).activations()
+    found = _Files(path, there, opened).activations()
+    beside = sorted({*_visible(path)} - {name[0] for name in there}, key=natural_key)
+    passed = [f"passed over: {_listed(beside)}"] if beside else []
+    return replace(found, reading=(*found.reading, *passed))
 
 
 def _open_pattern(path: str, pattern: FilePattern, opened: OpenFiles) -> Activations:
@@ -118,7 +121,12 @@ def _open_pattern(path: str, pattern: FilePattern, opened: OpenFiles) -> Activat
     return replace(found, reading=tuple(why))
 
 
-def _refuse_model(path: str) -> None:
+def _refuse_others(path: str) -> None:
+    if is_saved_result(path):
+        raise InputError(
+            f"{path}: is a saved result, not activations; see it with `univfast show`, or give what"
+            " it is of"
+        )
     if is_model_directory(path):
         raise InputError(
             f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
@@ -165,6 +173,8 @@ def _refuse_whole(folder: str, names: Sequence[str]) -> None:
         if is_dataset(folder)
         else "a Hugging Face model"
         if is_model_directory(folder)
+        else "a saved result"
+        if is_saved_result(folder)
         else None
     )
     if kind is not None:

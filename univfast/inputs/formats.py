@@ -28,6 +28,7 @@ __all__ = [
     "FileFormat",
     "SourceFile",
     "files_in_words",
+    "format_of",
     "in_words",
     "read_array",
     "read_file",
@@ -68,6 +69,7 @@ class FileFormat:
         help: what is in such a file, in a few words, or nothing.
         is_that: whether a file is one, by its content; the first format that says so is taken.
         reader: reads it; ``"module:name"`` or a function.
+        mark: what tells it, in a few words.
     """
 
     name: str
@@ -75,6 +77,7 @@ class FileFormat:
     help: str
     is_that: Callable[[SourceFile], bool]
     reader: str | Reader
+    mark: str = ""
 
     def __post_init__(self) -> None:
         if not self.suffixes:
@@ -100,6 +103,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="a tensor, or a dict of layer name to tensor",
             is_that=lambda file: _holds(file, "/data.pkl") or _is_pickle(file),
             reader="univfast.inputs.torch_files:read_torch",
+            mark="a zip file with data.pkl in it, or a pickle, as PyTorch writes",
         ),
         FileFormat(
             "npy",
@@ -107,6 +111,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="an array",
             is_that=lambda file: file.start.startswith(b"\x93NUMPY"),
             reader="univfast.inputs.numpy_files:read_npy",
+            mark="it begins as NumPy writes an array",
         ),
         FileFormat(
             "npz",
@@ -114,6 +119,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="arrays by layer name",
             is_that=lambda file: file.members is not None,
             reader="univfast.inputs.numpy_files:read_npz",
+            mark="a zip file, as NumPy writes arrays",
         ),
         FileFormat(
             "safetensors",
@@ -121,6 +127,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="tensors by layer name",
             is_that=lambda file: file.start[8:] == b"{",
             reader="univfast.inputs.safetensors_files:read_safetensors",
+            mark="it begins with a length and a header in JSON",
         ),
     ],
 )
@@ -141,6 +148,19 @@ def files_in_words() -> str:
     """The formats and what is in them, for a help text."""
     each = [f"{known.suffixes[0]} ({known.help})" for known in FORMATS.values()]
     return f"{', '.join(each[:-1])} or {each[-1]}"
+
+
+def format_of(path: str) -> FileFormat:
+    """What a file is, by its content. Raises InputError."""
+    with reading(path, give=f"give one file ({in_words()})"):
+        return _told(SourceFile(path))
+
+
+def _told(file: SourceFile) -> FileFormat:
+    for known in FORMATS.values():
+        if known.is_that(file):
+            return known
+    raise InputError(f"{file.path}: is not a file of activations; give a {in_words()} file")
 
 
 def read_array(path: str, what: str) -> Stored:
@@ -175,10 +195,7 @@ def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[
     """
     with reading(path, give=f"give one file ({in_words()})"):
         file = SourceFile(path)
-        for known in FORMATS.values():
-            if known.is_that(file):
-                reader: Reader = resolve(known.reader)
-                found = reader(file, lone)
-                file.mapped.check()
-                return found
-        raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")
+        reader: Reader = resolve(_told(file).reader)
+        found = reader(file, lone)
+        file.mapped.check()
+        return found

@@ -12,7 +12,7 @@ from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 from univfast.inputs.numbering import counts_up
 
-__all__ = ["all_layers", "check_sources", "in_order", "match_layers"]
+__all__ = ["all_layers", "check_sources", "chosen_layers", "in_order", "match_layers"]
 
 # Of a capture, what its tokens follow from, and how it is given.
 _OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
@@ -34,7 +34,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
     """
     both = f"{a.name} and {b.name}"
     check_sources(a, b)
-    layers_a, layers_b = _select(a, pattern), _select(b, pattern)
+    layers_a, layers_b = chosen_layers(a, pattern), chosen_layers(b, pattern)
     if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
     else:
@@ -71,7 +71,7 @@ def all_layers(
         InputError: token counts or their order differ, or captures are of other tokens.
     """
     check_sources(a, b)
-    layers_a, layers_b = (list(_select(model, pattern).values()) for model in (a, b))
+    layers_a, layers_b = (list(chosen_layers(model, pattern).values()) for model in (a, b))
     for model, layers in ((a.name, layers_a), (b.name, layers_b)):
         _check_tokens(model, layers)
         for layer in layers[1:]:
@@ -141,7 +141,13 @@ def _shown(value: object) -> str:
     return (",".join(value) if isinstance(value, list) else str(value or "")) or "none"
 
 
-def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
+def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
+    """The layers of a model whose names match a glob; all where there is none.
+
+    Raises:
+        InputError: none does, or what does is no layer.
+    """
+
     def wanted(name: str) -> bool:
         return pattern is None or fnmatch.fnmatchcase(name, pattern)
 
