@@ -31,8 +31,11 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
+# The others that the format has.
+_NOT_READ = {
+    *("F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    *("U16", "U32", "U64", "C64"),
+}
 # Bytes, as the format has it.
 _MOST_HEADER = 100_000_000
 
@@ -61,6 +64,8 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | InputErr
     for layer in sorted(entries, key=natural_key):
         entry = entries[layer]
         dtype = _DTYPES.get(entry.dtype)
+        if dtype is None and entry.dtype not in _NOT_READ:
+            raise ValueError(f"dtype {entry.dtype!r}")
         if dtype is None:
             arrays[layer] = InputError(
                 f"{file.path}: layer {layer!r} has dtype {entry.dtype}, which is not supported; "
