@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_other_names(tmp_path: Path, names: list[str], layers: dict[str, list[in
         (["step_1000/layer_0", "step_2000/layer_0"], ["files='step_{shard}/{layer}.npy'"]),
         (["layer_0_step_1000", "layer_0_step_2000"], ["files='{layer}_step_{shard}.npy'"]),
         (["0/0", "0/1", "1/0", "1/1"], ["files='{shard}/{shard}.npy', or files='{layer}/"]),
-        (["0_0", "0_1", "1_0"], ["may be"]),
+        (["0_0", "0_1", "1_0"], ["files='{shard}_{layer}.npy'"]),
         (["acts.0", "acts.1"], ["shard 0", "layer 'acts.0'"]),
         (["batch_0/0", "batch_0/1"], ["files='batch_{shard}/{shard}.npy'"]),
         (["h.0/any-0", "h.0/any-1"], ["files='{layer}/any-{shard}.npy'"]),
@@ -131,6 +132,25 @@ def test_names_that_are_refused(tmp_path: Path, names: list[str], said: list[str
     for name in names:
         write(tmp_path, f"{name}.npy", random(5, 3))
     _refused(tmp_path, *said)
+
+
+@pytest.mark.parametrize(
+    "name", ["foo{0}", "layer{0}_head{1}", "{0}/{1}", "batch_{0}/{1}", "{0}_{1}"]
+)
+def test_each_reading_can_be_had(tmp_path: Path, name: str) -> None:
+    """By the pattern that is named with it: other layers each time, of all arrays once."""
+    every = {(i, j): random(5, 3, seed=3 * i + j) for i in range(2) for j in range(2)}
+    for key, x in every.items():
+        write(tmp_path, name.format(*key) + ".npy", x)
+    with pytest.raises(InputError) as error:
+        open_activations(tmp_path, "a")
+    patterns = re.findall("files='(.*?)'", str(error.value))
+    assert len({*patterns}) == len(patterns) >= 2
+    files = len({name.format(*key) for key in every})
+    found = [open_activations(tmp_path, "a", pattern).layers for pattern in patterns]
+    assert len({tuple(one) for one in found}) == len(found)
+    for layers in found:
+        assert sum(layer.tokens for layer in layers.values()) == 5 * files
 
 
 def _refused(root: Path, *said: str) -> None:

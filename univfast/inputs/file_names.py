@@ -200,6 +200,7 @@ def _reading(path: Sequence[str], slots: list[_Slot], chosen: dict[int, str]) ->
             layers.append(part)
         for slot in inside if counted or not is_layer else []:
             start, stop = slot.span
+            start += 0 if slot.word else len(slot.sep)
             before = part[end:start]
             if kinds[id(slot)] == "shard":
                 text += before + part[start : _number_at(slot)] + "{shard}"
