@@ -200,3 +200,30 @@ def test_the_right_numbers(tmp_path: Path) -> None:
         for i in range(8)
     ]
     np.testing.assert_allclose(found.correlation.numpy(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_wherever_activations_are_taken(tmp_path: Path) -> None:
+    """Controls too, and `explain`: by the same pattern, or what names say is refused."""
+    generator = torch.Generator().manual_seed(0)
+    each = torch.randn(4, 800, 6, generator=generator)
+    each[1] += 2 * each[0]
+    for name, x in zip(("a", "b", "ca", "cb"), each, strict=True):
+        for shard, part in enumerate(x.split(400)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            save(tmp_path / name / f"foo{shard}.npy", part.clone())
+    a, b, ca, cb = (tmp_path / name for name in ("a", "b", "ca", "cb"))
+    ids = torch.randint(0, 5, (8, 100), generator=generator)
+    options: dict[str, Any] = {"token_ids": ids, "details": True, "draws": 2}
+    controls: dict[str, Any] = {"controls_a": [ca], "controls_b": [cb]}
+    with pytest.raises(InputError, match="may be shard 0 of layer 'foo', or layer 'foo0'"):
+        uf.correlate(a, b, **options)
+    found = uf.correlate(a, b, files="foo{shard}.npy", **options, **controls)
+    whole = uf.correlate(each[0], each[1], **options, controls_a=[each[2]], controls_b=[each[3]])
+    assert torch.equal(found.correlation, whole.correlation)
+    assert found.summary["learned"] == whole.summary["learned"] > 0
+    plain = uf.correlate(a, b, files="foo{shard}.npy", draws=2)
+    again = uf.explain(plain, a, b, token_ids=ids, files="foo{shard}.npy")
+    assert again.summary["families"] == found.summary["families"]
+    with pytest.raises(InputError, match="may be shard 0"):
+        uf.explain(plain, a, b, token_ids=ids)
