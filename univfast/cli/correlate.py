@@ -54,6 +54,7 @@ Examples:
 @option("seed")
 @option("threshold")
 @option("layers")
+@option("files")
 @option("top_k")
 @option("exclude_self")
 @option("reverse")

@@ -5,7 +5,7 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
-    # Called with the file and the name that a lone array gets; gives its arrays by name, or the
-    # dict that it holds, where it is a model file of ``univfast train``.
-    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Any]]
+    # Called with the file and the name that a lone array gets; gives its arrays by name, with an
+    # error for what is none, or the dict that it holds, where it is a model file of ``univfast
+    # train``.
+    Reader = Callable[["SourceFile", str], Mapping[str, Stored | InputError] | dict[str, Any]]
 
 __all__ = [
     "FORMATS",
     "FileFormat",
     "SourceFile",
     "files_in_words",
+    "format_of",
     "in_words",
+    "read_array",
     "read_file",
     "suffixes",
 ]
@@ -66,6 +69,7 @@ class FileFormat:
         help: what is in such a file, in a few words, or nothing.
         is_that: whether a file is one, by its content; the first format that says so is taken.
         reader: reads it; ``"module:name"`` or a function.
+        mark: what tells it, in a few words.
     """
 
     name: str
@@ -73,6 +77,7 @@ class FileFormat:
     help: str
     is_that: Callable[[SourceFile], bool]
     reader: str | Reader
+    mark: str = ""
 
     def __post_init__(self) -> None:
         if not self.suffixes:
@@ -98,6 +103,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="a tensor, or a dict of layer name to tensor",
             is_that=lambda file: _holds(file, "/data.pkl") or _is_pickle(file),
             reader="univfast.inputs.torch_files:read_torch",
+            mark="a zip file with data.pkl in it, or a pickle, as PyTorch writes",
         ),
         FileFormat(
             "npy",
@@ -105,6 +111,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="an array",
             is_that=lambda file: file.start.startswith(b"\x93NUMPY"),
             reader="univfast.inputs.numpy_files:read_npy",
+            mark="it begins as NumPy writes an array",
         ),
         FileFormat(
             "npz",
@@ -112,6 +119,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="arrays by layer name",
             is_that=lambda file: file.members is not None,
             reader="univfast.inputs.numpy_files:read_npz",
+            mark="a zip file, as NumPy writes arrays",
         ),
         FileFormat(
             "safetensors",
@@ -119,6 +127,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="tensors by layer name",
             is_that=lambda file: file.start[8:] == b"{",
             reader="univfast.inputs.safetensors_files:read_safetensors",
+            mark="it begins with a length and a header in JSON",
         ),
     ],
 )
@@ -141,18 +150,52 @@ def files_in_words() -> str:
     return f"{', '.join(each[:-1])} or {each[-1]}"
 
 
-def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
+def format_of(path: str) -> FileFormat:
+    """What a file is, by its content. Raises InputError."""
+    with reading(path, give=f"give one file ({in_words()})"):
+        return _told(SourceFile(path))
+
+
+def _told(file: SourceFile) -> FileFormat:
+    for known in FORMATS.values():
+        if known.is_that(file):
+            return known
+    raise InputError(f"{file.path}: is not a file of activations; give a {in_words()} file")
+
+
+def read_array(path: str, what: str) -> Stored:
+    """The array of a file that holds but one.
+
+    Args:
+        path: of the file.
+        what: it holds, for messages: ``"mask"``.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    from univfast.inputs.model_paths import is_model_file
+
+    content = read_file(path, what)
+    if is_model_file(content) or len(content) != 1:
+        raise InputError(f"{path}: a file of {what} holds one array; save the {what} alone")
+    (stored,) = content.values()
+    if isinstance(stored, InputError):
+        raise stored
+    found: Stored = stored
+    return found
+
+
+def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[str, Any]:
     """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
+
+    What is beside them and cannot be read, such as text, has an error in its place.
 
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
     with reading(path, give=f"give one file ({in_words()})"):
         file = SourceFile(path)
-        for known in FORMATS.values():
-            if known.is_that(file):
-                reader: Reader = resolve(known.reader)
-                found = reader(file, lone)
-                file.mapped.check()
-                return found
-        raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")
+        reader: Reader = resolve(_told(file).reader)
+        found = reader(file, lone)
+        file.mapped.check()
+        return found

@@ -191,6 +191,8 @@ class Activations:
         places: where tokens of the text are left out, the sample of each that is there and its
             position in it, int64 ``[tokens, 2]``; None where none is, or that is not known.
         text: what one of those ids stands for; None where that is not known.
+        parts: which shards the files of a directory are, by their names; of all layers.
+        reading: why it is read as it is: lines for people.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -206,26 +208,30 @@ class Activations:
     ids: torch.Tensor | None = None
     places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
+    parts: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
 
 
 def collect(
     name: str,
-    found: Mapping[str, T],
+    found: Mapping[str, T | InputError],
     make: Callable[[str, T], Layer],
     test_set: str | None = None,
     unusable: Mapping[str, InputError] | None = None,
 ) -> Activations:
     """The activations ``name`` of whatever ``make`` makes a layer of.
 
-    What it refuses with an InputError joins ``unusable``. Raises the first of these errors where no
-    layer is left.
+    An error in the place of a layer, and what ``make`` refuses with one, joins ``unusable``. Raises
+    the first of these errors where no layer is left.
     """
     layers: dict[str, Layer] = {}
     refused = dict(unusable or {})
     for layer, content in found.items():
         try:
+            if isinstance(content, InputError):
+                raise content
             layers[layer] = make(layer, content)
         except InputError as error:  # noqa: PERF203
             refused[layer] = error

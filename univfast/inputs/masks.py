@@ -9,8 +9,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order, to_tensor
-from univfast.inputs.formats import read_file
-from univfast.inputs.model_paths import is_model_file
+from univfast.inputs.formats import read_array
 
 __all__ = ["open_mask"]
 
@@ -42,11 +41,7 @@ def open_mask(mask: object, shape: tuple[int, ...], name: str = "mask") -> torch
 
 def _read(path: str | os.PathLike[str]) -> torch.Tensor:
     name = os.fsdecode(path)
-    content = read_file(name, "mask")
-    if is_model_file(content) or len(content) != 1:
-        raise InputError(f"{name}: a mask file must hold one array; save the mask alone")
-    (stored,) = content.values()
-    found: torch.Tensor = stored.tensor()
+    found = read_array(name, "mask").tensor()
     if found.numel() == 0:
         raise InputError(f"{name}: the mask is empty; give one value a token")
     if found.dtype == torch.bool:

@@ -14,6 +14,7 @@ __all__ = [
     "is_adapter_directory",
     "is_model_directory",
     "is_model_file",
+    "is_saved_result",
     "model_folder",
 ]
 
@@ -80,3 +81,9 @@ def _json(file: str) -> dict[str, Any]:
         return parse_json(text)
     except ValueError:
         return {}
+
+
+def is_saved_result(path: str) -> bool:
+    """Whether a directory is a result that was written, whose arrays are no activations."""
+    names = ("summary.json", "neurons.csv")
+    return all(os.path.isfile(os.path.join(path, name)) for name in names)

@@ -19,7 +19,16 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
 
-__all__ = ["SAVE_AGAIN", "Other", "Pickle", "Storage", "TensorPlace", "kind_of"]
+__all__ = [
+    "SAVE_AGAIN",
+    "Other",
+    "Pickle",
+    "Storage",
+    "TensorPlace",
+    "kind_of",
+    "more_than_tensors",
+    "shown_key",
+]
 
 SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 
@@ -62,6 +71,7 @@ _NO_PLACE = {
     "_rebuild_parameter_with_state": "subclassed",
 }
 _MODULES = ("torch._utils", "torch._tensor")
+_PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 # What beside tensors `torch.load` makes with ``weights_only=True``.
 _HARMLESS = {
     *(f"collections {name}" for name in ("OrderedDict", "defaultdict", "Counter")),
@@ -107,15 +117,20 @@ class TensorPlace:
 
 @dataclass(frozen=True, eq=False)
 class Other:
-    """What is no plain tensor, by what it is called; ``tensor`` where it is one of another kind."""
+    """What is no plain tensor, by what it is called.
+
+    ``tensor``: it is one of another kind. ``refused``: it asks for what is never executed.
+    """
 
     kind: str
     tensor: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)
 class _Global:
     name: str
+    known: bool = True
 
 
 class _Mark:
@@ -177,6 +192,10 @@ class Pickle:
         self.others.append(Other(kind, tensor))
         return self.others[-1]
 
+    def _refused(self, name: str) -> Other:
+        self.others.append(Other(name.replace(" ", "."), refused=True))
+        return self.others[-1]
+
     def _set_items(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -203,19 +222,18 @@ class Pickle:
         module, _, short = name.partition(" ")
         known = name in _HARMLESS or (module in _MODULES and short.startswith("_rebuild_"))
         kind = module in ("torch", "torch.storage") and short in {**_DTYPES, **_DTYPE_NAMES}
-        if not known and not kind:
-            shown = "".join(c if c.isprintable() else "?" for c in name.replace(" ", "."))
-            raise InputError(
-                f"{self._path}: holds more than tensors (it asks for {shown}) and was not "
-                f"executed; {SAVE_AGAIN}"
-            )
-        self._push(_Global(name))
+        self._push(_Global(name, known or kind))
 
     def _reduce(self, new_object: bool = False) -> None:
         arguments, what = self._stack.pop(), self._stack.pop()
         if not isinstance(what, _Global) or not isinstance(arguments, tuple):
             raise ValueError("calls what cannot be called")
-        self._push(self._other(what.name) if new_object else self._called(what.name, arguments))
+        if not what.known:
+            self._push(self._refused(what.name))
+        elif new_object:
+            self._push(self._other(what.name))
+        else:
+            self._push(self._called(what.name, arguments))
 
     def _called(self, name: str, arguments: tuple[Any, ...]) -> Any:
         module, _, short = name.partition(" ")
@@ -225,13 +243,15 @@ class Pickle:
             return arguments[0]
         if name == "collections OrderedDict" and not arguments:
             return {}
+        if name == "collections defaultdict" and len(arguments) <= 1:
+            return {}
         if name == "torch.serialization _get_layout":
             return self._other(str(arguments[0]).removeprefix("torch."))
         if short == "_rebuild_sparse_tensor" and isinstance(arguments[0], Other):
             return self._other(arguments[0].kind, tensor=True)
         if module in _MODULES:
             return self._other(_NO_PLACE.get(short, "special"), tensor=True)
-        return self._other(short)
+        return self._other("bytes" if name == "_codecs encode" else short)
 
     def _tensor(self, arguments: tuple[Any, ...], has_dtype: bool) -> TensorPlace | Other:
         storage, offset, size, stride = arguments[:4]
@@ -263,7 +283,9 @@ class Pickle:
         negated = bool(metadata and metadata.get("neg"))
         return TensorPlace(storage, dtype, offset, size, stride, negated)
 
-    def _storage(self, pid: Any) -> Storage:
+    def _storage(self, pid: Any) -> Storage | _Global:
+        if pid[0] == "module" and isinstance(pid[1], _Global):  # with its source, in old files
+            return pid[1]
         kind, of, key, _, values, *view = pid
         if kind != "storage" or not isinstance(of, _Global) or not isinstance(key, str):
             raise ValueError("refers to what is no storage")
@@ -275,14 +297,32 @@ class Pickle:
         return found
 
     def _build(self) -> None:
-        self._stack.pop()  # attributes of an OrderedDict
-        if not isinstance(self._stack[-1], (dict, Other)):
+        state = self._stack.pop()  # attributes, as of an OrderedDict
+        built = self._stack[-1]
+        if isinstance(built, Other) and built.kind == _PARAMETER_DICT and isinstance(state, dict):
+            held, keys = state.get("_parameters"), state.get("_keys")
+            if isinstance(held, dict) and isinstance(keys, dict):
+                self._stack[-1] = {key: held.get(key, state.get(key)) for key in keys}
+        elif not isinstance(built, (dict, Other)):
             self._stack[-1] = self._other("subclassed", tensor=True)
 
 
 def kind_of(value: object) -> str:
     """What a value that a pickle holds is called."""
+    if isinstance(value, _Global):
+        return value.name.replace(" ", ".")
     return value.kind if isinstance(value, Other) else type(value).__name__
+
+
+def shown_key(key: object) -> str:
+    """A key of a dict that is no text."""
+    return key.kind if isinstance(key, Other) else repr(key)
+
+
+def more_than_tensors(kind: str) -> str:
+    """What is said of what a pickle asks for, but tensors."""
+    shown = "".join(c if c.isprintable() else "?" for c in kind)
+    return f"holds more than tensors (it asks for {shown}) and was not executed; {SAVE_AGAIN}"
 
 
 def _dtype(value: Any) -> torch.dtype:
