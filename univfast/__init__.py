@@ -31,6 +31,7 @@ registries, which `registry` lists.
 ``live``         `correlate_models`: two models side by side
 ``control``      `control`: a network of the same architecture that learned nothing
 ``hooks``        `capture`: activations of a live model
+``channels``     which axis of a module's activations neurons are on
 ``feeding``      models that are run on batches
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
