@@ -1,6 +1,6 @@
 """Where neurons are in what a module of a live model gives or is given: which axis they are on.
 
-A convolution's activations are ``[samples, channels, *space]``, a linear layer's ``[..., neurons]``.
+A convolution's are ``[samples, channels, *space]``, those of a linear layer ``[..., neurons]``.
 Classes of torch say which; what is between them, such as an activation function, does not.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from univfast.checks import as_integer
 from univfast.errors import InputError
 
-__all__ = ["ChannelPass", "as_axis", "channel_axis", "neurons_last", "says_axis", "tells_axis"]
+__all__ = ["ChannelPass", "channel_axis", "neurons_last", "says_axis", "tells_axis"]
 
 # Documented as [samples, channels, *space] or, without samples, [channels, *space]. Pooling in one
 # dimension is none of them: it is done to [samples, tokens, neurons] as well.
@@ -34,11 +33,6 @@ _SECOND = (
     *(nn.ChannelShuffle, nn.Unfold),
 )
 _LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-
-
-def as_axis(name: str, value: object) -> int | None:
-    """The axis that neurons are on, or None where it is not given. Raises TypeError."""
-    return None if value is None else as_integer(name, value)
 
 
 def channel_axis(module: nn.Module, shape: tuple[int, ...], is_input: bool = False) -> int | None:
@@ -160,7 +154,7 @@ def neurons_last(
         if known is None:
             seen.is_last(layer, x)
             return x
-        return x.movedim(known, -1)
+        return x if known == x.ndim - 1 else x.movedim(known, -1)
     if not -x.ndim <= axis < x.ndim:
         raise InputError(
             f"axis: layer {layer!r} has shape {list(x.shape)}, and no axis {axis}; give one from"
@@ -172,7 +166,7 @@ def neurons_last(
             f" {x.shape[known]} channels on axis {known} of {list(x.shape)}; leave axis out, or"
             " hook the others alone"
         )
-    return x.movedim(axis, -1)
+    return x if axis % x.ndim == x.ndim - 1 else x.movedim(axis, -1)
 
 
 def _unclear(layer: str, shape: tuple[int, ...], why: str) -> InputError:

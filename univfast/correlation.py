@@ -20,6 +20,7 @@ from univfast.errors import InputError
 from univfast.explaining import Look, look_at, text_of
 from univfast.features.token_features import TokenText
 from univfast.inputs.activations import open_activations, open_controls, open_models
+from univfast.inputs.axes import along_axis
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
@@ -135,14 +136,19 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        self._models = [open_activations(a, "a"), *open_models(b, "b")]
+        axis = options["axis"]
+
+        def along(models: Sequence[Activations]) -> list[Activations]:
+            return [along_axis(model, axis) for model in models]
+
+        self._models = along([open_activations(a, "a"), *open_models(b, "b")])
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
-        controls_a = options["controls_a"]
+        controls_a, others = options["controls_a"], len(self._models) - 1
         lineup = line_up(
             self._models,
-            [] if controls_a is None else open_models(controls_a, "controls_a"),
-            open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
+            [] if controls_a is None else along(open_models(controls_a, "controls_a")),
+            [along(x) for x in open_controls(options["controls_b"], "controls_b", others)],
             options["layers"],
             self._all_pairs,
             options["control_tokens"],
@@ -154,7 +160,6 @@ class _Task:
         known = known_tokens(lineup, options["token_ids"]) if options["details"] else None
         self._facts = None if known is None else known.facts()
         self._look = None if known is None else self._looking(known)
-        others = len(self._models) - 1
         self._looked_at = 0 if self._look is None else others * lineup.rounds[0].tokens
         self._summed = 0
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from univfast.channels import ChannelPass, as_axis, neurons_last, says_axis, tells_axis
+from univfast.channels import ChannelPass, neurons_last, says_axis, tells_axis
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState, not_compiled
+from univfast.option import as_axis
 
 __all__ = ["Captured", "Site", "capture", "sites_of"]
 
@@ -56,6 +57,8 @@ class Captured(Mapping[str, Tensor]):
     def __init__(self, model: nn.Module, sites: Sequence[Site], axis: int | None = None) -> None:
         self._model, self._sites, self._axis = model, sites, axis
         self._channels = ChannelPass()
+        self.moved: set[str] = set()
+        """Layers whose neurons the model has on another axis than the last."""
         # Each with its version at the hook; None for a copy, which nothing else can change.
         self._kept: dict[str, tuple[Tensor, int | None]] = {}
         self._seen: set[str] = set()  # in this pass of the whole model
@@ -212,9 +215,10 @@ class Captured(Mapping[str, Tensor]):
         if tensor is None:
             raise InputError(f"hooks: layer {site.layer!r} {wrong}; hook another module")
         kept = plain_tensor(tensor, f"hooks: layer {site.layer!r}")
-        kept = neurons_last(
-            site.layer, site.module, site.is_input, kept, self._axis, self._channels
-        )
+        plain, axis = kept, self._axis
+        kept = neurons_last(site.layer, site.module, site.is_input, plain, axis, self._channels)
+        if kept is not plain:
+            self.moved.add(site.layer)
         # Tensors of inference mode have no version that would tell of a change.
         copied = kept.is_inference()
         if copied:

@@ -24,6 +24,7 @@ _MEMORY = (
     "use less, as with --memory-limit, --threads or --batch-tokens, or raise the limit that"
     " 'ulimit -v' shows"
 )
+_AXIS = re.compile(r"\baxis=(?=-?\d)")
 _FILES = "raise the limit on open files ('ulimit -n')"
 _ADVICE = {
     errno.ENOMEM: _MEMORY,
@@ -71,7 +72,7 @@ def _with_option(message: str) -> str:
     option = declared(CorrelateOptions).get(name) if colon else None
     if option is None or not option[1].help:
         return message
-    return f"--{name.replace('_', '-')}: {rest}"
+    return f"--{name.replace('_', '-')}: {_AXIS.sub('--axis ', rest)}"
 
 
 @contextmanager

@@ -50,12 +50,14 @@ class Pilot:
         windows: the windows alone, side by side.
         keep: bool ``[tokens]``, those that count; None for all.
         most: tokens of a forward pass.
+        axis: of neurons, as `univfast.hooks.capture` takes it.
     """
 
     hooks: tuple[str, ...]
     windows: TokenWindows
     keep: Tensor | None
     most: int
+    axis: int | None = None
 
     @classmethod
     def of(cls, run: TextRun, number: int, tokens: int | None = None) -> Pilot:
@@ -75,7 +77,9 @@ class Pilot:
             ids=windows.ids[chosen],
             padding=None if padding is None else padding[chosen],
         )
-        return cls(hooks, pilot, None if keep is None else keep[chosen], activations.most)
+        kept = None if keep is None else keep[chosen]
+        axis: Any = activations.about.get("axis")
+        return cls(hooks, pilot, kept, activations.most, axis)
 
     @property
     def tokens(self) -> int:
@@ -86,7 +90,9 @@ class Pilot:
     @cached_property
     def digest(self) -> bytes:
         """Tells this pilot from others."""
-        digest = hashlib.sha256(repr((self.hooks, self.most)).encode() + self.windows.digest)
+        digest = hashlib.sha256(
+            repr((self.hooks, self.most, self.axis)).encode() + self.windows.digest
+        )
         if self.keep is not None:
             digest.update(self.keep.numpy().data)
         return digest.digest()
@@ -106,7 +112,9 @@ class Pilot:
         """Where the model's layers are shifted. Raises InputError where one cannot be."""
         end = min(_PROBE_TOKENS, self.windows.window, self.windows.tokens)
         with naming(model.directory), running(model.directory, end):
-            return find_sites(model.module, self.hooks, self._inputs(model, 0, end), "model")
+            return find_sites(
+                model.module, self.hooks, self._inputs(model, 0, end), "model", self.axis
+            )
 
     def _inputs(self, model: LanguageModel, begin: int, end: int) -> dict[str, Tensor]:
         accepted = inspect.signature(model.module.forward).parameters
@@ -219,7 +227,7 @@ class _Source:
         """The control, which is made if it is not there."""
         if self._live is None:
             self._live = self._stack.enter_context(
-                open_layers(self._control(), self._pilot.hooks, self._windows)
+                open_layers(self._control(), self._pilot.hooks, self._windows, self._pilot.axis)
             )
             self._live.most = self._pilot.most
         return self._live
