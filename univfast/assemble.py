@@ -61,6 +61,7 @@ class Question:
             "shifts": shifts,
             "threshold": self.threshold,
             "tokens": tokens,
+            "warnings": [],
         }
 
 

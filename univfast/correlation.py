@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,6 +42,7 @@ from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
+from univfast.shape_warnings import shape_warnings, warn_of
 from univfast.sums.pair_statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def correlate(
         given = complete(CorrelateOptions, options, "correlate")
         result = correlate_together(None, a, b, given, progress)
     assert result is not None
-    for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        warnings.warn(warning, stacklevel=3)  # of who calls what `not_compiled` made of this
+    warn_of(result, stacklevel=3)  # of who calls what `not_compiled` made of this
     return result
 
 
@@ -224,6 +223,8 @@ class _Task:
         )
         if not direction:
             result = self._explained(result)
+        layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
+        result.summary["warnings"] = shape_warnings(layouts, self._way.tokens(0))
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
             result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}

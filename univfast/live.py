@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,6 +29,7 @@ from univfast.runs.detail_streams import DetailStream, TokenRecord
 from univfast.runs.pilot import Activity, Meter
 from univfast.runs.streams import Stream, StreamSettings
 from univfast.search.matches import Matches
+from univfast.shape_warnings import shape_warnings, warn_of
 from univfast.side_by_side import Network, SideBySide
 
 if TYPE_CHECKING:
@@ -145,8 +145,9 @@ def correlate_models(
         with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
             results[0] = _looked_at(results[0], feed, real, record, look)
         results[0].summary["seconds"] = time.perf_counter() - start
-    for warning in (results[0].summary["controls"] or {}).get("warnings", ()):
-        warnings.warn(warning, stacklevel=2)
+    for result in results:
+        result.summary["warnings"] = shape_warnings(stream.named_layouts, stream.tokens)
+    warn_of(results[0], stacklevel=2)
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
 
 

@@ -226,8 +226,7 @@ class RowCheck:
         if leading in (tokens[:1], (*tokens[:1], 1)):
             return InputError(
                 f"{head}; that is a row a sample, as of what pools, or takes the last token alone:"
-                " hook a module before it, or, to compare samples, give mask= of shape"
-                f" {list(leading)}"
+                f" hook a module before it{self._or_mask(leading)}"
             )
         if leading == tokens[::-1]:
             return InputError(
@@ -244,7 +243,11 @@ class RowCheck:
                 f"{head}; that is a row a token that is no padding, as of packed sequences: hook a"
                 " module outside of what packs them, or run batches without padding"
             )
-        return InputError(f"{head}; hook other modules, or give mask= of the shape of the rows")
+        return InputError(f"{head}; hook other modules")
+
+    def _or_mask(self, leading: Shape) -> str:
+        """What compares samples; text that univfast reads has masks of tokens alone."""
+        return f", or, to compare samples, give mask= of shape {list(leading)}" if self._of else ""
 
     def _out_of_order(self, site: Site) -> InputError:
         where = (

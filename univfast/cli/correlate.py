@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.failures import typed
+from univfast.cli.failures import typed, with_options
 from univfast.cli.options import (
     PATH,
     PATHS,
@@ -53,6 +53,7 @@ Examples:
 @option("seed")
 @option("threshold")
 @option("layers")
+@option("axis")
 @option("top_k")
 @option("exclude_self")
 @option("reverse")
@@ -240,6 +241,8 @@ def _give(
     result: CorrelationResult, out: str | None, columns: str, quiet: bool, as_json: bool
 ) -> None:
     """Writes and prints a result."""
+    for warning in result.summary["warnings"]:
+        complain(f"Warning: {with_options(warning)}")
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         complain(f"Warning: {warning}")
     try:

@@ -150,6 +150,7 @@ _SUMMARY: dict[str, Kind] = {
 _SOMETIMES: dict[str, Kind] = {
     "shifts": _maybe(_count),
     "title": _text,
+    "warnings": _each(_text),
     "by_model": _each(_MODEL, least=2),
     "beside": _each(_having(directory=_text, title=_text)),
 }
