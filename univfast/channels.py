@@ -57,11 +57,11 @@ def channel_axis(module: nn.Module, shape: tuple[int, ...], is_input: bool = Fal
 
 def _of_last(module: nn.Module, shape: tuple[int, ...], is_input: bool) -> int | None:
     last = len(shape) - 1
-    if last < 0 or not _fits(module, shape[last], is_input):
-        return None
+    fits = [axis for axis in {1, last} if 0 < axis <= last and _fits(module, shape[axis], is_input)]
+    if type(module).__module__.startswith("torch.") or last < 2:
+        return last if last in fits else None
     # Some derive from LayerNorm and norm channels on the second axis.
-    of_torch = type(module).__module__.startswith("torch.")
-    return last if of_torch or len(shape) < 3 or not _fits(module, shape[1], is_input) else None
+    return fits[0] if len(fits) == 1 else None
 
 
 def _fits(module: nn.Module, size: int, is_input: bool) -> bool:
