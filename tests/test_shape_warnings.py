@@ -13,6 +13,7 @@ from torch import nn
 import univfast as uf
 from support.command import run
 from univfast.errors import UnivfastWarning
+from univfast.report.saved import load_result
 from univfast.report.verdict import verdict
 
 WIDE = (
@@ -64,15 +65,23 @@ def test_live_models_say_it_too() -> None:
 def test_the_command_says_it_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.pt"
     torch.save(torch.randn(64, 500), path)
-    assert run("correlate", path, path, "--draws", 2, "--json", "--out", tmp_path / "r") == 0
+    assert run("correlate", path, path, "--draws", 2, "--json") == 0
     out, err = capfd.readouterr()
     assert f"Warning: {path}: layer 'activations' has 64 tokens for 500 neurons" in err
     assert err.splitlines()[0].endswith("give --axis 0")
     said = json.loads(out)["warnings"]
     assert len(said) == 2
-    assert run("report", tmp_path / "r") == 0
-    capfd.readouterr()
     assert run("correlate", path, path, "--draws", 2, "--axis", 0, "--json") == 0
     out, err = capfd.readouterr()
     assert "Warning" not in err
     assert (json.loads(out)["tokens"], json.loads(out)["warnings"]) == (500, [])
+
+
+@pytest.mark.slow
+def test_a_saved_result_keeps_it(tmp_path: Path) -> None:
+    x = torch.randn(64, 70)
+    with pytest.warns(UnivfastWarning):
+        result = uf.correlate(x, x, draws=2)
+    result.save(tmp_path)
+    assert load_result(tmp_path).summary["warnings"] == result.summary["warnings"]
+    assert "64 tokens for 70 neurons" in (tmp_path / "report.html").read_text()

@@ -104,6 +104,7 @@ def test_shards_join_along_the_first_axis(tmp_path: Path) -> None:
     assert_reads(along(alone, 0), expected(whole.numpy(), 0))
 
 
+@pytest.mark.slow
 def test_columns_of_a_dataset(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     whole = np.random.default_rng(0).standard_normal((7, 6, 5)).astype(np.float32)
