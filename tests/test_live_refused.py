@@ -52,7 +52,7 @@ class Half(nn.Module):
         (
             {"model_b": Half(), "hooks_b": f"model.{POST}"},
             InputError,
-            r"layer 'model.blocks.0.mlp.hook_post' of b: gave shape \[6, 10, 24\] for tokens"
+            r"layer 'model.blocks.0.mlp.hook_post' of b gave shape \[6, 10, 24\] for tokens"
             r" \[6, 20\], expected a row a token \[6, 20, neurons\]; hook other modules",
         ),
         (

@@ -209,7 +209,7 @@ class RowCheck:
 
     def _no_tokens(self, site: Site, x: Tensor, rows: BatchRows) -> InputError:
         leading, count = tuple(x.shape[:-1]), math.prod(x.shape[:-1])
-        of = f"layer {site.layer!r}{self._of}: gave shape {list(x.shape)}"
+        of = f"layer {site.layer!r}{self._of} gave shape {list(x.shape)}"
         if not rows.tokens:
             return InputError(
                 f"hooks: {of} for {rows.samples} samples, expected as many rows for each; hook a"
@@ -257,14 +257,14 @@ class RowCheck:
             else "hook the output of the block that it is in"
         )
         return InputError(
-            f"hooks: layer {site.layer!r}{self._of}: gives its rows in another order than"
+            f"hooks: layer {site.layer!r}{self._of} gives its rows in another order than"
             " that of the tokens, as experts do in routing order (they do not follow the samples"
             f" when these are reordered); {where}"
         )
 
     def _untold(self, site: Site) -> InputError:
         return InputError(
-            f"hooks: layer {site.layer!r}{self._of}: gives rows without an axis of samples,"
+            f"hooks: layer {site.layer!r}{self._of} gives rows without an axis of samples,"
             " and whether they are in the order of the tokens cannot be checked; hook a module"
             " that gives [samples, tokens, neurons]"
         )

@@ -94,7 +94,7 @@ def test_rows_within_experts_are_refused(top: int, samples: int) -> None:
     with pytest.raises(uf.InputError, match=r"routing order.*: ?hook|routing order.*; hook") as got:
         run(pair(top), ids(samples), "experts.act")
     message = str(got.value)
-    assert message.startswith("hooks: layer 'experts.act' of a: ")
+    assert message.startswith("hooks: layer 'experts.act' of a ")
     assert "hook 'experts', whose output is in the order of the tokens" in message
     if top == 2:
         assert f"gave shape [{24 * samples}, 12] for tokens [{samples}, 12]" in message
@@ -116,7 +116,7 @@ def test_rows_within_experts_of_any_name_are_refused() -> None:
             return out
 
     model = Hidden().eval()
-    with pytest.raises(uf.InputError, match=r"'inner\.act' of a: gives its rows in another order"):
+    with pytest.raises(uf.InputError, match=r"'inner\.act' of a gives its rows in another order"):
         uf.correlate_models(model, model, ids(), hooks="inner.act")
     assert uf.correlate_models(model, model, ids(), hooks="inner").summary["tokens"] == 240
 
@@ -138,12 +138,12 @@ def masked() -> list[dict[str, Tensor]]:
     ],
 )
 def test_rows_that_are_no_tokens_are_refused(hooks: str, message: str) -> None:
-    with pytest.raises(uf.InputError, match=f"^hooks: layer '{hooks}' of a: {message}"):
+    with pytest.raises(uf.InputError, match=f"^hooks: layer '{hooks}' of a {message}"):
         run(pair(), masked(), hooks)
 
 
 def test_as_many_samples_as_tokens_on_another_axis_are_refused() -> None:
-    with pytest.raises(uf.InputError, match="'turned' of a: gives its rows in another order"):
+    with pytest.raises(uf.InputError, match="'turned' of a gives its rows in another order"):
         run(pair(), ids(12, 12), "turned")
     assert run(pair(), ids(12, 12), "embed").summary["tokens"] == 5 * 144
 
@@ -181,7 +181,7 @@ def test_rows_of_samples_that_are_no_tokens(shape: tuple[int, ...]) -> None:
     model, batches = Patches().eval(), [torch.randn(shape) for _ in range(4)]
     same = uf.correlate_models(model, model, batches, hooks="flat", match="index")
     assert same.summary["tokens"] == 4 * torch.Size(shape[:-1]).numel()
-    with pytest.raises(uf.InputError, match="'routed' of a: gives its rows in another order"):
+    with pytest.raises(uf.InputError, match="'routed' of a gives its rows in another order"):
         uf.correlate_models(model, model, batches, hooks="routed")
     if len(shape) == 3:
         with pytest.raises(uf.InputError, match=r"\[7, 6\] for 16 samples, expected as many rows"):
