@@ -155,7 +155,7 @@ def test_correlate_is_the_references(rotation: str) -> None:
 def test_leading_axes_are_tokens(match: Any) -> None:
     a, b = pair(300)
     flat = uf.correlate(a, b, match=match)
-    shaped = uf.correlate(a.reshape(3, 10, 10, 20), b.reshape(30, 10, 20), match=match)
+    shaped = uf.correlate(a.reshape(3, 10, 10, 20), b.reshape(30, 10, 20), match=match, axis=-1)
     assert torch.equal(flat.correlation, shaped.correlation)
     assert torch.equal(flat.p_value, shaped.p_value)
 

@@ -52,13 +52,13 @@ class Half(nn.Module):
         (
             {"model_b": Half(), "hooks_b": f"model.{POST}"},
             InputError,
-            r"'blocks.0.mlp.hook_post' and 'model.blocks.0.mlp.hook_post' has shape \[6, 20, 24\]"
-            r" and \[6, 10, 24\], so 120 and 60 tokens; run both models on the same tokens",
+            r"layer 'model.blocks.0.mlp.hook_post' of b gave shape \[6, 10, 24\] for tokens"
+            r" \[6, 20\], expected a row a token \[6, 20, neurons\]; hook other modules",
         ),
         (
             {"model_b": Half(flip=True), "hooks_b": f"model.{POST}", "match": "best"},
             InputError,
-            "as many tokens in another order",
+            "its samples are on the second axis: hook",
         ),
         ({"mask": [torch.ones(6, 20).bool()]}, InputError, "more batches than masks"),
         ({"mask": [torch.ones(6, 20).bool()] * 5}, InputError, "more masks than batches"),

@@ -31,6 +31,11 @@ registries, which `registry` lists.
 ``live``         `correlate_models`: two models side by side
 ``control``      `control`: a network of the same architecture that learned nothing
 ``hooks``        `capture`: activations of a live model
+``channels``     which axis of a module's activations neurons are on
+``side_by_side``  models that run on the same batches
+``shape_warnings``  rows and columns that may be swapped
+``row_check``    whether rows of live activations are tokens, in their order
+``stacks``       the tokens and masks of models that have an encoder and a decoder
 ``feeding``      models that are run on batches
 ``paired``       `PairedCorrelation`
 ``all_pairs``    `AllPairsCorrelation`
@@ -43,13 +48,14 @@ registries, which `registry` lists.
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``explaining``   `explain`: what the neurons of a result do
 ``options``      every option, declared once
+``input_options``   those of how inputs are read
 ``detail_options``  those of what is looked at beyond r
 ``option``       what an option is
 ``docstrings``   signatures and docstrings that follow from them
 ``columns``      ``COLUMNS``: what stands in the tables of a result
 ``registry``     what a registry is
 ``checks``       arguments that are refused by name
-``errors``       `InputError`
+``errors``       `InputError`, and `UnivfastWarning`
 ===============  =======================================================================
 """
 

@@ -65,6 +65,7 @@ class Question:
             "shifts": shifts,
             "threshold": self.threshold,
             "tokens": tokens,
+            "warnings": [],
         }
 
 

@@ -11,6 +11,8 @@ from torch import nn
 from univfast.controls import find_sites, initialise, match_rates
 from univfast.errors import InputError
 from univfast.feeding import has_tokens, with_masks
+from univfast.option import as_axis
+from univfast.stacks import tokens_of
 
 if TYPE_CHECKING:
     from univfast.experiment import TrainedModel
@@ -28,6 +30,7 @@ def control(
     batches: Iterable[Any] | None = None,
     hooks: str | Sequence[str] | None = None,
     mask: Callable[[Any], object] | Iterable[object] | None = None,
+    axis: int | None = None,
 ) -> M:
     """A control of a model: of its architecture, with random weights, so that it learned nothing.
 
@@ -55,6 +58,7 @@ def control(
         hooks: the layers, as `capture` takes them: modules that do as ReLU, GELU or SiLU do to each
             value, or whose output goes into such a module, or into torch's function of that name.
         mask: of the batches, as `correlate_models` takes it.
+        axis: of neurons, as `capture` takes it; rates are matched on the last one alone.
 
     Returns:
         The control, on the model's devices, in its dtypes, its modules in the modes of the model's.
@@ -65,7 +69,7 @@ def control(
             rate-matched control itself. Named.
         TypeError: an argument of another type.
     """
-    given = {"batches": batches, "hooks": hooks, "mask": mask}
+    given = {"batches": batches, "hooks": hooks, "mask": mask, "axis": axis}
     named = [name for name, value in given.items() if value is not None]
     if not isinstance(model, nn.Module):
         from univfast.experiment import TrainedModel, control_of
@@ -95,7 +99,12 @@ def control(
             "batches: there are none with tokens; give at least one (an iterator can be used only"
             " once)"
         )
-    sites = find_sites(fresh, hooks, first[0])
-    name = "batches: attention_mask" if mask is None else "mask"
-    match_rates(model, fresh, sites, chain([first], pairs), name)
+    sites = find_sites(fresh, hooks, first[0], axis=as_axis("axis", axis))
+    if mask is None:
+        layers = dict.fromkeys(site.layer for site in sites)
+        tokens = tokens_of(first[0], [(model, layers)])
+        chained = ((x, tokens_of(x, [(model, layers)]).mask) for x, _ in chain([first], pairs))
+        match_rates(model, fresh, sites, chained, tokens.name)
+        return fresh
+    match_rates(model, fresh, sites, chain([first], pairs), "mask")
     return fresh

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from univfast.errors import InputError
 from univfast.explaining import Look, look_at, text_of
 from univfast.features.token_features import TokenText
 from univfast.inputs.activations import check_files, open_activations, open_controls, open_models
+from univfast.inputs.axes import along_axis
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations, fingerprint_of
 from univfast.inputs.masks import open_mask
@@ -42,6 +42,7 @@ from univfast.runs.planning import MEMORY_SHARE
 from univfast.runs.run import Progress, Run
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
+from univfast.shape_warnings import shape_warnings, warn_of
 from univfast.sums.pair_statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def correlate(
         given = complete(CorrelateOptions, options, "correlate")
         result = correlate_together(None, a, b, given, progress)
     assert result is not None
-    for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        warnings.warn(warning, stacklevel=3)  # of who calls what `not_compiled` made of this
+    warn_of(result, stacklevel=3)  # of who calls what `not_compiled` made of this
     return result
 
 
@@ -135,15 +135,21 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        files, controls_a = options["files"], options["controls_a"]
-        check_files(files, a, b, controls_a, options["controls_b"])
-        self._models = [open_activations(a, "a", files), *open_models(b, "b", files)]
+        files, axis = options["files"], options["axis"]
+        controls_a, controls_b = options["controls_a"], options["controls_b"]
+        check_files(files, a, b, controls_a, controls_b)
+
+        def along(models: Sequence[Activations]) -> list[Activations]:
+            return [along_axis(model, axis) for model in models]
+
+        self._models = along([open_activations(a, "a", files), *open_models(b, "b", files)])
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
+        others = len(self._models) - 1
         lineup = line_up(
             self._models,
-            [] if controls_a is None else open_models(controls_a, "controls_a", files),
-            open_controls(options["controls_b"], "controls_b", len(self._models) - 1, files),
+            [] if controls_a is None else along(open_models(controls_a, "controls_a", files)),
+            [along(x) for x in open_controls(controls_b, "controls_b", others, files)],
             options["layers"],
             self._all_pairs,
             options["control_tokens"],
@@ -155,7 +161,6 @@ class _Task:
         known = known_tokens(lineup, options["token_ids"]) if options["details"] else None
         self._facts = None if known is None else known.facts()
         self._look = None if known is None else self._looking(known)
-        others = len(self._models) - 1
         self._looked_at = 0 if self._look is None else others * lineup.rounds[0].tokens
         self._summed = 0
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
@@ -221,6 +226,8 @@ class _Task:
         if not direction:
             result = self._explained(result)
         result.summary["fingerprints"] = [fingerprint_of(model) for model in models]
+        layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
+        result.summary["warnings"] = shape_warnings(layouts, self._way.tokens(0))
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
             each = {name: [about[name] for about in found] for name in ("hooks", "model_class")}

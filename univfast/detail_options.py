@@ -3,6 +3,7 @@
 from typing import Annotated, Any, TypedDict
 
 from univfast.checks import as_integer
+from univfast.input_options import AxisOptions
 from univfast.option import Option, as_file_pattern, as_functions, as_names, as_token_text, switch
 
 __all__ = ["ContextOptions", "DetailOptions", "ExplainOptions", "FileOptions", "TokenOptions"]
@@ -131,5 +132,5 @@ class ContextOptions(TypedDict, total=False):
     ]
 
 
-class ExplainOptions(FileOptions, TokenOptions, ContextOptions, total=False):
+class ExplainOptions(FileOptions, AxisOptions, TokenOptions, ContextOptions, total=False):
     """Of `explain`."""

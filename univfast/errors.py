@@ -1,8 +1,8 @@
-"""The error that a user's input can cause."""
+"""The error that a user's input can cause, and the warning."""
 
 from __future__ import annotations
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "UnivfastWarning"]
 
 
 class InputError(ValueError):
@@ -15,3 +15,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+class UnivfastWarning(UserWarning):
+    """What may be wrong with input that can be used; ``summary["warnings"]`` of a result has it."""

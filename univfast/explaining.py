@@ -18,6 +18,7 @@ from univfast.errors import InputError
 from univfast.features.explanations import explanation_bytes
 from univfast.features.token_features import TokenFeatures, TokenText
 from univfast.inputs.activations import check_files, open_activations, open_models
+from univfast.inputs.axes import along_axis
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import open_mask
 from univfast.machine.devices import thread_count
@@ -71,8 +72,10 @@ def explain(
         TypeError: an argument of a type that cannot be used.
     """
     given = complete(ExplainOptions, options, "explain")
-    check_files(given["files"], a, b)
-    models = [open_activations(a, "a", given["files"]), *open_models(b, "b", given["files"])]
+    files = given["files"]
+    check_files(files, a, b)
+    opened = [open_activations(a, "a", files), *open_models(b, "b", files)]
+    models = [along_axis(model, given["axis"]) for model in opened]
     if len(models) != len(result.summary["models"]):
         raise InputError(
             f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"

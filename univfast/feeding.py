@@ -99,6 +99,7 @@ class Feed:
         self._passes, self._pass, self._done = passes, 0, 0
         self._digests: list[bytes] = []
         self._total = len(batches) if isinstance(batches, Sized) else None
+        self.has_masks = mask is not None
         self.mask_name = "mask" if mask is not None else "batches: attention_mask"
 
     def __iter__(self) -> Iterator[tuple[Any, object]]:

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from univfast.channels import ChannelPass, neurons_last, says_axis, tells_axis
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState, not_compiled
+from univfast.option import as_axis
 
 __all__ = ["Captured", "Site", "capture", "sites_of"]
 
@@ -52,8 +54,11 @@ class Captured(Mapping[str, Tensor]):
     before. `capture` makes it.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
-        self._model, self._sites = model, sites
+    def __init__(self, model: nn.Module, sites: Sequence[Site], axis: int | None = None) -> None:
+        self._model, self._sites, self._axis = model, sites, axis
+        self._channels = ChannelPass()
+        self.moved: set[str] = set()
+        """Layers whose neurons the model has on another axis than the last."""
         # Each with its version at the hook; None for a copy, which nothing else can change.
         self._kept: dict[str, tuple[Tensor, int | None]] = {}
         self._seen: set[str] = set()  # in this pass of the whole model
@@ -62,6 +67,11 @@ class Captured(Mapping[str, Tensor]):
         # Threads: that whose pass is under way, and that which `run` was called in.
         self._passing: dict[str, int] = {}
         self._runner: int | None = None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the hooks match, in the order of the model's modules."""
+        return tuple(self._sites)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -133,12 +143,31 @@ class Captured(Mapping[str, Tensor]):
         model = self._model
         stack.enter_context(model.register_forward_pre_hook(self._begin))
         stack.enter_context(model.register_forward_hook(self._end, always_call=True))
+        self._watch_channels(stack)
         for site in self._sites:
             if site.is_input:
                 handle = site.module.register_forward_pre_hook(partial(self._take_input, site))
             else:
                 handle = site.module.register_forward_hook(partial(self._take_output, site))
             stack.enter_context(handle)
+
+    def _watch_channels(self, stack: ExitStack) -> None:
+        """Has all modules say which axis their channels are on, where some are not on the last."""
+        modules = list(self._model.modules())
+        if self._axis is None and any(tells_axis(module) for module in modules):
+            for module in filter(says_axis, modules):
+                stack.enter_context(module.register_forward_pre_hook(self._see_input))
+                stack.enter_context(module.register_forward_hook(self._see_output))
+
+    @not_compiled
+    def _see_input(self, module: nn.Module, args: tuple[object, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and self._listens():
+            self._channels.saw(module, args[0], is_input=True)
+
+    @not_compiled
+    def _see_output(self, module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, Tensor) and self._listens():
+            self._channels.saw(module, output, is_input=False)
 
     def _begin(self, model: nn.Module, args: object) -> None:
         if self._listens():
@@ -150,6 +179,7 @@ class Captured(Mapping[str, Tensor]):
                 )
             self._kept.clear()
             self._seen.clear()
+            self._channels = ChannelPass()
             self._in_pass = True
 
     def _end(self, model: nn.Module, args: object, output: object) -> None:
@@ -185,6 +215,10 @@ class Captured(Mapping[str, Tensor]):
         if tensor is None:
             raise InputError(f"hooks: layer {site.layer!r} {wrong}; hook another module")
         kept = plain_tensor(tensor, f"hooks: layer {site.layer!r}")
+        plain, axis = kept, self._axis
+        kept = neurons_last(site.layer, site.module, site.is_input, plain, axis, self._channels)
+        if kept is not plain:
+            self.moved.add(site.layer)
         # Tensors of inference mode have no version that would tell of a change.
         copied = kept.is_inference()
         if copied:
@@ -201,7 +235,9 @@ _running: ContextVar[Captured | None] = ContextVar("univfast_running", default=N
 
 
 @contextmanager
-def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
+def capture(
+    model: nn.Module, hooks: str | Sequence[str], *, axis: int | None = None
+) -> Iterator[Captured]:
     """Captures activations of a model in every forward pass within the block.
 
     ``with uf.capture(model, "transformer.h.*.mlp.act") as captured: model(ids)``, and
@@ -218,10 +254,14 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
             tensor of it where it is a tuple, a list or a mapping; with ``:input`` at the end of the
             pattern, and of the layer's name, it is the first tensor that the module is called with
             by position.
+        axis: the one that neurons are on, in layers whose module's class does not say: 1 for
+            channels first, -1 for the last. None for the last one, where nothing speaks against
+            it: four axes or more, and what comes after a convolution, are refused without. Classes
+            of torch whose channels are on another axis say so: convolutions and their norms.
 
     Yields:
-        The activations of the latest forward pass, detached and not copied (but for those of
-        inference mode, which are).
+        The activations of the latest forward pass, with neurons on the last axis, detached and not
+        copied (but for those of inference mode, which are).
 
     Raises:
         InputError: a pattern that matches nothing; a module that stands under several names or is
@@ -229,9 +269,9 @@ def capture(model: nn.Module, hooks: str | Sequence[str]) -> Iterator[Captured]:
             be told apart; a module that gives no tensor, or one that is no plain memory (sparse,
             nested, masked, quantized, of a transform of ``torch.func``). A distributed one is made
             whole, which all processes do.
-        TypeError: ``model`` or ``hooks`` of another type.
+        TypeError: ``model``, ``hooks`` or ``axis`` of another type.
     """
-    captured = Captured(model, sites_of(model, hooks))
+    captured = Captured(model, sites_of(model, hooks), as_axis("axis", axis))
     with ExitStack() as stack:
         captured._attach(stack)
         yield captured

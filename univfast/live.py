@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,7 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.explaining import Look
 from univfast.features.token_features import TokenText
-from univfast.feeding import BatchProgress, Feed, evaluating, run_batch
-from univfast.hooks import capture
+from univfast.feeding import BatchProgress, Feed, evaluating
 from univfast.inputs.arrays import to_tensor
 from univfast.machine.torch_state import PlainState, in_plain_state
 from univfast.nulls.kinds import Baseline
@@ -31,6 +29,8 @@ from univfast.runs.detail_streams import DetailStream, TokenRecord
 from univfast.runs.pilot import Activity, Meter
 from univfast.runs.streams import Stream, StreamSettings
 from univfast.search.matches import Matches
+from univfast.shape_warnings import shape_warnings, warn_of
+from univfast.side_by_side import Network, SideBySide
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -92,13 +92,16 @@ def correlate_models(
         settings = StreamSettings(given, in_order=hooks_b is not None)
     of_b = hooks if hooks_b is None else hooks_b
     real = [
-        _Network(name, model, patterns)
+        Network(name, model, patterns, given["axis"])
         for name, model, patterns in zip(
             _checked_names(names), (model_a, model_b), (hooks, of_b), strict=True
         )
     ]
     controls = [
-        [_Network(f"{own.name} (control {k})", model, own.hooks) for k, model in enumerate(found)]
+        [
+            Network(f"{own.name} (control {k})", model, own.hooks, own.axis)
+            for k, model in enumerate(found)
+        ]
         for own, found in zip(real, _checked_controls(given), strict=True)
     ]
     # Details take the batches twice: for the pairs, and for what universal ones do.
@@ -142,23 +145,15 @@ def correlate_models(
         with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
             results[0] = _looked_at(results[0], feed, real, record, look)
         results[0].summary["seconds"] = time.perf_counter() - start
-    for warning in (results[0].summary["controls"] or {}).get("warnings", ()):
-        warnings.warn(warning, stacklevel=2)
+    for result in results:
+        result.summary["warnings"] = shape_warnings(stream.named_layouts, stream.tokens)
+    warn_of(results[0], stacklevel=2)
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A model that runs beside others, and where its activations are taken."""
-
-    name: str
-    module: nn.Module
-    hooks: str | Sequence[str]
 
 
 def _read(
     feed: Feed,
-    networks: Sequence[_Network],
+    networks: Sequence[Network],
     streams: Mapping[tuple[int, int], Stream | DetailStream],
     meters: Sequence[Meter] = (),
     record: TokenRecord | None = None,
@@ -168,25 +163,21 @@ def _read(
     The meters are of the last of the networks; the record is of the tokens.
     """
     with ExitStack() as stack:
-        captures = [
-            stack.enter_context(capture(network.module, network.hooks)) for network in networks
-        ]
+        side_by_side = SideBySide(networks, feed, stack)
         for batch, keep in feed:
-            for captured, network in zip(captures, networks, strict=True):
-                run_batch(captured, network.module, batch, network.name)
-            taken = [{name: captured.pop(name) for name in captured} for captured in captures]
+            taken, tokens = side_by_side.run(batch, keep)
             # Those that are measured, before streams take them and have looked at them.
             last_of_all = taken[len(taken) - len(meters) :]
             measured = [{} if m.full else dict(x) for m, x in zip(meters, last_of_all, strict=True)]
             if record is not None:
-                record.add(batch, taken[0])
+                record.add(tokens.ids, taken[0])
             for number, (pair, stream) in enumerate(streams.items(), start=1):
                 # The last one takes the activations that none after it needs.
                 last = number == len(streams)
                 a, b = (taken[x] if last else MappingProxyType(taken[x]) for x in pair)
-                stream.add(a, b, keep, feed.mask_name)
+                stream.add(a, b, tokens.mask, tokens.name)
             for meter, layers in zip(meters, measured, strict=True):
-                _measure(meter, layers, keep)
+                _measure(meter, layers, tokens.mask)
             if all(stream.full for stream in streams.values()):
                 break
 
@@ -216,7 +207,7 @@ def _looking(record: TokenRecord, given: ModelOptions) -> Look | None:
 def _looked_at(
     result: CorrelationResult,
     feed: Feed,
-    networks: Sequence[_Network],
+    networks: Sequence[Network],
     record: TokenRecord,
     look: Look,
 ) -> CorrelationResult:
@@ -228,12 +219,10 @@ def _looked_at(
 
     def run() -> Iterator[Ran]:
         with ExitStack() as stack:
-            captures = [stack.enter_context(capture(x.module, x.hooks)) for x in networks]
+            side_by_side = SideBySide(networks, feed, stack)
             for batch, keep in feed:
-                for captured, network in zip(captures, networks, strict=True):
-                    run_batch(captured, network.module, batch, network.name)
-                a, b = ({name: x.pop(name) for name in x} for x in captures)
-                yield Ran(a, b, keep)
+                (a, b), tokens = side_by_side.run(batch, keep)
+                yield Ran(a, b, tokens.mask)
 
     tokens = len(look.tokens.ids)
     columns = LiveColumns(chosen, record.window, tokens, run, feed.mask_name)
@@ -256,8 +245,8 @@ class _Controlled:
     def __init__(
         self,
         feed: Feed,
-        real: Sequence[_Network],
-        controls: Sequence[Sequence[_Network]],
+        real: Sequence[Network],
+        controls: Sequence[Sequence[Network]],
         settings: StreamSettings,
         activity: Activity,
     ) -> None:

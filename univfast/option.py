@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from univfast.checks import as_number, as_text, check_choice, check_path, plain_text
+from univfast.checks import as_integer, as_number, as_text, check_choice, check_path, plain_text
 from univfast.registry import Registry
 
 __all__ = [
     "Option",
+    "as_axis",
     "as_file_pattern",
     "as_functions",
     "as_it_is",
@@ -38,6 +39,11 @@ def as_it_is(name: str, value: Any) -> Any:
 def switch(name: str, value: Any) -> bool:
     """On or off."""
     return bool(value)
+
+
+def as_axis(name: str, value: Any) -> int | None:
+    """The number of an axis, or None for none. Raises TypeError."""
+    return None if value is None else as_integer(name, value)
 
 
 def as_limit(name: str, value: Any, low: float) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, c
 from univfast.checks import as_integer, as_number
 from univfast.detail_options import ContextOptions, DetailOptions, FileOptions, TokenOptions
 from univfast.errors import InputError
+from univfast.input_options import AxisOptions
 from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
 from univfast.option import (
     Option,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllPairsOptions",
+    "AxisOptions",
     "ControlOptions",
     "CorrelateOptions",
     "DetailOptions",
@@ -271,7 +273,13 @@ class ControlOptions(TypedDict, total=False):
 
 
 class ModelOptions(
-    MatchOptions, AllPairsOptions, ControlOptions, DetailOptions, ContextOptions, total=False
+    AxisOptions,
+    MatchOptions,
+    AllPairsOptions,
+    ControlOptions,
+    DetailOptions,
+    ContextOptions,
+    total=False,
 ):
     """Of `correlate_models`."""
 

@@ -132,7 +132,7 @@ def test_modules_whose_neurons_cannot_be_told() -> None:
     )
     summed = nn.Sequential(OrderedDict(a=Planted(), act=nn.Flatten(), b=nn.Unflatten(1, (12, 5))))
     given = {"hooks": "act", "neurons": {"act": [0]}}
-    refused(r"^hooks: layer 'act' gave shape \[20, 60\] for 20 samples of 12 tokens", summed)
+    refused(r"^hooks: layer 'act' gave shape \[20, 60\] for tokens \[20, 12\]", summed)
 
 
 def test_layers_without_finite_values() -> None:

@@ -192,7 +192,7 @@ def test_modules_that_give_no_row_a_token_are_refused(
     """The position embedding gives the rows of one window, however many there are."""
     run = open_one(opened, directories.gpt2, directories.text, "transformer.wpe", context=8)
     layer = run.activations[0].layers["transformer.wpe"]
-    match = r"'transformer.wpe' gave shape \[1, 8, 16\] for 2 windows of 8 tokens, .*; hook other"
+    match = r"'transformer.wpe' gave shape \[1, 8, 16\] for tokens \[2, 8\], .*; hook other"
     with pytest.raises(uf.InputError, match=match):
         layer.read(0, 16)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from univfast.errors import InputError
 from univfast.feeding import BatchProgress, arguments, has_tokens, run_batch, with_masks
 from univfast.hooks import Site, capture
 from univfast.machine.torch_state import PlainState
+from univfast.row_check import RowCheck, rows_of
 
 __all__ = ["Guard", "Passes", "Text"]
 
@@ -114,16 +116,18 @@ class Passes:
         """How active the neurons of each layer are, on the first ``most`` tokens that count."""
         found = {layer: Activity(site.layer) for layer, site in self._places.items()}
         names = [site.layer for site in self._places.values()]
-        left = most
+        left, check = most, RowCheck(self._model, "")
         with capture(self._model, names) as captured:
+            again = partial(run_batch, captured, self._model, name="model")
             for batch, counts in self._text:
                 with self._guard(token_ids(batch).numel()):
-                    run_batch(captured, self._model, batch, "model")
+                    again(batch)
+                    taken = check.take(captured, batch, rows_of(token_ids(batch)), again)
                 with PlainState():
                     first = _first(counts, left)
                     left -= int(first.sum())
                 for layer, site in self._places.items():
-                    found[layer].add(_rows(captured.pop(site.layer), first, site.layer))
+                    found[layer].add(_rows(taken[site.layer], first))
                 self._advance()
                 if not left:
                     break
@@ -204,15 +208,9 @@ def _first(counts: Tensor, most: int) -> Tensor:
     return (flat & (flat.cumsum(0) <= most)).view(counts.shape)
 
 
-def _rows(values: Tensor, counts: Tensor, layer: str) -> Tensor:
+def _rows(values: Tensor, counts: Tensor) -> Tensor:
     """The activations ``[tokens, neurons]`` of the tokens that count."""
     samples, length = counts.shape[0], counts.shape[1] + 1
-    if values.shape[:-1] not in ((samples, length), (samples * length,)):
-        raise InputError(
-            f"hooks: layer {layer!r} gave shape {list(values.shape)} for {samples} samples of"
-            f" {length} tokens, expected a row a token [samples, length, neurons]; hook other"
-            " modules"
-        )
     with PlainState():
         table = values.reshape(samples, length, -1)
         return table[:, :-1][counts.to(values.device)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from univfast.cli.options import PATH, device_option, quiet_option
+from univfast.cli.options import PATH, device_option, option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import check_exists, given, take_text, text_options
@@ -49,6 +49,7 @@ Examples:
     metavar="N",
     help="Tokens of the text for one file.  [default: as many as take 512 MB]",
 )
+@option("axis")
 @device_option("Where the model runs.  [default: auto, a CUDA device where one can be used]")
 @click.option(
     "--site",
@@ -101,7 +102,7 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
     named = options["device"]
     device = as_device(None if named == "auto" else named) or auto_device()
     with (
-        open_run([model], [hooks], text, device) as run,
+        open_run([model], [hooks], text, device, options["axis"]) as run,
         progress_bar("capture", "tokens", quiet) as progress,
     ):
         (activations,) = run.activations
@@ -130,7 +131,7 @@ def _capture_model_file(model: str, out: str, quiet: bool, options: dict[str, An
         raise click.UsageError(
             f"{model}: {of_text[0]} is for directories of Hugging Face models; leave it out"
         )
-    others = ("mask", "dtype", "shard_tokens", "device")
+    others = ("mask", "axis", "dtype", "shard_tokens", "device")
     _refuse(model, options, others, "directories of Hugging Face models")
     hooks, site = options["hooks"], options["site"]
     if hooks and site:

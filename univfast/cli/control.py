@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.options import PATH, device_option, match_rate_option, quiet_option
+from univfast.cli.options import PATH, device_option, match_rate_option, option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
@@ -51,6 +51,7 @@ Examples:
     metavar="FILE",
     help="Match rates on the tokens that this .pt or .npy file of booleans marks as true.",
 )
+@option("axis")
 @device_option("Where the models run.  [default: auto, a CUDA device where one can be used]")
 @quiet_option
 def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **options: Any) -> None:
@@ -70,7 +71,10 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
     check_exists(model)
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out")
-    of_text = [*given(options), *(f"--{x}" for x in ("mask", "device") if options[x] is not None)]
+    of_text = [
+        *given(options),
+        *(f"--{x}" for x in ("mask", "axis", "device") if options[x] is not None),
+    ]
     if not os.path.isdir(model):
         if of_text:
             raise click.UsageError(
@@ -139,7 +143,7 @@ def _matched(
     text, hooks = take_text(model, options, options["mask"])
     named = options["device"]
     device = as_device(None if named == "auto" else named) or auto_device()
-    with open_run([model], [hooks], text, device) as run:
+    with open_run([model], [hooks], text, device, options["axis"]) as run:
         pilot = Pilot.of(run, 0)
         about = {
             **(run.activations[0].about or {}),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.failures import typed
+from univfast.cli.failures import typed, with_options
 from univfast.cli.options import (
     PATH,
     PATHS,
@@ -55,6 +55,7 @@ Examples:
 @option("threshold")
 @option("layers")
 @option("files")
+@option("axis")
 @option("top_k")
 @option("exclude_self")
 @option("reverse")
@@ -251,6 +252,8 @@ def _give(
 ) -> None:
     """Writes and prints a result. The files are told by their columns, and formats of pictures."""
     columns, figures = files
+    for warning in result.summary["warnings"]:
+        complain(f"Warning: {with_options(warning)}")
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         complain(f"Warning: {warning}")
     try:

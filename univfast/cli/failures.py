@@ -15,7 +15,7 @@ from univfast.errors import InputError
 from univfast.option import declared
 from univfast.options import CorrelateOptions
 
-__all__ = ["internal", "told", "typed"]
+__all__ = ["internal", "told", "typed", "with_options"]
 
 # Shows where an internal error came from.
 _TRACEBACK = "UNIVFAST_TRACEBACK"
@@ -24,6 +24,7 @@ _MEMORY = (
     "use less, as with --memory-limit, --threads or --batch-tokens, or raise the limit that"
     " 'ulimit -v' shows"
 )
+_AXIS = re.compile(r"\baxis=(?=-?\d)")
 _FILES = "raise the limit on open files ('ulimit -n')"
 _ADVICE = {
     errno.ENOMEM: _MEMORY,
@@ -70,8 +71,13 @@ def _with_option(message: str) -> str:
     name, colon, rest = message.partition(": ")
     option = declared(CorrelateOptions).get(name) if colon else None
     if option is None or not option[1].help:
-        return message
-    return f"--{name.replace('_', '-')}: {rest}"
+        return with_options(message)
+    return f"--{name.replace('_', '-')}: {with_options(rest)}"
+
+
+def with_options(text: str) -> str:
+    """What Python says of an argument, with the option that stands for it."""
+    return _AXIS.sub("--axis ", text)
 
 
 @contextmanager

@@ -100,7 +100,9 @@ def sources(
                 "directories alone, or write activations with 'univfast capture'"
             )
     each = [hooks, *(hooks_b or hooks for _ in models[1:])]
-    with open_run(models, each, text, device) as run:
+    # Of arrays; models have it from here.
+    axis, options["axis"] = options["axis"], None
+    with open_run(models, each, text, device, axis) as run:
         options["mask"] = run.keep
         first, *others = run.activations
         controls = _of_run(run, paths, number, match_rate, options["control_tokens"])

@@ -178,7 +178,7 @@ class _Pilot:
 @contextmanager
 def _up_to(model: nn.Module, site: RateSite) -> Iterator[Captured]:
     """Runs end at this site, which the search for sites has seen to be called once."""
-    with capture(model, site.layer) as captured:
+    with capture(model, site.layer, axis=-1) as captured:  # where shifts are
         captured.end_early()
         yield captured
 

@@ -42,7 +42,11 @@ class RateSite:
 
 
 def find_sites(
-    network: nn.Module, hooks: str | Sequence[str], batch: object, name: str = "control"
+    network: nn.Module,
+    hooks: str | Sequence[str],
+    batch: object,
+    name: str = "control",
+    axis: int | None = None,
 ) -> list[RateSite]:
     """The layers of a network as sites, in the order in which they are run.
 
@@ -55,11 +59,16 @@ def find_sites(
         hooks: glob patterns of layers, as `univfast.hooks.capture` takes them.
         batch: what it takes.
         name: what to call it in errors.
+        axis: of neurons, as `univfast.hooks.capture` takes it; shifts are for the last one alone.
 
     Raises:
         InputError: a layer that is none, named with its module's class; hooks that do not fit.
     """
-    with torch.no_grad(), evaluating(network=network), capture(network, hooks) as captured:
+    with (
+        torch.no_grad(),
+        evaluating(network=network),
+        capture(network, hooks, axis=axis) as captured,
+    ):
         layers = captured.layers
         outputs = [layer for layer in layers if not layer.endswith(INPUT)]
         modules = {layer: network.get_submodule(layer.removesuffix(INPUT)) for layer in layers}
@@ -69,6 +78,11 @@ def find_sites(
                 stack.enter_context(module.register_forward_pre_hook(lambda m, _: order.append(m)))
             consumers = stack.enter_context(_watching_consumers(network, outputs))
             run_batch(captured, network, batch, name)
+        for layer in captured.moved:
+            raise InputError(
+                f"hooks: rates cannot be matched at layer {layer!r}, whose neurons are not on its"
+                " last axis; make plain controls (match_rate=False, --no-match-rate)"
+            )
     found: list[RateSite] = []
     for layer, module in modules.items():
         if is_activation(module):

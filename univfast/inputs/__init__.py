@@ -3,6 +3,7 @@
 =====================  =====================================================================
 ``activations``        ``open_activations``: from a tensor, an array, a dict or a path
 ``layers``             the two types that callers see, and the layer that is one array
+``axes``               the axis of stored arrays that neurons are on
 ``layout``             layers side by side: their names, widths and places
 ``formats``            ``FORMATS``: the files that are read, and one line for what is wrong
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each

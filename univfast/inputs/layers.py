@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -33,6 +33,9 @@ T = TypeVar("T")
 LONE_LAYER = "activations"
 # Tokens that tell one set of activations from another: first, last and some between.
 _SAMPLES = 16
+# Bytes that tokens are spread over, for each of theirs, up to which all are brought ahead: of an
+# array whose first axis is neurons, the tokens of a slice lie all over the file.
+_SPREAD = 2
 # Characters of a layer's name: what reads CSV takes 131,072 in a cell, and a name is no text.
 _LONGEST_NAME = 10_000
 
@@ -91,8 +94,18 @@ class StoredLayer:
         check_layer(name, self.dtype, self.shape, source)
         self.neurons = self.shape[-1]
         self.tokens = math.prod(self.shape[:-1])
-        self._stored = stored
+        self._stored, self._source = stored, source
         self._data = _flat(stored.data)  # [tokens, neurons] where the strides allow it
+
+    def along(self, axis: int) -> StoredLayer:
+        """The same array, with neurons on another axis; not copied."""
+        data = self._stored.data
+        moved = (
+            data.movedim(axis, -1)
+            if isinstance(data, torch.Tensor)
+            else np.moveaxis(data, axis, -1)
+        )
+        return StoredLayer(self.name, replace(self._stored, data=moved), self._source)
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +128,10 @@ class StoredLayer:
     def prepare(self, start: int, stop: int) -> None:
         mapped = self._stored.mapped
         if mapped is not None and start < stop:
-            mapped.prepare(*self._addresses(start, stop))
+            first, last = self._addresses(start, stop)
+            row = self.neurons * self.dtype.itemsize
+            if last - first <= _SPREAD * (stop - start) * row:
+                mapped.prepare(first, last)
 
     def release(self, start: int, stop: int) -> None:
         mapped = self._stored.mapped

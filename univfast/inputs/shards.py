@@ -6,7 +6,7 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 from threading import Lock
@@ -131,6 +131,28 @@ class ShardedLayer:
         if len({shard.place.shape[1:] for shard in shards}) == 1:
             self.shape = (sum(shard.place.shape[0] for shard in shards), *first.shape[1:])
         self._files = files
+
+    def along(self, axis: int) -> ShardedLayer:
+        """The same arrays, with neurons on another axis of each.
+
+        Raises:
+            InputError: on the first one, along which shards are joined.
+        """
+        parts = []
+        for shard in self._shards:
+            place = shard.place
+            order = [x for x in range(len(place.shape)) if x != axis % len(place.shape)]
+            order.append(axis % len(place.shape))
+            if order[-1] == 0 and len(self._shards) > 1:
+                raise InputError(
+                    f"axis: is {axis}, the first of layer {self.name!r} {list(place.shape)}, along"
+                    f" which its {len(self._shards)} files are joined; save neurons on another axis"
+                )
+            shape, strides = ([x[i] for i in order] for x in (place.shape, place.strides))
+            parts.append(
+                replace(shard, place=replace(place, shape=tuple(shape), strides=tuple(strides)))
+            )
+        return ShardedLayer(self.name, parts, self._files)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         if not 0 <= start <= stop <= self.tokens:

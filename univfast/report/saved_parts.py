@@ -12,6 +12,7 @@ from torch import Tensor
 from univfast.columns import COLUMNS, columns_of
 from univfast.details import Contexts
 from univfast.inputs.formats import read_file
+from univfast.inputs.stored import Stored
 from univfast.report.tables import parsed
 from univfast.result import CorrelationResult
 from univfast.sums.pair_statistics import TopContexts
@@ -62,10 +63,15 @@ def with_contexts(result: CorrelationResult, path: str) -> CorrelationResult:
         KeyError, ValueError: the arrays are not those of the result.
     """
     arrays = read_file(path, "array")
+
+    def tensor(name: str) -> Tensor:
+        stored = arrays[name]
+        if not isinstance(stored, Stored):
+            raise ValueError(f"{name} is no array")
+        return stored.tensor().clone()
+
     sides = {
-        side: TopContexts(
-            *(arrays[f"{side}_{name}"].tensor().clone() for name in TopContexts._fields)
-        )
+        side: TopContexts(*(tensor(f"{side}_{name}") for name in TopContexts._fields))
         for side in Contexts._fields
     }
     for side, found in sides.items():

@@ -156,6 +156,7 @@ _SOMETIMES: dict[str, Kind] = {
     "fingerprints": _each(_maybe(_text), least=2),
     "command": _text,
     "title": _text,
+    "warnings": _each(_text),
     "by_model": _each(_MODEL, least=2),
     "beside": _each(_having(directory=_text, title=_text)),
 }

@@ -54,6 +54,8 @@ def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
     yield from _index_beside(summary)
     if summary["unmatched"]:
         yield _without_partner(summary)
+    for warning in summary.get("warnings", ()):
+        yield f"Warning: {warning}."
     if summary["controls"]:
         yield from _learned(summary)  # last: it is what a reader takes away
 

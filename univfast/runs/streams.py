@@ -179,6 +179,12 @@ class Stream:
         assert self._sums is not None
         return self._sums.layouts
 
+    @property
+    def named_layouts(self) -> list[tuple[str, Layout]]:
+        """Both models by name, with their layers."""
+        assert self._pair is not None
+        return list(zip(self._names, self._pair, strict=True))
+
     def matches(self) -> list[Matches]:
         """Of A in B and, where that was asked for, of B in A; once.
 

@@ -46,12 +46,14 @@ class Pilot:
         windows: the windows alone, side by side.
         keep: bool ``[tokens]``, those that count; None for all.
         most: tokens of a forward pass.
+        axis: of neurons, as `univfast.hooks.capture` takes it.
     """
 
     hooks: tuple[str, ...]
     windows: Windows
     keep: Tensor | None
     most: int
+    axis: int | None = None
 
     @classmethod
     def of(cls, run: TextRun, number: int, tokens: int | None = None) -> Pilot:
@@ -66,7 +68,8 @@ class Pilot:
         one = whole < 2
         chosen = numbers(stop) if one else _spread(windows.window, whole, run.keep)
         keep = None if run.keep is None else run.keep[chosen]
-        return cls(hooks, windows.taken(chosen), keep, activations.most)
+        axis: Any = activations.about.get("axis")
+        return cls(hooks, windows.taken(chosen), keep, activations.most, axis)
 
     @property
     def tokens(self) -> int:
@@ -77,7 +80,9 @@ class Pilot:
     @cached_property
     def digest(self) -> bytes:
         """Tells this pilot from others."""
-        digest = hashlib.sha256(repr((self.hooks, self.most)).encode() + self.windows.digest)
+        digest = hashlib.sha256(
+            repr((self.hooks, self.most, self.axis)).encode() + self.windows.digest
+        )
         if self.keep is not None:
             digest.update(self.keep.numpy().data)
         return digest.digest()
@@ -97,7 +102,9 @@ class Pilot:
         """Where the model's layers are shifted. Raises InputError where one cannot be."""
         end = self.windows.probe
         with naming(model.directory), running(model.directory, end):
-            return find_sites(model.module, self.hooks, self._inputs(model, 0, end), "model")
+            return find_sites(
+                model.module, self.hooks, self._inputs(model, 0, end), "model", self.axis
+            )
 
     def _inputs(self, model: LanguageModel, begin: int, end: int) -> dict[str, Tensor]:
         inputs = self.windows.inputs(begin, end, next(model.module.parameters()).device)
@@ -209,7 +216,7 @@ class _Source:
         """The control, which is made if it is not there."""
         if self._live is None:
             self._live = self._stack.enter_context(
-                open_layers(self._control(), self._pilot.hooks, self._windows)
+                open_layers(self._control(), self._pilot.hooks, self._windows, self._pilot.axis)
             )
             self._live.most = self._pilot.most
         return self._live

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from univfast.errors import InputError
 from univfast.hooks import Captured, capture
 from univfast.inputs.arrays import check_dtype
 from univfast.inputs.layers import Activations, Layer
+from univfast.row_check import RowCheck, rows_of
 from univfast.text.library import one_line, silent
 from univfast.text.models import LanguageModel
 from univfast.text.samples import SampleWindows
@@ -37,7 +39,11 @@ _BATCH_BYTES = 512 << 20
 
 @contextmanager
 def model_activations(
-    model: LanguageModel, hooks: Sequence[str], windows: Windows, batch_tokens: int | None
+    model: LanguageModel,
+    hooks: Sequence[str],
+    windows: Windows,
+    batch_tokens: int | None,
+    axis: int | None = None,
 ) -> Iterator[Activations]:
     """The activations ``[tokens, neurons]`` of a model on a corpus, valid within the block.
 
@@ -53,11 +59,12 @@ def model_activations(
         windows: the corpus.
         batch_tokens: of a forward pass, at most, but one window at least; None for 8192, or for as
             many as take 512 MB over all layers if these are fewer.
+        axis: of neurons, as `univfast.hooks.capture` takes it.
 
     Raises:
         InputError: no layers match, or what they give cannot be activations, a row a token.
     """
-    with open_layers(model, hooks, windows) as source:
+    with open_layers(model, hooks, windows, axis) as source:
         row = sum(found.neurons * found.dtype.itemsize for found in source.found.values())
         most = batch_tokens or min(_BATCH_TOKENS, _BATCH_BYTES // row)
         source.most = max(1, most // windows.window) * windows.window
@@ -67,12 +74,12 @@ def model_activations(
 
 @contextmanager
 def open_layers(
-    model: LanguageModel, hooks: Sequence[str], windows: Windows
+    model: LanguageModel, hooks: Sequence[str], windows: Windows, axis: int | None = None
 ) -> Iterator[LiveModel]:
     """What runs a model for its layers, within the block. Raises what `model_activations` does."""
-    with naming(model.directory), capture(model.module, hooks) as captured:
+    with naming(model.directory), capture(model.module, hooks, axis=axis) as captured:
         model.check_hooked(captured.layers)
-        yield LiveModel(model, captured, windows)
+        yield LiveModel(model, captured, windows, RowCheck(model.module, "", axis))
 
 
 def tokens_a_sample(model: LanguageModel, hooks: Sequence[str], samples: SampleWindows) -> int:
@@ -126,7 +133,7 @@ def naming(directory: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if str(error).startswith(("hooks: ", "control: ")):
+        if str(error).startswith(("hooks: ", "control: ", "axis: ")):
             raise InputError(f"{directory}: {error}") from error
         if str(error).startswith("model: "):
             raise InputError(f"{directory}: {str(error).removeprefix('model: ')}") from error
@@ -184,9 +191,12 @@ class _Found:
 class LiveModel:
     """Runs a model on ranges of tokens, and holds what its layers gave for the latest range."""
 
-    def __init__(self, model: LanguageModel, captured: Captured, windows: Windows) -> None:
+    def __init__(
+        self, model: LanguageModel, captured: Captured, windows: Windows, check: RowCheck
+    ) -> None:
         self.model, self.windows, self.most = model, windows, 1
-        self._captured = captured
+        self._captured, self._check = captured, check
+        self._taken: dict[str, Tensor] = {}  # of the latest pass, until they are popped
         self._accepted = accepted_inputs(model, windows)
         self._device = next(model.module.parameters()).device
         self._range = (0, 0)
@@ -221,24 +231,19 @@ class LiveModel:
             self._rows[name] = some[0] if len(some) == 1 else torch.cat(some or [none])
 
     def _run(self, begin: int, end: int) -> None:
-        inputs = self.windows.inputs(begin, end, self._device)
+        given = self.windows.inputs(begin, end, self._device)
+        inputs = {name: value for name, value in given.items() if name in self._accepted}
+
+        def run(batch: Any) -> None:
+            self._captured.run(**batch)
+
         with running(self.model.directory, end - begin):
-            self._captured.run(
-                **{name: value for name, value in inputs.items() if name in self._accepted}
-            )
+            run(inputs)
+            self._taken = self._check.take(self._captured, inputs, rows_of(given), run)
 
     def _pop(self, layer: str, begin: int, end: int) -> Tensor:
         """What the layer gave for these windows, ``[tokens, neurons]``."""
-        value = self._captured.pop(layer)
-        tokens = end - begin
-        length = min(self.windows.window, tokens)
-        if value.shape[:-1] not in ((tokens // length, length), (tokens,)):
-            raise InputError(
-                f"{self.model.directory}: layer {layer!r} gave shape {list(value.shape)} for "
-                f"{tokens // length} windows of {length} tokens, expected a row a token "
-                "[windows, tokens, neurons]; hook other modules"
-            )
-        rows = value.reshape(tokens, -1)
+        rows = self._taken.pop(layer).reshape(end - begin, -1)
         return rows if rows.stride(1) == 1 else rows.contiguous()
 
     def _probed(self, layer: str) -> _Found:

@@ -66,6 +66,7 @@ def open_run(
     hooks: Sequence[Sequence[str]],
     options: TextOptions,
     device: torch.device,
+    axis: int | None = None,
 ) -> Iterator[TextRun]:
     """Models on one text, valid within the block.
 
@@ -74,6 +75,7 @@ def open_run(
         hooks: glob patterns of layers, for each model.
         options: the text and the filters.
         device: where the models run.
+        axis: of neurons, as `univfast.hooks.capture` takes it.
 
     Raises:
         InputError: a directory, the text, an option or the hooks cannot be used, or the models do
@@ -84,13 +86,15 @@ def open_run(
         activations = []
         for model, patterns in zip(models, hooks, strict=True):
             found = stack.enter_context(
-                model_activations(model, patterns, windows, options.batch_tokens)
+                model_activations(model, patterns, windows, options.batch_tokens, axis)
             )
-            about = {
+            about: dict[str, object] = {
                 **described(options, windows),
                 "hooks": list(patterns),
                 "model_class": model.kind,
             }
+            if axis is not None:
+                about["axis"] = axis
             activations.append(
                 dataclasses.replace(found, about=about, ids=windows.ids, text=windows.text)
             )
@@ -177,13 +181,14 @@ def identity(run: TextRun, hooks: Sequence[str], options: TextOptions) -> dict[s
     The file and the directory are told by content, so that they may be moved.
     """
     (model,), (activations,) = run.models, run.activations
-    keep = None
+    keep, about = None, activations.about or {}
     if run.keep is not None and not bool(run.keep.all()):
         keep = hashlib.sha256(run.keep.numpy().data).hexdigest()
     return {
         "model": model.fingerprint.hex(),
         "text": run.windows.digest.hex(),
         "hooks": list(hooks),
+        **({} if "axis" not in about else {"axis": about["axis"]}),
         "context": run.windows.window,
         "skip": sorted(options.filters.skip),
         "positions": options.filters.positions,

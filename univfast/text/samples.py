@@ -103,8 +103,11 @@ def open_samples(path: str) -> SampleWindows:
     content = read_file(path, _PIXELS)
     if is_model_file(content):
         raise InputError(f"{path}: is a model, no arrays that models read; give such")
-    arrays: dict[str, Stored] = dict(content)
-    for name, stored in arrays.items():
+    arrays: dict[str, Stored] = {}
+    for name, stored in content.items():
+        if isinstance(stored, InputError):
+            raise stored
+        arrays[name] = stored
         shape = list(stored.data.shape)
         if name == "input_ids" or name in _MASKS:
             what = "token ids, which --text is for" if name == "input_ids" else "a mask"

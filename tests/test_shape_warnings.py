@@ -1,0 +1,87 @@
+"""Fewer tokens than neurons, or a single neuron: a warning in the summary, the verdict, Python."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import univfast as uf
+from support.command import run
+from univfast.errors import UnivfastWarning
+from univfast.report.saved import load_result
+from univfast.report.verdict import verdict
+
+WIDE = (
+    "a: layer 'activations' has 64 tokens for 500 neurons, fewer than neurons; if rows are neurons"
+    " and columns tokens, give axis=0"
+)
+
+
+def test_fewer_tokens_than_neurons_is_said() -> None:
+    x = torch.randn(64, 500)
+    with pytest.warns(UnivfastWarning) as caught:
+        result = uf.correlate(x, x, draws=2)
+    assert [str(one.message) for one in caught] == [WIDE, "b" + WIDE[1:]]
+    assert caught[0].filename == __file__
+    assert result.summary["warnings"] == [WIDE, "b" + WIDE[1:]]
+    assert f"Warning: {WIDE}." in verdict(result.summary)
+
+
+def test_with_the_axis_there_is_nothing_to_say() -> None:
+    x = torch.randn(64, 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = uf.correlate(x, x, axis=0, draws=2)
+    assert (result.summary["tokens"], result.summary["neurons"]) == (500, 64)
+    assert result.summary["warnings"] == []
+    assert "Warning" not in verdict(result.summary)
+
+
+def test_masked_tokens_are_none() -> None:
+    x = torch.randn(60, 20)
+    with pytest.warns(UnivfastWarning, match="has 19 tokens for 20 neurons"):
+        uf.correlate(x, x, mask=torch.arange(60) < 19, draws=2)
+
+
+def test_a_single_neuron_is_said() -> None:
+    layers = {"one": torch.randn(60, 1), "more": torch.randn(60, 3), "two": torch.randn(60, 1)}
+    with pytest.warns(UnivfastWarning, match="a: layer 'one' and 1 more have a single neuron, and"):
+        uf.correlate(layers, layers, draws=2)
+
+
+def test_live_models_say_it_too() -> None:
+    model = nn.Sequential(nn.Linear(4, 30)).eval()
+    with pytest.warns(UnivfastWarning, match="layer '0' has 10 tokens for 30 neurons") as caught:
+        result = uf.correlate_models(model, model, [torch.randn(10, 4)], hooks="0", draws=2)
+    assert caught[0].filename == __file__
+    assert len(result.summary["warnings"]) == 2
+
+
+def test_the_command_says_it_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(torch.randn(64, 500), path)
+    assert run("correlate", path, path, "--draws", 2, "--json") == 0
+    out, err = capfd.readouterr()
+    assert f"Warning: {path}: layer 'activations' has 64 tokens for 500 neurons" in err
+    assert err.splitlines()[0].endswith("give --axis 0")
+    said = json.loads(out)["warnings"]
+    assert len(said) == 2
+    assert run("correlate", path, path, "--draws", 2, "--axis", 0, "--json") == 0
+    out, err = capfd.readouterr()
+    assert "Warning" not in err
+    assert (json.loads(out)["tokens"], json.loads(out)["warnings"]) == (500, [])
+
+
+@pytest.mark.slow
+def test_a_saved_result_keeps_it(tmp_path: Path) -> None:
+    x = torch.randn(64, 70)
+    with pytest.warns(UnivfastWarning):
+        result = uf.correlate(x, x, draws=2)
+    result.save(tmp_path)
+    assert load_result(tmp_path).summary["warnings"] == result.summary["warnings"]
+    assert "64 tokens for 70 neurons" in (tmp_path / "report.html").read_text()
