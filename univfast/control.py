@@ -93,7 +93,9 @@ def control(
             " model's; give both, or match_rate=False for a plain control"
         )
     network_of(model)
-    pairs = (pair for pair in with_masks(given_to(batches, inputs), mask) if has_tokens(pair[0]))
+    pairs = (
+        pair for pair in with_masks(given_to(batches, inputs), mask, [model]) if has_tokens(pair[0])
+    )
     fresh = initialise(model, seed)
     first = next(pairs, None)
     if first is None:

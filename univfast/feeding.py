@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
@@ -16,7 +16,7 @@ from univfast.hooks import Captured
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState
 from univfast.networks.calls import check_call, given_to, refused_keyword
-from univfast.networks.padding import check_padding_mask, without_padding
+from univfast.networks.padding import without_padding
 from univfast.networks.wrapping import network_of
 
 __all__ = [
@@ -56,8 +56,10 @@ def evaluating(**models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, object]]:
-    """Each batch with its mask, None for none.
+def with_masks(
+    batches: Iterable[Any], mask: object, models: Sequence[nn.Module] = ()
+) -> Iterator[tuple[Any, object]]:
+    """Each batch with its mask, None for none; it is that of what the models give.
 
     Raises:
         TypeError: a single batch in place of batches, or no masks.
@@ -68,7 +70,7 @@ def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, obje
             " of them"
         )
     if mask is None:
-        return ((batch, attention_mask(batch)) for batch in batches)
+        return ((batch, attention_mask(batch, models)) for batch in batches)
     if callable(mask):
         return ((batch, mask(batch)) for batch in batches)
     if isinstance(mask, str) or not isinstance(mask, Iterable):
@@ -85,6 +87,7 @@ class Feed:
         progress: called after each batch.
         passes: how often they are gone through.
         inputs: what the models take of each; None for all of it.
+        models: those that take them.
 
     Raises:
         InputError: they are to be gone through several times, and can be only once.
@@ -97,6 +100,7 @@ class Feed:
         progress: BatchProgress | None,
         passes: int,
         inputs: Callable[[Any], Any] | None = None,
+        models: Sequence[nn.Module] = (),
     ) -> None:
         batches = given_to(batches, inputs)
         for name, value in (("batches", batches), ("mask", mask)):
@@ -106,6 +110,7 @@ class Feed:
                     " the same batches again; give a list, or a DataLoader that does not shuffle"
                 )
         self._batches, self._mask, self._progress = batches, mask, progress
+        self._models = models
         self._passes, self._pass, self._done = passes, 0, 0
         self._digests: list[bytes] = []
         self._total = len(batches) if isinstance(batches, Sized) else None
@@ -118,7 +123,7 @@ class Feed:
             InputError: they are others than the first time.
         """
         self._pass += 1
-        for number, (batch, keep) in enumerate(with_masks(self._batches, self._mask)):
+        for number, (batch, keep) in enumerate(with_masks(self._batches, self._mask, self._models)):
             if self._passes > 1:
                 self._check_again(number, batch)
             if has_tokens(batch):
@@ -159,7 +164,7 @@ def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple
         yield batch, mask
 
 
-def attention_mask(batch: object) -> object:
+def attention_mask(batch: object, models: Sequence[nn.Module] = ()) -> object:
     """That of a batch, true where it is no padding; None where it has none.
 
     ``src_key_padding_mask``, which is true for padding, is one too.
@@ -169,7 +174,7 @@ def attention_mask(batch: object) -> object:
     """
     found = None
     if isinstance(batch, Mapping):
-        padding = without_padding(batch)
+        padding = without_padding(batch, models)
         found = batch.get("attention_mask") if padding is None else padding
     if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
         return found
@@ -225,7 +230,6 @@ def arguments(
     else:
         args = list(moved) if isinstance(moved, (tuple, list)) else [moved]
     check_call(model, args, keywords, name)
-    check_padding_mask(model, keywords, name)
     return args, keywords
 
 

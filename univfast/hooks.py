@@ -289,6 +289,12 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
         if any(_matches(name, module, g) for g, kind in globs.values() if kind is is_input)
     ]
     _check_own_modules(modules, sites)
+    for site in sites:
+        if isinstance(site.module, torch.jit.ScriptModule):
+            raise InputError(
+                f"hooks: layer {site.layer!r} is a scripted or traced module, which takes no hooks;"
+                " put the nn.Module that it was made of in its place"
+            )
     return sites
 
 

@@ -107,7 +107,7 @@ def correlate_models(
         warnings.warn(note, stacklevel=2)
     # Details take the batches twice: for the pairs, and for what universal ones do.
     again = max(map(len, controls)) + 2 * given["details"]
-    feed = Feed(batches, mask, progress, passes=1 + again, inputs=inputs)
+    feed = Feed(batches, mask, progress, 1 + again, inputs, [x.module for x in real])
     with evaluating(model_a=model_a, model_b=model_b, **by_argument(controls)):
         most = given["control_tokens"]
         meters = [Meter(network.name, most) for network in real] if any(controls) else []

@@ -17,6 +17,7 @@ from univfast.errors import InputError
 from univfast.feeding import evaluating, run_batch
 from univfast.hooks import capture
 from univfast.machine.torch_state import PlainState
+from univfast.networks.wrapping import submodule
 
 __all__ = ["RateSite", "find_sites", "is_activation", "replacing", "watching"]
 
@@ -62,7 +63,7 @@ def find_sites(
     with torch.no_grad(), evaluating(network=network), capture(network, hooks) as captured:
         layers = captured.layers
         outputs = [layer for layer in layers if not layer.endswith(INPUT)]
-        modules = {layer: network.get_submodule(layer.removesuffix(INPUT)) for layer in layers}
+        modules = {layer: submodule(network, layer.removesuffix(INPUT)) for layer in layers}
         order: list[nn.Module] = []
         with ExitStack() as stack:
             for module in modules.values():
@@ -103,7 +104,7 @@ def replacing(
         made = give(args[0])
         return None if made is None else (made, *args[1:])
 
-    module = model.get_submodule(place.removesuffix(INPUT))
+    module = submodule(model, place.removesuffix(INPUT))
     if place.endswith(INPUT):
         handle = module.register_forward_pre_hook(of_input)
     else:
@@ -166,7 +167,7 @@ def _watching_consumers(model: nn.Module, names: Sequence[str]) -> Iterator[dict
     with ExitStack() as stack:
         for name in names:
             gives = partial(gave, name)
-            stack.enter_context(model.get_submodule(name).register_forward_hook(gives))
+            stack.enter_context(submodule(model, name).register_forward_hook(gives))
         for module in model.modules():
             if is_activation(module):
                 stack.enter_context(module.register_forward_pre_hook(called))

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from univfast.errors import InputError
 
-__all__ = ["PADDING_MASK", "check_padding_mask", "without_padding"]
+__all__ = ["without_padding"]
 
-PADDING_MASK = "src_key_padding_mask"
-"""Of `torch.nn.TransformerEncoder`: bool ``[samples, tokens]``, true where a token is padding."""
+# Of `torch.nn.TransformerEncoder`: bool ``[samples, tokens]``, true where a token is padding.
+_PADDING_MASK = "src_key_padding_mask"
 
 
-def without_padding(batch: Mapping[str, object]) -> Tensor | None:
+def without_padding(batch: Mapping[str, object], models: Iterable[nn.Module]) -> Tensor | None:
     """What is no padding, of the padding mask of a batch; None where it has none.
 
     Raises:
-        InputError: it is no bool, or the batch has an ``attention_mask`` too.
+        InputError: it is no bool, the batch has an ``attention_mask`` too, or a model puts tokens
+            before samples, and this mask the other way round.
     """
-    found = batch.get(PADDING_MASK)
+    found = batch.get(_PADDING_MASK)
     if not isinstance(found, Tensor):
         return None
+    instead = "give mask=, of the tokens to use"
     if batch.get("attention_mask") is not None:
-        raise InputError(
-            f"batches: have both attention_mask and {PADDING_MASK}; give mask=, of the tokens to"
-            " use"
-        )
+        raise InputError(f"batches: have both attention_mask and {_PADDING_MASK}; {instead}")
     if found.dtype != torch.bool:
+        dtype = str(found.dtype).removeprefix("torch.")
         raise InputError(
-            f"batches: {PADDING_MASK} holds {str(found.dtype).removeprefix('torch.')}, and true for"
-            " padding is expected; give mask=, of the tokens to use"
+            f"batches: {_PADDING_MASK} holds {dtype}, expected bool, true for padding; {instead}"
+        )
+    attention = (x for m in models for x in m.modules() if isinstance(x, nn.MultiheadAttention))
+    if found.ndim == 2 and any(not x.batch_first for x in attention):
+        raise InputError(
+            f"batches: {_PADDING_MASK} is [samples, tokens], and the model puts tokens before"
+            f" samples (batch_first=False); {instead}, as (~mask).T"
         )
     return ~found
-
-
-def check_padding_mask(model: nn.Module, keywords: Mapping[str, object], name: str) -> None:
-    """Refuses a mask as long as it is wide for a model whose first axis is that of tokens.
-
-    Raises:
-        InputError: it is ``[samples, tokens]``, and activations are ``[tokens, samples]``.
-    """
-    found = keywords.get(PADDING_MASK)
-    if isinstance(found, Tensor) and found.ndim == 2 and found.shape[0] == found.shape[1]:
-        attention = (x for x in model.modules() if isinstance(x, nn.MultiheadAttention))
-        if any(not x.batch_first for x in attention):
-            raise InputError(
-                f"batches: {PADDING_MASK} is [samples, tokens], and {name} puts tokens first"
-                " (batch_first=False); give mask=, transposed, of the tokens to use"
-            )

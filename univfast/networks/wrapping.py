@@ -16,7 +16,15 @@ from torch.nn.parameter import is_lazy
 
 from univfast.errors import InputError
 
-__all__ = ["in_parts", "is_part", "named_modules", "network_of", "runs_whole", "unwrapped"]
+__all__ = [
+    "in_parts",
+    "is_part",
+    "named_modules",
+    "network_of",
+    "runs_whole",
+    "submodule",
+    "unwrapped",
+]
 
 N = TypeVar("N")
 
@@ -97,6 +105,11 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    """A module by its name in `named_modules`; the model itself has none."""
+    return named_modules(model)[name] if name else model
+
+
 def runs_whole(model: nn.Module) -> bool:
     """Whether a pass must come to its end: what gathered weights for it gives them up there."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
@@ -139,7 +152,9 @@ def _within(model: object) -> nn.Module | None:
 
 
 def _calls_modules(graph: torch.fx.GraphModule) -> bool:
-    return any(node.op == "call_module" for node in graph.graph.nodes)
+    # Exported ones have one that looks at what they are called with.
+    called = {node.target for node in graph.graph.nodes if node.op == "call_module"}
+    return bool(called - {"_guards_fn"})
 
 
 def _is_offloaded(model: nn.Module) -> bool:
