@@ -156,7 +156,7 @@ def test_a_warning_is_a_line_on_stderr(paths: Path, capsys: pytest.CaptureFixtur
         captured = capsys.readouterr()
         (line,) = captured.err.splitlines()
         assert line.startswith("Warning: rare.pt: its median neuron is active on ")
-        assert line.endswith("make controls with match_rate (--match-rate)")
+        assert line.endswith("make controls with --match-rate")
         assert (captured.out == "") == (more == ("--quiet",))
         if more == ("--json",):
             said = json.loads(captured.out)["controls"]["warnings"]

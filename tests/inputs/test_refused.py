@@ -70,7 +70,7 @@ def test_an_array_that_is_no_layer_can_be_left_out() -> None:
     beside = open_activations({"mlp.0": torch.ones(4, 3), "tokens": tokens}, "a")
     assert list(beside.layers) == ["mlp.0"]
     assert matched(beside, model("b", mlp_0=(4, 3)), "mlp.*") == [("mlp.0", "mlp.0")]
-    with pytest.raises(InputError, match=r"^a: layer 'tokens' has dtype int64.*--layers GLOB"):
+    with pytest.raises(InputError, match=r"^a: layer 'tokens' has dtype int64.*layers=GLOB"):
         match_layers(beside, model("b", mlp_0=(4, 3)), None)
 
 

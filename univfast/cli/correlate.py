@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.failures import typed
+from univfast.cli.failures import typed, with_options
 from univfast.cli.options import (
     PATH,
     PATHS,
@@ -241,7 +241,7 @@ def _give(
 ) -> None:
     """Writes and prints a result."""
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        complain(f"Warning: {warning}")
+        complain(f"Warning: {with_options(warning)}")
     try:
         if out is not None:
             result.save(out, columns)

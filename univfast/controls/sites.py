@@ -80,7 +80,7 @@ def find_sites(
             raise InputError(
                 f"hooks: rates cannot be matched at layer {layer!r} ({type(module).__name__}), no"
                 " module like ReLU, GELU or SiLU, nor one whose output goes into such; hook those,"
-                " or make plain controls (match_rate=False, --no-match-rate)"
+                " or make plain controls (match_rate=False)"
             )
         if all(site.place != other.place for other in found):  # a module's input and output
             found.append(site)
