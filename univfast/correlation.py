@@ -221,7 +221,8 @@ class _Task:
             result = self._explained(result)
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
-            result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}
+            of_each = {x: [about[x] for about in found] for x in ("hooks", "matched")}
+            result.summary["text"] = {**found[0], **of_each}
         return result
 
     def _explained(self, result: CorrelationResult) -> CorrelationResult:

@@ -160,7 +160,7 @@ def test_a_warning_is_a_line_on_stderr(paths: Path, capsys: pytest.CaptureFixtur
         assert (captured.out == "") == (more == ("--quiet",))
         if more == ("--json",):
             said = json.loads(captured.out)["controls"]["warnings"]
-            assert line == f"Warning: {said[0]}"
+            assert line == f"Warning: {said[0]}".replace("match_rate=True", "--match-rate")
 
 
 # ---- saved, and read back ------------------------------------------------------------------------

@@ -168,11 +168,11 @@ def test_captures_correlate_as_their_models_do(
 
 
 OTHER_TOKENS = {
-    "text": (("--max-tokens", 161), "differ in text; .* both the same --text FILE, --bos and"),
-    "context": (("--context", 8), r"context \(16 and 8\); .* both the same --context N$"),
-    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same --positions$"),
-    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same --skip$"),
-    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same --mask FILE$"),
+    "text": (("--max-tokens", 161), "differ in text; .* both the same text=FILE, bos= and"),
+    "context": (("--context", 8), r"context \(16 and 8\); .* both the same context=N$"),
+    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same positions=$"),
+    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same skip=$"),
+    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same mask=FILE$"),
 }
 
 

@@ -10,7 +10,13 @@ import click
 from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import check_exists, given, take_text, text_options
+from univfast.cli.text_options import (
+    check_exists,
+    given,
+    take_text,
+    tell_matched,
+    text_options,
+)
 from univfast.errors import InputError
 
 __all__ = ["capture"]
@@ -105,6 +111,7 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
         progress_bar("capture", "tokens", quiet) as progress,
     ):
         (activations,) = run.activations
+        tell_matched([activations], quiet)
         shards = Shards(
             activations, run.windows, run.keep, options["dtype"] or "auto", options["shard_tokens"]
         )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from univfast.cli.options import PATH
+from univfast.cli.printing import complain
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "text_options"]
+__all__ = ["check_exists", "drop_text", "given", "take_text", "tell_matched", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -109,6 +110,27 @@ def take_text(
         values["batch_tokens"],
     )
     return text, values["hooks"]
+
+
+def tell_matched(models: Iterable[object], quiet: bool) -> None:
+    """Says on stderr what hooks matched, and, even if ``quiet``, where that may be too much.
+
+    Args:
+        models: activations; those of models that read a text have hooks.
+        quiet: whether to say only what may be wrong.
+    """
+    from univfast.inputs.layers import Activations
+    from univfast.networks.globs import Matched, nested
+
+    lines: list[str] = []
+    for model in models:
+        if not isinstance(model, Activations) or model.about is None:
+            continue
+        about: dict[str, Any] = {**model.about}
+        lines += [] if quiet else [str(Matched(**row)) for row in about["matched"]]
+        lines += [f"Warning: {note}" for note in nested([*model.layers], about["hooks"])]
+    for line in dict.fromkeys(lines):  # of models alike, once
+        complain(line)
 
 
 def check_exists(model: str) -> None:

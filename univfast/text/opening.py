@@ -13,6 +13,7 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations
+from univfast.networks.globs import matched
 from univfast.text.corpus import CorpusOptions, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
 from univfast.text.live_layers import model_activations
@@ -83,7 +84,8 @@ def open_run(
             found = stack.enter_context(
                 model_activations(model, patterns, windows, options.batch_tokens)
             )
-            about = {**described(options, windows), "hooks": list(patterns)}
+            rows = [x.as_row() for x in matched([*found.layers], patterns)]
+            about = {**described(options, windows), "hooks": list(patterns), "matched": rows}
             activations.append(
                 dataclasses.replace(found, about=about, ids=windows.ids, text=windows.text)
             )
