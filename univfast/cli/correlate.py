@@ -22,7 +22,7 @@ from univfast.cli.options import (
 from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import Sources, sources
-from univfast.cli.text_options import tell_matched, text_options
+from univfast.cli.text_options import say_matched, text_options, warn_of_hooks
 from univfast.columns import NAMES
 from univfast.errors import InputError
 
@@ -179,13 +179,15 @@ def correlate(
             "token_text": token_text,
         }
         settings = complete(CorrelateOptions, asked, "correlate")
-        tell_matched(given.models, quiet)
+        warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
         result = correlate_together(processes, model, rest, settings, progress)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
+            if not (quiet or as_json):
+                say_matched(given.models)
             _give(result, out, columns, quiet, as_json)
 
 

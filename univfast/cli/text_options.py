@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from univfast.cli.options import PATH
-from univfast.cli.printing import complain
+from univfast.cli.printing import complain, say
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "tell_matched", "text_options"]
+__all__ = [
+    "check_exists",
+    "drop_text",
+    "given",
+    "say_matched",
+    "take_text",
+    "text_options",
+    "warn_of_hooks",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -112,25 +120,35 @@ def take_text(
     return text, values["hooks"]
 
 
-def tell_matched(models: Iterable[object], quiet: bool) -> None:
-    """Says on stderr what hooks matched, and, even if ``quiet``, where that may be too much.
+def warn_of_hooks(models: Iterable[object]) -> None:
+    """Says on stderr where hooks may have matched more than was meant.
 
     Args:
         models: activations; those of models that read a text have hooks.
-        quiet: whether to say only what may be wrong.
     """
-    from univfast.inputs.layers import Activations
-    from univfast.networks.globs import Matched, nested
+    from univfast.networks.globs import nested
 
-    lines: list[str] = []
+    found = [nested(names, about["hooks"]) for names, about in _of_hooks(models)]
+    for note in dict.fromkeys(note for notes in found for note in notes):  # of models alike, once
+        complain(f"Warning: {note}")
+
+
+def say_matched(models: Iterable[object]) -> None:
+    """Says what hooks matched; as `warn_of_hooks` otherwise."""
+    from univfast.networks.globs import Matched
+
+    rows = [row for _, about in _of_hooks(models) for row in about["matched"]]
+    for line in dict.fromkeys(str(Matched(**row)) for row in rows):
+        say(line)
+
+
+def _of_hooks(models: Iterable[object]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Names of layers, and what is known of the hooks."""
+    from univfast.inputs.layers import Activations
+
     for model in models:
-        if not isinstance(model, Activations) or model.about is None:
-            continue
-        about: dict[str, Any] = {**model.about}
-        lines += [] if quiet else [str(Matched(**row)) for row in about["matched"]]
-        lines += [f"Warning: {note}" for note in nested([*model.layers], about["hooks"])]
-    for line in dict.fromkeys(lines):  # of models alike, once
-        complain(line)
+        if isinstance(model, Activations) and model.about is not None:
+            yield [*model.layers], {**model.about}
 
 
 def check_exists(model: str) -> None:
