@@ -17,7 +17,7 @@ HOOKS = "layers.*.linear1"
 def encoder(seed: int, batch_first: bool = True) -> nn.TransformerEncoder:
     torch.manual_seed(seed)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first)
-    found = nn.TransformerEncoder(layer, 2)
+    found = nn.TransformerEncoder(layer, 2, enable_nested_tensor=batch_first)
     for parameter in found.parameters():  # layers are copies of one
         nn.init.normal_(parameter, std=0.3)
     return found.eval()

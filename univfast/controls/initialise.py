@@ -19,6 +19,7 @@ from univfast.controls.shifts import shifts_of
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import in_plain_state
+from univfast.networks.wrapping import is_stand_in, own_name
 
 __all__ = ["initialise", "weights_digest"]
 
@@ -85,7 +86,7 @@ def weights_digest(model: nn.Module) -> bytes:
     """
     digest = hashlib.sha256()
     for name, value in model.named_parameters():
-        digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+        digest.update(repr((own_name(name), tuple(value.shape), str(value.dtype))).encode())
         flat = plain_tensor(value, f"model: parameter {name!r}").reshape(-1)
         some = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
         digest.update(some.cpu().contiguous().view(torch.uint8).numpy().data)
@@ -137,8 +138,8 @@ def _from_configuration(model: M) -> M:
 
 def _described(model: nn.Module) -> dict[str, object]:
     """Modules by type, parameters by shape."""
-    modules = {name: type(module).__qualname__ for name, module in model.named_modules()}
-    return {**modules, **{name: tuple(p.shape) for name, p in model.named_parameters()}}
+    modules = {own_name(x): type(module).__qualname__ for x, module in model.named_modules()}
+    return {**modules, **{own_name(x): tuple(p.shape) for x, p in model.named_parameters()}}
 
 
 def _reset_copy(model: M) -> M:
@@ -147,6 +148,10 @@ def _reset_copy(model: M) -> M:
     except Exception as error:  # whatever the parts of a module raise
         raise InputError(f"model: cannot be copied ({_one_line(error)}); {_OWN}") from error
     fresh.cpu()
+    for module in fresh.modules():
+        own = vars(module).get("forward")
+        if hasattr(own, "_torchdynamo_orig_callable") and not is_stand_in(module):
+            del module.forward  # compiled, and so still that of the model
     for parameter in fresh.parameters():
         parameter.grad = None
         if parameter.is_floating_point():
@@ -175,7 +180,8 @@ def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
     """As constructors run: what is within a module comes before it, which may overwrite it."""
     for child in module.children():
         yield from _inner_first(child)
-    yield module
+    if not is_stand_in(module):  # which has the methods of what is within it
+        yield module
 
 
 def _one_line(error: Exception) -> str:

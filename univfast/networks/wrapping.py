@@ -19,8 +19,10 @@ from univfast.errors import InputError
 __all__ = [
     "in_parts",
     "is_part",
+    "is_stand_in",
     "named_modules",
     "network_of",
+    "own_name",
     "runs_whole",
     "submodule",
     "unwrapped",
@@ -100,9 +102,19 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     found = {}
     for name, module in model.named_modules(remove_duplicate=False):
         # A stand-in comes before what it stands for, and gives its name to that.
-        found[".".join(part for part in name.split(".") if part not in _STAND_INS)] = module
+        found[own_name(name)] = module
     found.pop("", None)
     return found
+
+
+def own_name(name: str) -> str:
+    """The name of a module or parameter, as if no part of the model was compiled or wrapped."""
+    return ".".join(part for part in name.split(".") if part not in _STAND_INS)
+
+
+def is_stand_in(module: nn.Module) -> bool:
+    """Whether a part of a model is a wrapper, which has no parameters of its own."""
+    return any(name in module._modules for name in _STAND_INS)
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
