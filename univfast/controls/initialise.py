@@ -19,7 +19,7 @@ from univfast.controls.shifts import shifts_of
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import in_plain_state
-from univfast.networks.wrapping import is_stand_in, own_name
+from univfast.networks.wrapping import as_written, is_stand_in, own_name
 
 __all__ = ["initialise", "weights_digest"]
 
@@ -70,7 +70,8 @@ def initialise(model: M, seed: int, side: str = "") -> M:
     for parameter, like in zip(fresh.parameters(), model.parameters(), strict=True):
         parameter.data = parameter.data.to(like.device, like.dtype)
         parameter.requires_grad_(like.requires_grad)
-    for own, theirs in zip(fresh.modules(), model.modules(), strict=True):
+    pairs = zip(_written(fresh), _written(model), strict=True)
+    for own, theirs in pairs:
         own.training = theirs.training
         for name, buffer in theirs._buffers.items():
             if buffer is not None and own._buffers.get(name) is not None:
@@ -148,10 +149,7 @@ def _reset_copy(model: M) -> M:
     except Exception as error:  # whatever the parts of a module raise
         raise InputError(f"model: cannot be copied ({_one_line(error)}); {_OWN}") from error
     fresh.cpu()
-    for module in fresh.modules():
-        own = vars(module).get("forward")
-        if hasattr(own, "_torchdynamo_orig_callable") and not is_stand_in(module):
-            del module.forward  # compiled, and so still that of the model
+    as_written(fresh)
     for parameter in fresh.parameters():
         parameter.grad = None
         if parameter.is_floating_point():
@@ -174,6 +172,11 @@ def _reset_copy(model: M) -> M:
                 f" reset_parameters that draws it; {_OWN}"
             )
     return fresh
+
+
+def _written(model: nn.Module) -> list[nn.Module]:
+    """All modules but wrappers, which a control does without."""
+    return [module for module in model.modules() if not is_stand_in(module)]
 
 
 def _inner_first(module: nn.Module) -> Iterator[nn.Module]:

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from univfast.errors import InputError
 
 __all__ = [
+    "as_written",
     "in_parts",
     "is_part",
     "is_stand_in",
@@ -115,6 +116,21 @@ def own_name(name: str) -> str:
 def is_stand_in(module: nn.Module) -> bool:
     """Whether a part of a model is a wrapper, which has no parameters of its own."""
     return any(name in module._modules for name in _STAND_INS)
+
+
+def as_written(model: nn.Module) -> None:
+    """Has parts of a copy of a model be as they were before they were compiled.
+
+    What was compiled of the model may be taken for the copy's, hears no hooks that are added, and
+    where it stands for a forward, is still that of the model.
+    """
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and "_orig_mod" in child._modules:
+                module._modules[name] = child._modules["_orig_mod"]
+        compiled = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        if compiled and not is_stand_in(module):
+            del module.forward
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
