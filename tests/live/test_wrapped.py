@@ -33,6 +33,7 @@ def test_a_graph_of_modules() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's own calls
 def test_a_program_put_back_into_modules() -> None:
     x, *_ = inputs()
     check_both_places(lambda model: torch.export.unflatten(torch.export.export(model, (x,))))

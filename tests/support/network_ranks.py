@@ -22,7 +22,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import univfast as uf
-from support.networks import HOOKS, OPTIONS, Network, check_both_places, inputs
+from support.networks import HOOKS, OPTIONS, Network, check_both_places, expected, inputs
 
 
 def sharded(mesh: DeviceMesh, model: Network) -> Any:
@@ -43,11 +43,18 @@ def check_tensor_parallel(mesh: DeviceMesh) -> None:
     if dist.get_world_size() == 1:
         check_both_places(partial(in_parts, mesh, True))
         return
-    for hooks in (HOOKS, "layers.*.up", "layers.*.down:input"):
+    for hooks in (HOOKS, "layers.*.up"):
         with pytest.raises(uf.InputError, match=r"may be a part of its neurons; run the model"):
             uf.correlate_models(
                 in_parts(mesh, True, Network(1)), Network(2), inputs(), hooks=hooks, **OPTIONS
             )
+    # What the module after it is given says that it is a part, and is made whole.
+    model = in_parts(mesh, True, Network(1))
+    options = {"hooks": "layers.*.down:input", "hooks_b": HOOKS, **OPTIONS}
+    found = uf.correlate_models(model, Network(2), inputs(), **options)
+    torch.testing.assert_close(
+        found.correlation, expected().correlation, rtol=0, atol=5e-6, equal_nan=True
+    )
 
 
 def main() -> None:
