@@ -73,11 +73,8 @@ def test_blocks_of_llama() -> None:
     a, b = llama(1), llama(2)
     count = sum(name.startswith("model.layers.") for name, _ in a.named_modules())
     message = rf"'model\.layers\.\*' matches {count} modules, {count - 2} of them .*layers\.\?' wou"
-    with (
-        pytest.warns(UserWarning, match=message),
-        pytest.raises(uf.InputError),  # the rotary embedding of a head gives other rows, or none
-    ):
-        uf.correlate_models(a, b, token_ids(), hooks="model.layers.*", match="index")
+    with pytest.warns(UserWarning, match=message):
+        uf.correlate_models(a, b, token_ids(), hooks="model.layers.*", match="index", draws=1)
     found = uf.correlate_models(a, b, token_ids(), hooks="model.layers.?", draws=1, match="best")
     assert found.summary["layers"][1]["layer"] == "model.layers.1"
 
