@@ -25,7 +25,7 @@ def test_its_code_runs() -> None:
         if "loader" in block:
             assert names["result"].summary["tokens"] == 300
         if "before" in block:
-            assert 0.5 < float(names["result"].correlation.nanmean()) < 0.999
+            assert 0.2 < float(names["result"].correlation.nanmean()) < 0.999
             assert names["result"].summary["warnings"] == []
 
     class Model(torch.nn.Module):
