@@ -183,7 +183,7 @@ def test_a_control_under_half_alive_is_refused(match: Any) -> None:
     uf.correlate(a, b, match=match, controls_b=[with_dead(untrained(3), 22)])
     refused(
         r"controls_b\[1\]: has 17 live neurons on the first tokens, b has 36; a control with under"
-        r" half of them is none: make it with match_rate \(--match-rate\)",
+        r" half of them is none: make it with match_rate=True",
         *(a, b),
         match=match,
         controls_b=[untrained(4), with_dead(untrained(3), 23)],
@@ -212,7 +212,7 @@ def test_warned_of_neurons_that_are_active_otherwise(given: dict[str, Any]) -> N
     rare, often = untrained(3, bias=-1.5), untrained(4, bias=3.0)
     message = (
         r"^controls_b\[0\]: its median neuron is active on \d+\.\d% of tokens, that of b on"
-        r" 4\d\.\d%; make controls with match_rate \(--match-rate\)$"
+        r" 4\d\.\d%; make controls with match_rate=True$"
     )
     with pytest.warns(UserWarning, match=message) as caught:
         result = uf.correlate(a, b, controls_b=[rare, untrained(5)])

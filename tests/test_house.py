@@ -20,6 +20,7 @@ FLOORS = (
     ("machine",),
     ("nulls",),
     ("inputs",),
+    ("networks",),
     ("controls",),
     ("sums", "experiment", "text"),
     ("search",),

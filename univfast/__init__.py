@@ -17,7 +17,8 @@ The way of the data, from `correlation` (or `live`, of models that are running) 
 7. `assemble` puts matches and statistics together as a `result`; ``report`` words and draws it.
 8. ``native`` is the border to the compiled core (``csrc/``), which does all that is slow;
 9. ``machine`` is the computer: devices, memory, files, other processes.
-10. ``controls`` makes networks that learned nothing, for chance of another kind;
+10. ``networks`` is what users' models may be, and ``controls`` makes some that learned nothing,
+    for chance of another kind;
 11. ``contexts`` says what neurons do, by tokens where they are high and by ``features`` of tokens;
 12. ``neuron_weights``, what their weights say, and ``ablation``, what is lost without them;
 13. ``cli`` is the command line, ``experiment`` trains tiny models, ``bench`` measures.
@@ -29,6 +30,7 @@ registries, which `registry` lists.
 ===============  =======================================================================
 ``correlation``  `correlate`: activations in, the result out
 ``live``         `correlate_models`: two models side by side
+``live_networks``  the models and controls that it runs
 ``control``      `control`: a network of the same architecture that learned nothing
 ``hooks``        `capture`: activations of a live model
 ``channels``     which axis of a module's activations neurons are on

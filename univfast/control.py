@@ -11,6 +11,8 @@ from torch import nn
 from univfast.controls import find_sites, initialise, match_rates
 from univfast.errors import InputError
 from univfast.feeding import has_tokens, with_masks
+from univfast.networks.calls import given_to
+from univfast.networks.wrapping import network_of, unwrapped
 from univfast.option import as_axis
 from univfast.stacks import tokens_of
 
@@ -29,6 +31,7 @@ def control(
     match_rate: bool = True,
     batches: Iterable[Any] | None = None,
     hooks: str | Sequence[str] | None = None,
+    inputs: Callable[[Any], Any] | None = None,
     mask: Callable[[Any], object] | Iterable[object] | None = None,
     axis: int | None = None,
 ) -> M:
@@ -57,6 +60,7 @@ def control(
             iterator has then given some.
         hooks: the layers, as `capture` takes them: modules that do as ReLU, GELU or SiLU do to each
             value, or whose output goes into such a module, or into torch's function of that name.
+        inputs: of each of ``batches`` gives the batch, as `correlate_models` takes it.
         mask: of the batches, as `correlate_models` takes it.
         axis: of neurons, as `capture` takes it; rates are matched on the last one alone.
 
@@ -69,7 +73,8 @@ def control(
             rate-matched control itself. Named.
         TypeError: an argument of another type.
     """
-    given = {"batches": batches, "hooks": hooks, "mask": mask, "axis": axis}
+    model = unwrapped(model)
+    given = {"batches": batches, "hooks": hooks, "inputs": inputs, "mask": mask, "axis": axis}
     named = [name for name, value in given.items() if value is not None]
     if not isinstance(model, nn.Module):
         from univfast.experiment import TrainedModel, control_of
@@ -91,7 +96,10 @@ def control(
             "match_rate: needs batches and hooks, on which neurons are made as active as the"
             " model's; give both, or match_rate=False for a plain control"
         )
-    pairs = (pair for pair in with_masks(batches, mask) if has_tokens(pair[0]))
+    network_of(model)
+    pairs = (
+        pair for pair in with_masks(given_to(batches, inputs), mask, [model]) if has_tokens(pair[0])
+    )
     fresh = initialise(model, seed)
     first = next(pairs, None)
     if first is None:

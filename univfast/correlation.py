@@ -230,7 +230,8 @@ class _Task:
         result.summary["warnings"] = shape_warnings(layouts, self._way.tokens(0))
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
-            each = {name: [about[name] for about in found] for name in ("hooks", "model_class")}
+            names = ("hooks", "matched", "model_class")
+            each = {name: [about[name] for about in found] for name in names}
             result.summary["text"] = {**found[0], **each}
         return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
@@ -15,6 +15,9 @@ from univfast.errors import InputError
 from univfast.hooks import Captured
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState
+from univfast.networks.calls import check_call, given_to, refused_keyword
+from univfast.networks.padding import without_padding
+from univfast.networks.wrapping import network_of
 
 __all__ = [
     "BatchProgress",
@@ -38,11 +41,11 @@ def evaluating(**models: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each module is in the mode that it was in.
 
     Raises:
-        TypeError: one is no module; named by its keyword.
+        InputError: one cannot be hooked or run; named by its keyword.
+        TypeError: one is no module.
     """
     for name, model in models.items():
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"{name}: expected a torch.nn.Module, got {type(model).__name__}")
+        network_of(model, name)
     before = [(module, module.training) for model in models.values() for module in model.modules()]
     try:
         for model in models.values():
@@ -53,8 +56,10 @@ def evaluating(**models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, object]]:
-    """Each batch with its mask, None for none.
+def with_masks(
+    batches: Iterable[Any], mask: object, models: Sequence[nn.Module] = ()
+) -> Iterator[tuple[Any, object]]:
+    """Each batch with its mask, None for none; it is that of what the models give.
 
     Raises:
         TypeError: a single batch in place of batches, or no masks.
@@ -65,7 +70,7 @@ def with_masks(batches: Iterable[Any], mask: object) -> Iterator[tuple[Any, obje
             " of them"
         )
     if mask is None:
-        return ((batch, attention_mask(batch)) for batch in batches)
+        return ((batch, attention_mask(batch, models)) for batch in batches)
     if callable(mask):
         return ((batch, mask(batch)) for batch in batches)
     if isinstance(mask, str) or not isinstance(mask, Iterable):
@@ -81,14 +86,23 @@ class Feed:
         mask: as `with_masks` takes it.
         progress: called after each batch.
         passes: how often they are gone through.
+        inputs: what the models take of each; None for all of it.
+        models: those that take them.
 
     Raises:
         InputError: they are to be gone through several times, and can be only once.
     """
 
     def __init__(
-        self, batches: Iterable[Any], mask: object, progress: BatchProgress | None, passes: int
+        self,
+        batches: Iterable[Any],
+        mask: object,
+        progress: BatchProgress | None,
+        passes: int,
+        inputs: Callable[[Any], Any] | None = None,
+        models: Sequence[nn.Module] = (),
     ) -> None:
+        batches = given_to(batches, inputs)
         for name, value in (("batches", batches), ("mask", mask)):
             if passes > 1 and isinstance(value, Iterator):
                 raise InputError(
@@ -96,6 +110,7 @@ class Feed:
                     " the same batches again; give a list, or a DataLoader that does not shuffle"
                 )
         self._batches, self._mask, self._progress = batches, mask, progress
+        self._models = models
         self._passes, self._pass, self._done = passes, 0, 0
         self._digests: list[bytes] = []
         self._total = len(batches) if isinstance(batches, Sized) else None
@@ -109,7 +124,7 @@ class Feed:
             InputError: they are others than the first time.
         """
         self._pass += 1
-        for number, (batch, keep) in enumerate(with_masks(self._batches, self._mask)):
+        for number, (batch, keep) in enumerate(with_masks(self._batches, self._mask, self._models)):
             if self._passes > 1:
                 self._check_again(number, batch)
             if has_tokens(batch):
@@ -150,13 +165,18 @@ def _one_each(batches: Iterable[Any], masks: Iterable[object]) -> Iterator[tuple
         yield batch, mask
 
 
-def attention_mask(batch: object) -> object:
+def attention_mask(batch: object, models: Sequence[nn.Module] = ()) -> object:
     """That of a batch, true where it is no padding; None where it has none.
 
+    ``src_key_padding_mask``, which is true for padding, is one too.
+
     Raises:
-        InputError: it holds other numbers than 0 and 1.
+        InputError: it holds other numbers than 0 and 1, or there are two.
     """
-    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    found = None
+    if isinstance(batch, Mapping):
+        padding = without_padding(batch, models)
+        found = batch.get("attention_mask") if padding is None else padding
     if not isinstance(found, Tensor) or not found.dtype.is_floating_point:
         return found
     if not bool(((found == 0) | (found == 1)).all()):
@@ -173,9 +193,18 @@ def run_batch(captured: Captured, model: nn.Module, batch: object, name: str) ->
     Raises:
         InputError: the model, called ``name``, changes its batch in place.
     """
-    args, keywords = arguments(model, batch)
+    args, keywords = arguments(model, batch, name)
     before = [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
-    captured.run(*args, **keywords)
+    try:
+        captured.run(*args, **keywords)
+    except TypeError as error:
+        refused = refused_keyword(error, keywords)
+        if refused is None:
+            raise
+        raise InputError(
+            f"batches: one has {refused!r}, which {name} ({type(model).__name__}) does not take;"
+            " leave it out, as by inputs="
+        ) from error
     if any(x._version != version for x, version in before):
         raise InputError(
             f"{name}: changes its batch in place, which is another model's and yours too; have"
@@ -183,14 +212,26 @@ def run_batch(captured: Captured, model: nn.Module, batch: object, name: str) ->
         )
 
 
-def arguments(model: nn.Module, batch: object) -> tuple[list[Any], dict[str, Any]]:
+def arguments(
+    model: nn.Module, batch: object, name: str = "model"
+) -> tuple[list[Any], dict[str, Any]]:
     """What a model is called with for a batch: by place and by name, on its first parameter's
-    device."""
-    first = next(chain(model.parameters(), model.buffers()), None)
+    device.
+
+    Raises:
+        InputError: the model, called ``name``, does not take the batch.
+    """
+    weights = (x for x in chain(model.parameters(), model.buffers()) if not x.is_meta)
+    first = next(weights, None)
     moved = _moved(batch, None if first is None else first.device)
+    args: list[Any] = []
+    keywords: dict[str, Any] = {}
     if isinstance(moved, Mapping):
-        return [], dict(moved)
-    return (list(moved), {}) if isinstance(moved, (tuple, list)) else ([moved], {})
+        keywords = dict(moved)
+    else:
+        args = list(moved) if isinstance(moved, (tuple, list)) else [moved]
+    check_call(model, args, keywords, name)
+    return args, keywords
 
 
 def has_tokens(batch: object) -> bool:

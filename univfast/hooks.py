@@ -20,6 +20,8 @@ from univfast.channels import ChannelPass, neurons_last, says_axis, tells_axis
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import PlainState, not_compiled
+from univfast.networks.eagerly import eagerly
+from univfast.networks.wrapping import in_parts, is_part, named_modules, runs_whole, unwrapped
 from univfast.option import as_axis
 
 __all__ = ["Captured", "Site", "capture", "sites_of"]
@@ -64,6 +66,7 @@ class Captured(Mapping[str, Tensor]):
         self._seen: set[str] = set()  # in this pass of the whole model
         self._in_pass = False
         self._ran_whole = False
+        self._never_ends_early, self._in_parts = runs_whole(model), in_parts(model)
         # Threads: that whose pass is under way, and that which `run` was called in.
         self._passing: dict[str, int] = {}
         self._runner: int | None = None
@@ -129,7 +132,7 @@ class Captured(Mapping[str, Tensor]):
             if layer not in self._kept:
                 raise InputError(
                     f"hooks: the forward pass did not reach layer {layer!r}; hook modules that the"
-                    " model calls"
+                    " model calls, and not functions that it calls with their weights"
                 )
         self._ran_whole = True
 
@@ -214,6 +217,12 @@ class Captured(Mapping[str, Tensor]):
         tensor = _first_tensor(value)
         if tensor is None:
             raise InputError(f"hooks: layer {site.layer!r} {wrong}; hook another module")
+        if self._in_parts and is_part(tensor):
+            raise InputError(
+                f"hooks: layer {site.layer!r} gave each process of a tensor-parallel model a tensor"
+                " of its own, which may be a part of its neurons; run the model whole, or have its"
+                " plan give distributed tensors there (use_local_output=False)"
+            )
         kept = plain_tensor(tensor, f"hooks: layer {site.layer!r}")
         plain, axis = kept, self._axis
         kept = neurons_last(site.layer, site.module, site.is_input, plain, axis, self._channels)
@@ -225,8 +234,8 @@ class Captured(Mapping[str, Tensor]):
             with PlainState():
                 kept = kept.clone()
         self._kept[site.layer] = kept, None if copied else kept._version
-        running = _running.get() is self
-        if running and self._ran_whole and len(self._kept) == len(self._sites):
+        ends_early = self._ran_whole and not self._never_ends_early
+        if ends_early and _running.get() is self and len(self._kept) == len(self._sites):
             raise _Enough
 
 
@@ -247,7 +256,9 @@ def capture(
     hooks are removed and the activations forgotten, also where the block raises.
 
     Args:
-        model: any module: plain, of Hugging Face transformers, a TransformerLens model.
+        model: any module: plain, of Hugging Face transformers, a TransformerLens model. One that
+            was compiled, or is in a wrapper of data parallel, is hooked as if it were not, by its
+            own names, and runs uncompiled within the block (``docs/live-modules.md``).
         hooks: glob patterns (``*``, which crosses dots, ``?``, ``[...]``; case matters) of names in
             ``model.named_modules()``; those without a forward, such as ``nn.ModuleList``, match
             only their full name, as nothing calls them. A layer is a module's output, the first
@@ -264,15 +275,17 @@ def capture(
         copied (but for those of inference mode, which are).
 
     Raises:
-        InputError: a pattern that matches nothing; a module that stands under several names or is
-            called twice in a forward pass, or in two threads at once, whose activations could not
-            be told apart; a module that gives no tensor, or one that is no plain memory (sparse,
-            nested, masked, quantized, of a transform of ``torch.func``). A distributed one is made
-            whole, which all processes do.
+        InputError: a model that was scripted, traced or exported; a pattern that matches nothing; a
+            module that stands under several names or is called twice in a forward pass, or in two
+            threads at once, whose activations could not be told apart; a module that gives no
+            tensor, or one that is no plain memory (sparse, nested, masked, quantized, of a
+            transform of ``torch.func``). A distributed one is made whole, which all processes do.
         TypeError: ``model``, ``hooks`` or ``axis`` of another type.
     """
-    captured = Captured(model, sites_of(model, hooks), as_axis("axis", axis))
+    found = unwrapped(model)
+    captured = Captured(found, sites_of(found, hooks), as_axis("axis", axis))
     with ExitStack() as stack:
+        stack.enter_context(eagerly())
         captured._attach(stack)
         yield captured
 
@@ -284,9 +297,10 @@ def sites_of(model: nn.Module, hooks: str | Sequence[str]) -> list[Site]:
         InputError: a pattern that matches nothing, or a module that stands under several names.
         TypeError: ``model`` or ``hooks`` of another type.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    return _sites(model, _patterns(hooks))
+    found = unwrapped(model)
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(found).__name__}")
+    return _sites(found, _patterns(hooks))
 
 
 def _patterns(hooks: str | Sequence[str]) -> list[str]:
@@ -301,8 +315,7 @@ def _patterns(hooks: str | Sequence[str]) -> list[str]:
 
 def _sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
     """Where the patterns match, in the order of modules; a module's input before its output."""
-    # The model itself has no name that could be matched.
-    modules = {n: m for n, m in model.named_modules(remove_duplicate=False) if n}
+    modules = named_modules(model)
     globs = {
         pattern: (pattern.removesuffix(_INPUT), pattern.endswith(_INPUT)) for pattern in patterns
     }
@@ -316,6 +329,12 @@ def _sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
         if any(_matches(name, module, g) for g, kind in globs.values() if kind is is_input)
     ]
     _check_own_modules(modules, sites)
+    for site in sites:
+        if isinstance(site.module, torch.jit.ScriptModule):
+            raise InputError(
+                f"hooks: layer {site.layer!r} is a scripted or traced module, which takes no hooks;"
+                " put the nn.Module that it was made of in its place"
+            )
     return sites
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,7 +22,9 @@ from univfast.explaining import Look
 from univfast.features.token_features import TokenText
 from univfast.feeding import BatchProgress, Feed, evaluating
 from univfast.inputs.arrays import to_tensor
+from univfast.live_networks import Network, by_argument, controls_of, networks
 from univfast.machine.torch_state import PlainState, in_plain_state
+from univfast.networks.notes import notes
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions, complete
 from univfast.result import CorrelationResult
@@ -30,7 +33,7 @@ from univfast.runs.pilot import Activity, Meter
 from univfast.runs.streams import Stream, StreamSettings
 from univfast.search.matches import Matches
 from univfast.shape_warnings import shape_warnings, warn_of
-from univfast.side_by_side import Network, SideBySide
+from univfast.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +49,7 @@ def correlate_models(
     *,
     hooks: str | Sequence[str],
     hooks_b: str | Sequence[str] | None = None,
+    inputs: Callable[[Any], Any] | None = None,
     mask: Callable[[Any], object] | Iterable[object] | None = None,
     names: tuple[str, str] = ("a", "b"),
     progress: BatchProgress | None = None,
@@ -58,7 +62,8 @@ def correlate_models(
     last layer that the hooks match.
 
     Args:
-        model_a: any `torch.nn.Module`.
+        model_a: any `torch.nn.Module` with a forward. One that was compiled, or is in a wrapper of
+            data parallel, runs as if it were not; ``docs/live-modules.md`` has all kinds.
         model_b: another, on any device, of any width (by index, of the same); or the same one.
         batches: what the models take, one after another: each a tensor (``model(x)``), a mapping
             (``model(**x)``; what tokenizers of transformers give is one), or a tuple or list
@@ -68,46 +73,48 @@ def correlate_models(
         hooks: glob patterns of module names, as `capture` takes them.
         hooks_b: those of ``model_b``; None for the same. By index, layers are paired by name; or in
             order, if this is given and matches as many layers of other names.
+        inputs: of each of ``batches`` gives the batch, where a loader gives more than the models
+            take: ``inputs=lambda pair: pair[0]``. None where it does not.
         mask: the tokens to use: a function of the batch that gives ``[...]``, of the shape of the
             activations without their last axis, true for the tokens to use, or None for all; or
             such masks, one a batch. None for the ``attention_mask`` of batches that are mappings,
-            which leaves padding out, and for all tokens of others.
+            or their ``src_key_padding_mask``, which leave padding out; for all tokens of others.
         names: what to call the models.
         progress: called after each batch with the number of batches done and of all; None for
             batches without a length.
         {options}
 
     Returns:
-        A row a neuron of A, and the counts.
+        A row a neuron of A, and the counts. ``summary["hooks"]`` says how many modules each pattern
+        matched, and the first and last of them.
 
     Raises:
-        InputError: hooks that match nothing, layers, shapes or masks that do not fit, no batches,
-            a model that changes its batch in place; a NaN or infinity, named by model, layer,
-            neuron and token, counted over all batches.
+        InputError: a model that cannot be hooked or run, batches that it does not take or that
+            could be read in two ways, hooks that match nothing, layers, shapes or masks that do not
+            fit, no batches, a model that changes its batch in place; a NaN or infinity, named by
+            model, layer, neuron and token, counted over all batches.
         TypeError: an argument of a type that cannot be used.
+
+    Warns where the models share parameters, or a pattern matches modules within others.
     """
     start = time.perf_counter()
     with PlainState():
         given = complete(ModelOptions, options, "correlate_models")
         settings = StreamSettings(given, in_order=hooks_b is not None)
-    of_b = hooks if hooks_b is None else hooks_b
-    real = [
-        Network(name, model, patterns, given["axis"])
-        for name, model, patterns in zip(
-            _checked_names(names), (model_a, model_b), (hooks, of_b), strict=True
-        )
-    ]
-    controls = [
-        [
-            Network(f"{own.name} (control {k})", model, own.hooks, own.axis)
-            for k, model in enumerate(found)
-        ]
-        for own, found in zip(real, _checked_controls(given), strict=True)
-    ]
+    real = networks(
+        names,
+        (model_a, model_b),
+        (hooks, hooks if hooks_b is None else hooks_b),
+        given["axis"],
+    )
+    controls = controls_of(real, given)
+    said = notes(real, [network for each in controls for network in each])
+    for note in said:
+        warnings.warn(note, stacklevel=2)
     # Details take the batches twice: for the pairs, and for what universal ones do.
     again = max(map(len, controls)) + 2 * given["details"]
-    feed = Feed(batches, mask, progress, passes=1 + again)
-    with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
+    feed = Feed(batches, mask, progress, 1 + again, inputs, [x.module for x in real])
+    with evaluating(model_a=model_a, model_b=model_b, **by_argument(controls)):
         most = given["control_tokens"]
         meters = [Meter(network.name, most) for network in real] if any(controls) else []
         pair = (real[0].name, real[1].name)
@@ -142,12 +149,14 @@ def correlate_models(
             )
         ]
     if look is not None:
-        with evaluating(model_a=model_a, model_b=model_b, **_keywords(given)):
+        with evaluating(model_a=model_a, model_b=model_b, **by_argument(controls)):
             results[0] = _looked_at(results[0], feed, real, record, look)
         results[0].summary["seconds"] = time.perf_counter() - start
     for result in results:
         result.summary["warnings"] = shape_warnings(stream.named_layouts, stream.tokens)
     warn_of(results[0], stacklevel=2)
+    results[0].summary["hooks"] = [row for network in real for row in network.rows()]
+    results[0].summary["warnings"] += said
     return results[0] if len(results) == 1 else replace(results[0], reverse=results[1])
 
 
@@ -312,46 +321,3 @@ class _Controlled:
         for side, meter in zip(place, meters, strict=True):
             self._activity.add(meter, "ab".index(side))
         return dict(zip(pairs, streams.values(), strict=True))
-
-
-def _checked_names(names: Sequence[str]) -> tuple[str, str]:
-    if isinstance(names, str) or len(names) != 2 or not all(isinstance(x, str) for x in names):
-        raise TypeError(f"names: expected those of both models, got {names!r}")
-    return names[0], names[1]
-
-
-def _checked_controls(options: ModelOptions) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Those of both models.
-
-    Raises:
-        InputError: more of one than of the other.
-        TypeError: no modules.
-    """
-    sides = []
-    for name in ("controls_a", "controls_b"):
-        given: Any = options[name]
-        found = [] if given is None else [given] if isinstance(given, nn.Module) else given
-        if not isinstance(found, (list, tuple)):
-            kind = type(found).__name__
-            raise TypeError(f"{name}: expected a list of torch.nn.Module, got {kind}")
-        for i, module in enumerate(found):
-            if not isinstance(module, nn.Module):
-                kind = type(module).__name__
-                raise TypeError(f"{name}[{i}]: expected a torch.nn.Module, got {kind}")
-        sides.append(list(found))
-    a, b = sides
-    if a and b and len(a) != len(b):
-        raise InputError(
-            f"controls_a and controls_b: the models have {len(a)} and {len(b)} controls; give as"
-            " many of each"
-        )
-    return a, b
-
-
-def _keywords(options: ModelOptions) -> dict[str, nn.Module]:
-    """The controls, each by a name."""
-    return {
-        f"controls_{side}[{i}]": module
-        for side, found in zip("ab", _checked_controls(options), strict=True)
-        for i, module in enumerate(found)
-    }

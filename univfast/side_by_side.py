@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from univfast.feeding import Feed, run_batch
 from univfast.hooks import Captured, capture
+from univfast.live_networks import Network
 from univfast.row_check import RowCheck, rows_of
 from univfast.stacks import Tokens, tokens_of
 
-__all__ = ["Network", "SideBySide"]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model that runs beside others, and where its activations are taken."""
-
-    name: str
-    module: nn.Module
-    hooks: str | Sequence[str]
-    axis: int | None
+__all__ = ["SideBySide"]
 
 
 class SideBySide:

@@ -59,7 +59,9 @@ def tokens_of(
     Raises:
         InputError: layers of both stacks; or the mask of one cannot be told.
     """
-    plain = Tokens(attention_mask(batch), "batches: attention_mask", batch)
+    models = list(models)
+    mask = attention_mask(batch, [model for model, _ in models])
+    plain = Tokens(mask, "batches: attention_mask", batch)
     found: dict[str, str] = {}
     pads: list[int] = []
     for model, layers in models:

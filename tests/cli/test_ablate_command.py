@@ -185,7 +185,7 @@ def test_model_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["layers"][0]["site"] == "blocks.0.mlp.relu"
     captures = saved(tmp_path / "captures", layers, ("a.pt", "b.pt"), width=24)
     assert run("ablate", paths[0], "--result", captures) == 2
-    assert "before the ReLU (--site pre) or after it (--site post)" in error_line(capsys)
+    assert "before the ReLU or after it; give --site pre or --site post" in error_line(capsys)
     for options, message in (
         (("--text", "x"), "--text is for directories of Hugging Face models; leave it out"),
         (("--device", "cpu"), "--device is for directories of Hugging Face models"),

@@ -37,7 +37,12 @@ def test_shards_hold_what_the_model_gives(
     assert run("capture", directories.gpt2, *options, *sizes, "--out", tmp_path / "o") == 0
     out, err = capfd.readouterr()
     keep = mask & (torch.arange(200) % CONTEXT >= 2)
-    assert (out, err) == (f"{tmp_path / 'o'}: 2 layers of {int(keep.sum())} tokens, 6 shards\n", "")
+    assert err == ""
+    assert out.splitlines() == [
+        "hooks 'transformer.h.*.mlp.act': 2 modules, transformer.h.0.mlp.act to"
+        " transformer.h.1.mlp.act",
+        f"{tmp_path / 'o'}: 2 layers of {int(keep.sum())} tokens, 6 shards",
+    ]
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
         "capture.json",
         "places.npy",

@@ -157,11 +157,11 @@ def test_a_warning_is_a_line_on_stderr(paths: Path, capsys: pytest.CaptureFixtur
         captured = capsys.readouterr()
         (line,) = captured.err.splitlines()
         assert line.startswith("Warning: rare.pt: its median neuron is active on ")
-        assert line.endswith("make controls with match_rate (--match-rate)")
+        assert line.endswith("make controls with --match-rate")
         assert (captured.out == "") == (more == ("--quiet",))
         if more == ("--json",):
             said = json.loads(captured.out)["controls"]["warnings"]
-            assert line == f"Warning: {said[0]}"
+            assert line == f"Warning: {said[0]}".replace("match_rate=True", "--match-rate")
 
 
 # ---- saved, and read back ------------------------------------------------------------------------

@@ -78,8 +78,19 @@ def test_the_summary_says_what_models_were_run_on(
         arguments = (*options, "--match", *matching, "--quiet", "--out", out)
         assert run("correlate", *pair, *arguments) == 0
         summary = json.loads((out / "summary.json").read_text())
+        rows = summary["text"].pop("matched")
         assert summary["text"] == {**expected, "hooks": [[GPT2_HOOKS], [second]]}
+        assert rows[0] == [
+            {
+                "pattern": GPT2_HOOKS,
+                "modules": 2,
+                "first": "transformer.h.0.mlp.act",
+                "last": "transformer.h.1.mlp.act",
+            }
+        ]
+        assert rows[1][0]["last"] == "transformer.h.1.mlp.c_proj:input"
     reverse = json.loads((tmp_path / "best" / "reverse" / "summary.json").read_text())
+    assert reverse["text"].pop("matched") == rows[::-1]
     assert reverse["text"] == {**expected, "hooks": [[second], [GPT2_HOOKS]]}
     assert run("report", tmp_path / "best") == 0  # which reads it
     stored = uf.correlate(torch.randn(20, 3), torch.randn(20, 3))
@@ -169,11 +180,11 @@ def test_captures_correlate_as_their_models_do(
 
 
 OTHER_TOKENS = {
-    "text": (("--max-tokens", 161), "differ in text; .* both the same --text FILE, --bos and"),
-    "context": (("--context", 8), r"context \(16 and 8\); .* both the same --context N$"),
-    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same --positions$"),
-    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same --skip$"),
-    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same --mask FILE$"),
+    "text": (("--max-tokens", 161), "differ in text; .* both the same text=FILE, bos= and"),
+    "context": (("--context", 8), r"context \(16 and 8\); .* both the same context=N$"),
+    "positions": (("--positions", ":15"), r"positions \(1: and :15\); .* same positions=$"),
+    "skip": (("--skip", "newline"), r"skip \(none and newline\); .* both the same skip=$"),
+    "mask": (("--mask", "mask.pt"), "differ in mask; .* both the same mask=FILE$"),
 }
 
 

@@ -48,7 +48,7 @@ def test_leading_axes_in_another_order_are_refused(shape: tuple[int, ...]) -> No
             model("a", x=(6, 4), y=(6, 4)),
             model("b", x=(6, 4), z=(6, 4)),
             None,
-            ["only a has 'y'", "only b has 'z'", "--layers GLOB"],
+            ["only a has 'y'", "only b has 'z'", "layers=GLOB"],
         ),
         (model("a", x=(6, 4), y=(6, 4)), model("b", y=(6, 4)), None, ["only a has 'x'"]),
         (

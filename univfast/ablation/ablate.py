@@ -18,6 +18,8 @@ from univfast.ablation.effects import Effect
 from univfast.checks import as_integer, as_seed
 from univfast.feeding import BatchProgress, evaluating
 from univfast.hooks import Site, sites_of
+from univfast.networks.calls import given_to
+from univfast.networks.wrapping import network_of
 from univfast.result import CorrelationResult
 
 __all__ = ["MEAN_TOKENS", "Neurons", "Wanted", "ablate", "measure"]
@@ -65,6 +67,7 @@ def ablate(
     repeats: int = 5,
     seed: int = 0,
     mean_tokens: int = MEAN_TOKENS,
+    inputs: Callable[[Any], Any] | None = None,
     mask: Callable[[Any], object] | Iterable[object] | None = None,
     name: str = "model",
     progress: BatchProgress | None = None,
@@ -99,6 +102,7 @@ def ablate(
         repeats: random sets, of each layer; 0 for none.
         seed: of the random sets.
         mean_tokens: means, and how active neurons are, are of the first so many tokens that count.
+        inputs: of each of ``batches`` gives the batch, as `correlate_models` takes it.
         mask: the tokens that count, as `correlate_models` takes them. The next token of one that
             counts is predicted where it is in the same sample and neither is padding.
         name: what to call the model.
@@ -111,7 +115,8 @@ def ablate(
         TypeError: an argument of a type that cannot be used.
     """
     wanted = Wanted(layers, learned, top, repeats, seed, mean_tokens)
-    return measure(model, Text(batches, mask), hooks, neurons, wanted, name, progress)
+    text = Text(given_to(batches, inputs), mask)
+    return measure(network_of(model), text, hooks, neurons, wanted, name, progress)
 
 
 def measure(

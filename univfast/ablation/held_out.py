@@ -142,6 +142,6 @@ def modules_of(path: str, result: CorrelationResult, site: str | None) -> list[s
     if site is None:
         raise InputError(
             f"{path}: the result does not say whether its layer {layers[0]!r} is before the ReLU"
-            " (--site pre) or after it (--site post); give one of them"
+            " or after it; give site='pre' or site='post'"
         )
     return [f"blocks.*.mlp.{'up' if site == 'pre' else 'relu'}"]

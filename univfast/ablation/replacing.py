@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from univfast.errors import InputError
 from univfast.hooks import Site
 from univfast.machine.torch_state import PlainState, not_compiled
+from univfast.networks.eagerly import eagerly
 
 __all__ = ["Replaced", "Replacing", "replacing"]
 
@@ -74,6 +75,7 @@ def replacing(model: nn.Module, sites: Sequence[Site]) -> Iterator[Replacing]:
     """
     found = Replacing()
     with ExitStack() as stack:
+        stack.enter_context(eagerly())
         for site in sites:
             if site.is_input:
                 handle = site.module.register_forward_pre_hook(partial(found._input, site))

@@ -10,7 +10,14 @@ import click
 from univfast.cli.options import PATH, device_option, option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import check_exists, given, take_text, text_options
+from univfast.cli.text_options import (
+    check_exists,
+    given,
+    say_matched,
+    take_text,
+    text_options,
+    warn_of_hooks,
+)
 from univfast.errors import InputError
 
 __all__ = ["capture"]
@@ -106,12 +113,14 @@ def _capture_directory(model: str, out: str, quiet: bool, options: dict[str, Any
         progress_bar("capture", "tokens", quiet) as progress,
     ):
         (activations,) = run.activations
+        warn_of_hooks([activations])
         shards = Shards(
             activations, run.windows, run.keep, options["dtype"] or "auto", options["shard_tokens"]
         )
         with holding_directory(out):
             shards.write(out, identity(run, hooks, text), progress)
     if not quiet:
+        say_matched([activations])
         say(
             f"{shown(out)}: {len(activations.layers)} layers of {shards.tokens} tokens, "
             f"{len(shards.spans)} shards"

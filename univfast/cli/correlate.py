@@ -23,7 +23,7 @@ from univfast.cli.options import (
 from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import Sources, sources
-from univfast.cli.text_options import text_options
+from univfast.cli.text_options import say_matched, text_options, warn_of_hooks
 from univfast.columns import NAMES
 from univfast.errors import InputError
 
@@ -186,12 +186,15 @@ def correlate(
             "token_text": token_text,
         }
         settings = complete(CorrelateOptions, asked, "correlate")
+        warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
         result = correlate_together(processes, model, rest, settings, progress)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
+            if not (quiet or as_json):
+                say_matched(given.models)
             _give(result, out, (columns, figures), quiet, as_json)
 
 
@@ -255,7 +258,7 @@ def _give(
     for warning in result.summary["warnings"]:
         complain(f"Warning: {with_options(warning)}")
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
-        complain(f"Warning: {warning}")
+        complain(f"Warning: {with_options(warning)}")
     try:
         if out is not None:
             result.save(out, columns, figures=figures)

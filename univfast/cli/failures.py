@@ -8,6 +8,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import univfast
@@ -55,7 +56,7 @@ def told(error: Exception) -> str | None:
         reason, _, advice = str(error).rpartition("; ")
         if lacking in _ADVICE:
             return f"{reason or advice}; {_ADVICE[lacking]}"
-        return _with_option(str(error))
+        return with_options(str(error))
     lacking = next(filter(None, map(_lacking, causes)), None)
     if lacking == errno.ENOMEM:
         asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
@@ -66,18 +67,43 @@ def told(error: Exception) -> str | None:
     return _of_system(error) if isinstance(error, OSError) else None
 
 
-def _with_option(message: str) -> str:
-    """What Python says of an argument, of the option of that name."""
+def with_options(message: str) -> str:
+    """What Python says of arguments, of the options of their names: ``match='best'`` of --match.
+
+    In what is advised, that is, and where an argument is what the message is about: files may have
+    such names too.
+    """
     name, colon, rest = message.partition(": ")
-    option = declared(CorrelateOptions).get(name) if colon else None
-    if option is None or not option[1].help:
-        return with_options(message)
-    return f"--{name.replace('_', '-')}: {with_options(rest)}"
+    if colon and name in _options():
+        message = f"{_options()[name]}: {rest}"
+    said, semicolon, advice = message.partition("; ")
+    return said + semicolon + _ARGUMENT.sub(_as_option, advice)
 
 
-def with_options(text: str) -> str:
-    """What Python says of an argument, with the option that stands for it."""
-    return _AXIS.sub("--axis ", text)
+# An argument in a text, which may say its value: a text, a number, or a word for one.
+_ARGUMENT = re.compile(
+    r"(?<![\w./\\'-])([a-z]+(?:_[a-z]+)*)="
+    r"(?:('[^']*'|[A-Z][\w/,.=*]*|\d+(?![\w./]))|(?![\w./\\'\"]))"
+)
+
+
+@cache
+def _options() -> dict[str, str]:
+    """Options that have the name of an argument, or another."""
+    found = [name for name, (_, option) in declared(CorrelateOptions).items() if option.help]
+    found += ["bos", "context", "hooks", "hooks_b", "match_rate", "max_tokens", "positions"]
+    found += ["site", "skip", "text"]
+    named = {name: f"--{name.replace('_', '-')}" for name in found}
+    return {**named, "layer_numbers": "--layer-number"}
+
+
+def _as_option(found: re.Match[str]) -> str:
+    option, value = _options().get(found[1]), found[2]
+    if option is None:
+        return found[0]
+    if value == "False":
+        return option.replace("--", "--no-", 1)
+    return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
 
 
 @contextmanager

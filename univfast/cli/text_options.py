@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from univfast.cli.options import PATH
+from univfast.cli.printing import complain, say
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "text_alone_options", "text_options"]
+__all__ = [
+    "check_exists",
+    "drop_text",
+    "given",
+    "say_matched",
+    "take_text",
+    "text_alone_options",
+    "text_options",
+    "warn_of_hooks",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -134,6 +144,37 @@ def take_text(
         inputs,
     )
     return text, values["hooks"]
+
+
+def warn_of_hooks(models: Iterable[object]) -> None:
+    """Says on stderr where hooks may have matched more than was meant.
+
+    Args:
+        models: activations; those of models that read a text have hooks.
+    """
+    from univfast.networks.globs import nested
+
+    found = [nested(names, about["hooks"]) for names, about in _of_hooks(models)]
+    for note in dict.fromkeys(note for notes in found for note in notes):  # of models alike, once
+        complain(f"Warning: {note}")
+
+
+def say_matched(models: Iterable[object]) -> None:
+    """Says what hooks matched; as `warn_of_hooks` otherwise."""
+    from univfast.networks.globs import Matched
+
+    rows = [row for _, about in _of_hooks(models) for row in about["matched"]]
+    for line in dict.fromkeys(str(Matched(**row)) for row in rows):
+        say(line)
+
+
+def _of_hooks(models: Iterable[object]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Names of layers, and what is known of the hooks."""
+    from univfast.inputs.layers import Activations
+
+    for model in models:
+        if isinstance(model, Activations) and model.about is not None:
+            yield [*model.layers], {**model.about}
 
 
 def check_exists(model: str) -> None:

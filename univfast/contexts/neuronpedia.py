@@ -235,7 +235,7 @@ def _tokens(record: PairRecord, example: Example) -> list[str]:
         return [f" {token}" for token in example.ids]
     raise InputError(
         f"{record.layer}/{record.neuron}: has neither text nor token ids, which Neuronpedia's"
-        " features need; correlate with --token-ids or on --text"
+        " features need; correlate with token_ids=, or on a text"
     )
 
 
@@ -250,7 +250,7 @@ def _number(layer: str, layers: set[str], numbers: Mapping[str, int]) -> int:
         return 0
     some = [*found[:3], *(["others"] if len(found) > 3 else [])]
     said = f"could be number {' or '.join(some)}" if found else "has no number in its name"
-    raise InputError(f"layer {shown(layer)}: {said}; say which by --layer-number LAYER=N")
+    raise InputError(f"layer {shown(layer)}: {said}; say which by layer_numbers=LAYER=N")
 
 
 def _source_set(layer: str) -> str:

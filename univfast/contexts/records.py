@@ -89,18 +89,15 @@ def _why_none(directory: Path) -> str:
     except InputError:
         summary = None
     if summary is None:
-        return "which correlate writes with details (--details); give such a result"
+        return "which correlate writes with details=True; give such a result"
     if summary.get("details") is None:
-        return "as it was written without details; correlate again with them (--details)"
+        return "as it was written without details; correlate again with details=True"
     if summary.get("universal") == 0:
         return (
-            "as no neuron is universal; name some with neurons (--neurons LAYER/N,...), where it is"
-            " known which token stands where"
+            "as no neuron is universal; name some with neurons=LAYER/N,..., where it is known which"
+            " token stands where"
         )
-    return (
-        "as it was not known which token stands where; correlate again with token_ids"
-        " (--token-ids FILE)"
-    )
+    return "as it was not known which token stands where; correlate again with token_ids=FILE"
 
 
 def read_head(path: str | os.PathLike[str]) -> Head:

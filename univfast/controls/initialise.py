@@ -19,6 +19,7 @@ from univfast.controls.shifts import shifts_of
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
 from univfast.machine.torch_state import in_plain_state
+from univfast.networks.wrapping import as_written, is_stand_in, own_name
 
 __all__ = ["initialise", "weights_digest"]
 
@@ -69,7 +70,8 @@ def initialise(model: M, seed: int, side: str = "") -> M:
     for parameter, like in zip(fresh.parameters(), model.parameters(), strict=True):
         parameter.data = parameter.data.to(like.device, like.dtype)
         parameter.requires_grad_(like.requires_grad)
-    for own, theirs in zip(fresh.modules(), model.modules(), strict=True):
+    pairs = zip(_written(fresh), _written(model), strict=True)
+    for own, theirs in pairs:
         own.training = theirs.training
         for name, buffer in theirs._buffers.items():
             if buffer is not None and own._buffers.get(name) is not None:
@@ -85,7 +87,7 @@ def weights_digest(model: nn.Module) -> bytes:
     """
     digest = hashlib.sha256()
     for name, value in model.named_parameters():
-        digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+        digest.update(repr((own_name(name), tuple(value.shape), str(value.dtype))).encode())
         flat = plain_tensor(value, f"model: parameter {name!r}").reshape(-1)
         some = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
         digest.update(some.cpu().contiguous().view(torch.uint8).numpy().data)
@@ -137,8 +139,8 @@ def _from_configuration(model: M) -> M:
 
 def _described(model: nn.Module) -> dict[str, object]:
     """Modules by type, parameters by shape."""
-    modules = {name: type(module).__qualname__ for name, module in model.named_modules()}
-    return {**modules, **{name: tuple(p.shape) for name, p in model.named_parameters()}}
+    modules = {own_name(x): type(module).__qualname__ for x, module in model.named_modules()}
+    return {**modules, **{own_name(x): tuple(p.shape) for x, p in model.named_parameters()}}
 
 
 def _reset_copy(model: M) -> M:
@@ -147,6 +149,7 @@ def _reset_copy(model: M) -> M:
     except Exception as error:  # whatever the parts of a module raise
         raise InputError(f"model: cannot be copied ({_one_line(error)}); {_OWN}") from error
     fresh.cpu()
+    as_written(fresh)
     for parameter in fresh.parameters():
         parameter.grad = None
         if parameter.is_floating_point():
@@ -171,11 +174,17 @@ def _reset_copy(model: M) -> M:
     return fresh
 
 
+def _written(model: nn.Module) -> list[nn.Module]:
+    """All modules but wrappers, which a control does without."""
+    return [module for module in model.modules() if not is_stand_in(module)]
+
+
 def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
     """As constructors run: what is within a module comes before it, which may overwrite it."""
     for child in module.children():
         yield from _inner_first(child)
-    yield module
+    if not is_stand_in(module):  # which has the methods of what is within it
+        yield module
 
 
 def _one_line(error: Exception) -> str:

@@ -189,7 +189,7 @@ def _shift(values: Tensor, count: _Count) -> Tensor:
     if not bool(values.isfinite().all()):
         raise InputError(
             f"control: gives values that are not finite at layer {count.site.layer!r}; use another"
-            " seed or dtype, or make plain controls (match_rate=False, --no-match-rate)"
+            " seed or dtype, or make plain controls (match_rate=False)"
         )
     dtype = torch.promote_types(values.dtype, torch.float32)
     blocks = range(0, values.shape[1], _BLOCK)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from univfast.errors import InputError
 from univfast.machine.torch_state import in_plain_state
+from univfast.networks.wrapping import named_modules
 
 __all__ = ["BUFFERS", "INPUT", "add_shifts", "shifted", "shifts_of"]
 
@@ -30,7 +31,7 @@ def add_shifts(model: nn.Module, shifts: Mapping[str, Tensor], source: str = "sh
     Raises:
         InputError: beginning with ``source``: no module of that name, or one that is shifted.
     """
-    modules = dict(model.named_modules())
+    modules = named_modules(model)
     for place in shifts:
         module = modules.get(place.removesuffix(INPUT))
         if module is None or hasattr(module, _BUFFER[place.endswith(INPUT)]):
@@ -52,7 +53,7 @@ def shifts_of(model: nn.Module) -> dict[str, Tensor]:
     """The shifts on a network, by place; none where it is no rate-matched control."""
     return {
         name + (INPUT if is_input else ""): getattr(module, buffer)
-        for name, module in model.named_modules()
+        for name, module in named_modules(model).items()
         for is_input, buffer in _BUFFER.items()
         if hasattr(module, buffer)
     }

@@ -17,6 +17,7 @@ from univfast.errors import InputError
 from univfast.feeding import evaluating, run_batch
 from univfast.hooks import capture
 from univfast.machine.torch_state import PlainState
+from univfast.networks.wrapping import submodule
 
 __all__ = ["RateSite", "find_sites", "is_activation", "replacing", "watching"]
 
@@ -71,7 +72,7 @@ def find_sites(
     ):
         layers = captured.layers
         outputs = [layer for layer in layers if not layer.endswith(INPUT)]
-        modules = {layer: network.get_submodule(layer.removesuffix(INPUT)) for layer in layers}
+        modules = {layer: submodule(network, layer.removesuffix(INPUT)) for layer in layers}
         order: list[nn.Module] = []
         with ExitStack() as stack:
             for module in modules.values():
@@ -93,7 +94,7 @@ def find_sites(
             raise InputError(
                 f"hooks: rates cannot be matched at layer {layer!r} ({type(module).__name__}), no"
                 " module like ReLU, GELU or SiLU, nor one whose output goes into such; hook those,"
-                " or make plain controls (match_rate=False, --no-match-rate)"
+                " or make plain controls (match_rate=False)"
             )
         if all(site.place != other.place for other in found):  # a module's input and output
             found.append(site)
@@ -117,7 +118,7 @@ def replacing(
         made = give(args[0])
         return None if made is None else (made, *args[1:])
 
-    module = model.get_submodule(place.removesuffix(INPUT))
+    module = submodule(model, place.removesuffix(INPUT))
     if place.endswith(INPUT):
         handle = module.register_forward_pre_hook(of_input)
     else:
@@ -180,7 +181,7 @@ def _watching_consumers(model: nn.Module, names: Sequence[str]) -> Iterator[dict
     with ExitStack() as stack:
         for name in names:
             gives = partial(gave, name)
-            stack.enter_context(model.get_submodule(name).register_forward_hook(gives))
+            stack.enter_context(submodule(model, name).register_forward_hook(gives))
         for module in model.modules():
             if is_activation(module):
                 stack.enter_context(module.register_forward_pre_hook(called))

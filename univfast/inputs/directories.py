@@ -129,8 +129,8 @@ def _refuse_others(path: str) -> None:
         )
     if is_model_directory(path):
         raise InputError(
-            f"{path}: is a Hugging Face model, not activations; give a text to run it on and the "
-            "modules to watch, with --text FILE and --hooks GLOB"
+            f"{path}: is a Hugging Face model, not activations; load it and run it on a text "
+            "by univfast.correlate_models, or by the command line"
         )
 
 

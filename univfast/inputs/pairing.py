@@ -12,14 +12,18 @@ from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 from univfast.inputs.numbering import counts_up
 
-__all__ = ["all_layers", "check_sources", "chosen_layers", "in_order", "match_layers"]
+__all__ = ["CHOOSE", "all_layers", "check_sources", "chosen_layers", "in_order", "match_layers"]
 
 # Of a capture, what its tokens follow from, and how it is given.
-_OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
+_OPTIONS = {"context": "context=N", "skip": "skip=", "positions": "positions="}
+CHOOSE = "layers=GLOB"
+"""Of stored activations, what chooses layers."""
 _SHOWN = 6  # layer names in an error before "and N more": it has one line
 
 
-def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tuple[Layer, Layer]]:
+def match_layers(
+    a: Activations, b: Activations, pattern: str | None, choose: str = CHOOSE
+) -> list[tuple[Layer, Layer]]:
     """Pairs of layers of equal name, in the order of ``a``, for matching by index.
 
     Args:
@@ -27,6 +31,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
             name of its own, these are paired.
         b: the other.
         pattern: only layers whose name matches this glob (``*``, ``?``, ``[...]``, case matters).
+        choose: the arguments that choose layers, for errors.
 
     Raises:
         InputError: other layers in one than in the other, other token counts or widths, or
@@ -38,11 +43,11 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
     if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
     else:
-        _check_names(a.name, layers_a, b.name, layers_b)
+        _check_names(a.name, layers_a, b.name, layers_b, choose)
         pairs = [(layer, layers_b[name]) for name, layer in layers_a.items()]
     for one, other in pairs:
         _check_pair(both, one, other)
-    _check_tokens(both, [one for one, _ in pairs])
+    _check_tokens(both, [one for one, _ in pairs], choose)
     return pairs
 
 
@@ -58,7 +63,7 @@ def in_order(a: Activations, b: Activations) -> Activations:
 
 
 def all_layers(
-    a: Activations, b: Activations, pattern: str | None
+    a: Activations, b: Activations, pattern: str | None, choose: str = CHOOSE
 ) -> tuple[list[Layer], list[Layer]]:
     """The layers of both models, for matching over all pairs: any names, widths and numbers.
 
@@ -66,6 +71,7 @@ def all_layers(
         a: one model.
         b: the other.
         pattern: only layers whose name matches this glob, in either model.
+        choose: the arguments that choose layers, for errors.
 
     Raises:
         InputError: token counts or their order differ, or captures are of other tokens.
@@ -73,7 +79,7 @@ def all_layers(
     check_sources(a, b)
     layers_a, layers_b = (list(chosen_layers(model, pattern).values()) for model in (a, b))
     for model, layers in ((a.name, layers_a), (b.name, layers_b)):
-        _check_tokens(model, layers)
+        _check_tokens(model, layers, choose)
         for layer in layers[1:]:
             _check_same_tokens(model, layers[0], layer)
     _check_same_tokens(f"{a.name} and {b.name}", layers_a[0], layers_b[0])
@@ -128,9 +134,9 @@ def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object])
         f"{name} ({_shown(a.get(name))} and {_shown(b.get(name))})" if name in _OPTIONS else name
         for name in differ
     ]
-    remedy = ", ".join(_OPTIONS.get(name) or f"--{name} FILE" for name in differ)
+    remedy = ", ".join(_OPTIONS.get(name) or f"{name}=FILE" for name in differ)
     if differ == ["text"]:
-        remedy += ", --bos and --max-tokens"
+        remedy += ", bos= and max_tokens="
     raise InputError(
         f"{both}: are captures of different tokens, which differ in {', '.join(values)}; capture "
         f"again, and give both the same {remedy}"
@@ -166,7 +172,11 @@ def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
 
 
 def _check_names(
-    name_a: str, layers_a: dict[str, Layer], name_b: str, layers_b: dict[str, Layer]
+    name_a: str,
+    layers_a: dict[str, Layer],
+    name_b: str,
+    layers_b: dict[str, Layer],
+    choose: str,
 ) -> None:
     only_a = [name for name in layers_a if name not in layers_b]
     only_b = [name for name in layers_b if name not in layers_a]
@@ -178,7 +188,7 @@ def _check_names(
         ]
         raise InputError(
             f"{name_a} and {name_b}: have different layers: {', '.join(only)}; "
-            "choose layers that both have with --layers GLOB, or match over all with --match best"
+            f"choose layers that both have with {choose}, or match over all with match='best'"
         )
 
 
@@ -209,14 +219,14 @@ def _names(a: Layer, b: Layer) -> str:
     return repr(a.name) if a.name == b.name else f"{a.name!r} and {b.name!r}"
 
 
-def _check_tokens(both: str, layers: list[Layer]) -> None:
+def _check_tokens(both: str, layers: list[Layer], choose: str) -> None:
     first = layers[0]
     for layer in layers:
         if layer.tokens != first.tokens:
             raise InputError(
                 f"{both}: layers {first.name!r} and {layer.name!r} have {first.tokens} and "
                 f"{layer.tokens} tokens; run the model on the same tokens for all layers, or "
-                "choose layers with --layers GLOB"
+                f"choose layers with {choose}"
             )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from univfast.controls.sites import is_activation
 from univfast.errors import InputError
 from univfast.hooks import capture
+from univfast.networks.wrapping import submodule
 from univfast.neuron_weights.linear import Linear, checked_weight, linear_of
 
 __all__ = ["HOOKS", "MlpLayer", "find_layers"]
@@ -142,7 +143,7 @@ def _around(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """The module and those that it is in, from the innermost, with their paths."""
     path = name
     while True:
-        yield path, model.get_submodule(path)
+        yield path, submodule(model, path)
         if not path:
             return
         path = path.rpartition(".")[0]
@@ -282,7 +283,7 @@ def _is_place(model: nn.Module, mlp: MlpLayer, place: str, name: str, is_input: 
     parent, _, own = name.rpartition(".")
     if parent != place:
         return False
-    return own in ("hook_pre", "hook_post") or is_activation(model.get_submodule(name))
+    return own in ("hook_pre", "hook_post") or is_activation(submodule(model, name))
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module | None:

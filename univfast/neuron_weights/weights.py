@@ -14,6 +14,7 @@ from univfast.checks import as_integer, as_text
 from univfast.errors import InputError
 from univfast.machine.torch_state import in_plain_state
 from univfast.native.place import numbers
+from univfast.networks.wrapping import unwrapped
 from univfast.neuron_weights.logits import Logits, Vocabulary, joined
 from univfast.neuron_weights.mlp_layers import MlpLayer, find_layers
 from univfast.neuron_weights.unembedding import Unembedding, find_unembedding
@@ -81,7 +82,7 @@ def weights_of(
         raise TypeError(
             f"tokenizer: expected one with decode([id]), got {type(tokenizer).__name__}"
         )
-    patterns = _patterns(hooks)
+    model, patterns = unwrapped(model), _patterns(hooks)
     short: dict[str, str] = {}
     if not isinstance(model, nn.Module):
         model, patterns, short = _trained(model, patterns)

@@ -121,14 +121,14 @@ class Activity:
             raise InputError(
                 f"{control.name}: has {control.live} live neurons on the first tokens, {model.name}"
                 f" has {model.live}; a control with under half of them is none: make it with"
-                " match_rate (--match-rate)"
+                " match_rate=True"
             )
         low, high = sorted((control.median, model.median))
         if high > _MOST_APART * low and high * model.tokens >= _FEW:
             self._warnings.append(
                 f"{control.name}: its median neuron is active on {control.median:.1%} of tokens,"
-                f" that of {model.name} on {model.median:.1%}; make controls with match_rate"
-                " (--match-rate)"
+                f" that of {model.name} on {model.median:.1%}; make controls with"
+                " match_rate=True"
             )
         self._medians[number].append(control.median)
 

@@ -30,6 +30,8 @@ from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["Stream", "StreamSettings"]
 
+_CHOOSE = "hooks= and hooks_b="  # layers
+
 
 @dataclass(frozen=True)
 class StreamSettings:
@@ -231,9 +233,9 @@ class Stream:
             for captured, name in zip((captured_a, captured_b), self._names, strict=True)
         )
         if self._settings.all_pairs:
-            layers_a, layers_b = all_layers(a, b, None)
+            layers_a, layers_b = all_layers(a, b, None, _CHOOSE)
             return (Layout.of(layers_a), Layout.of(layers_b)), torch.Size(layers_a[0].shape[:-1])
-        pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None)
+        pairs = match_layers(a, in_order(a, b) if self._settings.in_order else b, None, _CHOOSE)
         layouts = Layout.of([one for one, _ in pairs]), Layout.of([other for _, other in pairs])
         return layouts, torch.Size(pairs[0][0].shape[:-1])
 

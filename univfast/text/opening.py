@@ -13,6 +13,7 @@ from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations
+from univfast.networks.globs import matched
 from univfast.text.corpus import CorpusOptions, check_corpus, holds_tokens, read_corpus
 from univfast.text.filters import TokenFilters, kept_tokens, padding
 from univfast.text.live_layers import model_activations, tokens_a_sample
@@ -91,6 +92,7 @@ def open_run(
             about: dict[str, object] = {
                 **described(options, windows),
                 "hooks": list(patterns),
+                "matched": [x.as_row() for x in matched([*found.layers], patterns)],
                 "model_class": model.kind,
             }
             if axis is not None:
