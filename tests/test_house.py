@@ -20,6 +20,7 @@ FLOORS = (
     ("machine",),
     ("nulls",),
     ("inputs",),
+    ("stores",),
     ("controls",),
     ("sums", "experiment", "text"),
     ("search",),

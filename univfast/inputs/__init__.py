@@ -7,6 +7,7 @@
 ``formats``            ``FORMATS``: the files that are read, and one line for what is wrong
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each
 ``zip_files``          the members of a zip file, and what of them may be believed
+``stores``             ``STORES``: the directories that other tools wrote
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``directories``        which files of a directory are which layer
 ``shards``             the layer that lies in many files, few of them open at a time

@@ -17,6 +17,8 @@ from univfast.inputs.formats import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_memory
+from univfast.inputs.stores import STORES
+from univfast.registry import resolve
 
 __all__ = ["open_activations", "open_controls", "open_models"]
 
@@ -101,7 +103,9 @@ def open_controls(given: object, name: str, others: int) -> list[list[Activation
 
 def _open_path(path: str) -> Activations:
     if os.path.isdir(path):
-        return open_directory(path)
+        store = next((store for store in STORES.values() if store.is_that(path)), None)
+        found: Activations = resolve(store.opener)(path) if store else open_directory(path)
+        return found
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
         return collect(path, content, partial(StoredLayer, source=path))

@@ -180,6 +180,9 @@ class Activations:
         places: where tokens of the text are left out, the sample of each that is there and its
             position in it, int64 ``[tokens, 2]``; None where none is, or that is not known.
         text: what one of those ids stands for; None where that is not known.
+        keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
+            where all do.
+        reading: lines that say what the source was read as, and why.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -195,6 +198,8 @@ class Activations:
     ids: torch.Tensor | None = None
     places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
+    keep: torch.Tensor | None = None
+    reading: tuple[str, ...] = ()
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
 
