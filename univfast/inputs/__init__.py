@@ -21,6 +21,7 @@
 ``dlpack``             arrays of other libraries, looked at before torch takes them
 ``plain``              tensors that are memory of their own, and no others
 ``stored``             one array as found: in memory, or in place in a mapped file
+``quantised``          integers of 8 bits, and the scales that stand beside them
 ``mapping``            read-only file mappings whose pages can be given back
 =====================  =====================================================================
 """

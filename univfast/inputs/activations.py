@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -101,6 +101,15 @@ def open_controls(given: object, name: str, others: int) -> list[list[Activation
     return [open_models(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
 
 
+def _told(content: Mapping[str, Stored]) -> Iterator[str]:
+    """What of the arrays of a file is not as the file says."""
+    for name, stored in content.items():
+        if stored.quantiser is not None:
+            yield f"layer {name!r}: integers of 8 bits, read as (integer - zero_point) * scale"
+        if stored.told:
+            yield f"layer {name!r}: {stored.told}"
+
+
 def _open_path(path: str) -> Activations:
     if os.path.isdir(path):
         store = next((store for store in STORES.values() if store.is_that(path)), None)
@@ -110,7 +119,8 @@ def _open_path(path: str) -> Activations:
         return whole
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
-        return collect(path, content, partial(StoredLayer, source=path))
+        found = collect(path, content, partial(StoredLayer, source=path))
+        return replace(found, reading=tuple(_told(content)))
     # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens
 

@@ -181,6 +181,9 @@ def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
+    from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.quantised import with_scales
+
     with _read(path) as (file, known):
         if known.reader is None:
             raise InputError(
@@ -190,7 +193,7 @@ def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
         reader: Reader = resolve(known.reader)
         found = reader(file, lone)
         file.mapped.check()
-        return found
+        return found if is_model_file(found) else with_scales(found, path)
 
 
 def open_whole(path: str) -> Activations | None:

@@ -85,7 +85,7 @@ class StoredLayer:
     def __init__(self, name: str, stored: Stored, source: str) -> None:
         """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
         self.name = name
-        self.dtype = stored.dtype
+        self.dtype = stored.read_as
         self.shape = tuple(stored.data.shape)
         check_layer(name, self.dtype, self.shape, source)
         self.neurons = self.shape[-1]
@@ -105,7 +105,9 @@ class StoredLayer:
             self._stored.mapped.check()
         rows = self._rows(start, stop)
         if not isinstance(rows, torch.Tensor):
-            return self._stored.copy_rows(rows)
+            rows = self._stored.copy_rows(rows)
+        if self._stored.quantiser is not None:
+            return self._stored.quantiser.floats(rows)
         if rows.stride(1) != 1 and self.neurons == 1:
             rows = rows.as_strided((stop - start, 1), (rows.stride(0), 1))
         rows = rows.resolve_neg()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, BinaryIO
 
@@ -51,10 +51,10 @@ _DTYPES = {
 _DTYPE_NAMES = {
     name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
 }
+_PLAIN = {torch.qint8: torch.int8, torch.quint8: torch.uint8}
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 # Tensors that have no place of their own in a file, and what they are called.
 _NO_PLACE = {
-    "_rebuild_qtensor": "quantized",
     "_rebuild_nested_tensor": "nested",
     "_rebuild_meta_tensor_no_storage": "meta",
     "_rebuild_from_type_v2": "subclassed",
@@ -95,7 +95,10 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """A tensor, within its storage. ``offset`` and ``stride`` are in values."""
+    """A tensor, within its storage. ``offset`` and ``stride`` are in values.
+
+    ``quantised``: the scale and zero point of its integers, numbers or tensors of one a neuron.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -103,6 +106,7 @@ class TensorPlace:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     negated: bool = False
+    quantised: tuple[Any, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +225,8 @@ class Pickle:
         module, _, short = name.partition(" ")
         if module in _MODULES and short in _TENSORS:
             return self._tensor(arguments, short.endswith("_v3"))
+        if module in _MODULES and short == "_rebuild_qtensor":
+            return self._quantised(arguments)
         if module in _MODULES and short == "_rebuild_parameter":
             return arguments[0]
         if name == "collections OrderedDict" and not arguments:
@@ -262,6 +268,18 @@ class Pickle:
             return self._other("conjugated", tensor=True)
         negated = bool(metadata and metadata.get("neg"))
         return TensorPlace(storage, dtype, offset, size, stride, negated)
+
+    def _quantised(self, arguments: tuple[Any, ...]) -> TensorPlace | Other:
+        found = self._tensor(arguments[:4], has_dtype=False)
+        scheme, *numbers = arguments[4]
+        by_neuron = _Global("torch per_channel_affine")
+        known = scheme in (_Global("torch per_tensor_affine"), by_neuron)
+        if isinstance(found, Other) or found.dtype not in _PLAIN or not known:
+            return self._other("quantized", tensor=True)
+        if scheme == by_neuron and numbers.pop() != len(found.size) - 1:
+            return self._other("quantized (by tokens, not neurons)", tensor=True)
+        scale, zero = numbers
+        return replace(found, dtype=_PLAIN[found.dtype], quantised=(scale, zero))
 
     def _storage(self, pid: Any) -> Storage:
         kind, of, key, _, values, *view = pid
