@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["correlate", "correlate_together"]
 
 
-@documented(CorrelateOptions, files=in_words())
+@documented(CorrelateOptions, files=in_words(every=True))
 @not_compiled
 def correlate(
     a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
@@ -60,8 +60,9 @@ def correlate(
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
             these, or the path of a file ({files}), of a model file of ``univfast train``, of a
-            directory of files, or of a saved Hugging Face dataset. Files are memory-mapped and read
-            in slices.
+            directory of files, of a saved Hugging Face dataset, or of a directory that another
+            tool wrote (Parquet, zarr, SAEV, activation caches). All are read in slices. Where a
+            store has a mask of its own, a token counts where that and ``mask`` both say so.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
         {options}

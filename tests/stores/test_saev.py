@@ -109,7 +109,9 @@ def test_of_before_shards_json(tmp_path: Path) -> None:
     ],
 )
 def test_refused(tmp_path: Path, more: dict[str, Any], match: str) -> None:
-    write(tmp_path, **more)
+    write(tmp_path)
+    file = tmp_path / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
     refused(tmp_path, match)
 
 

@@ -33,7 +33,8 @@ def open_activations(source: object, name: str) -> Activations:
             ``.safetensors`` file, or of a model file of ``univfast train``, whose activations are
             captured. Files are mapped and read in place; members of a compressed ``.npz``
             and files in PyTorch's format from before version 1.6 are loaded whole. Or that of a
-            directory of shards or a Hugging Face dataset, as ``open_directory`` reads them.
+            directory of shards or a Hugging Face dataset, as ``open_directory`` reads them; or of
+            what other tools wrote, as ``univfast.stores`` does.
         name: what to call ``source`` in errors where it has no file name.
 
     Raises:

@@ -159,9 +159,9 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for known in _of_arrays() for suffix in known.suffixes)
 
 
-def in_words() -> str:
-    """The formats of files that hold arrays, for a message."""
-    first = [known.suffixes[0] for known in _of_arrays()]
+def in_words(every: bool = False) -> str:
+    """The formats of files that hold arrays, or of ``every`` file, for a message."""
+    first = [known.suffixes[0] for known in (FORMATS.values() if every else _of_arrays())]
     return f"{', '.join(first[:-1])} or {first[-1]}"
 
 
@@ -208,10 +208,11 @@ def open_whole(path: str) -> Activations | None:
 @contextmanager
 def _read(path: str) -> Iterator[tuple[SourceFile, FileFormat]]:
     """A file and its format; what goes wrong while it is read becomes an error of one line."""
-    with reading(path, give=f"give one file ({in_words()})"):
+    with reading(path, give=f"give one file ({in_words(every=True)})"):
         file = SourceFile(path)
         known = next((known for known in FORMATS.values() if known.is_that(file)), None)
         if known is None:
-            every = ", ".join(known.suffixes[0] for known in FORMATS.values())
-            raise InputError(f"{path}: is not a file of activations; give one of {every}")
+            raise InputError(
+                f"{path}: is not a file of activations; give a {in_words(every=True)} file"
+            )
         yield file, known
