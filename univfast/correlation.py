@@ -19,7 +19,7 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.explaining import Look, look_at, text_of
 from univfast.features.token_features import TokenText
-from univfast.inputs.activations import open_activations, open_controls, open_models
+from univfast.inputs.activations import check_files, open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
@@ -136,14 +136,15 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        self._models = [open_activations(a, "a"), *open_models(b, "b")]
+        files, controls_a = options["files"], options["controls_a"]
+        check_files(files, a, b, controls_a, options["controls_b"])
+        self._models = [open_activations(a, "a", files), *open_models(b, "b", files)]
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
-        controls_a = options["controls_a"]
         lineup = line_up(
             self._models,
-            [] if controls_a is None else open_models(controls_a, "controls_a"),
-            open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
+            [] if controls_a is None else open_models(controls_a, "controls_a", files),
+            open_controls(options["controls_b"], "controls_b", len(self._models) - 1, files),
             options["layers"],
             self._all_pairs,
             options["control_tokens"],

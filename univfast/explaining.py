@@ -17,7 +17,7 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.features.explanations import explanation_bytes
 from univfast.features.token_features import TokenFeatures, TokenText
-from univfast.inputs.activations import open_activations, open_models
+from univfast.inputs.activations import check_files, open_activations, open_models
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import thread_count
@@ -71,7 +71,8 @@ def explain(
         TypeError: an argument of a type that cannot be used.
     """
     given = complete(ExplainOptions, options, "explain")
-    models = [open_activations(a, "a"), *open_models(b, "b")]
+    check_files(given["files"], a, b)
+    models = [open_activations(a, "a", given["files"]), *open_models(b, "b", given["files"])]
     if len(models) != len(result.summary["models"]):
         raise InputError(
             f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"

@@ -65,7 +65,8 @@ def test_a_cache_of_a_quantised_file_a_layer(tmp_path: Path) -> None:
             q = quantised(x + 0.5 * random(400, 6, seed=10 * seed + layer + 1))["neurons"]
             torch.save(q, tmp_path / side / f"{layer}.all.none.all.pt")
             r[side, layer] = floats(q)
-    result = uf.correlate(str(tmp_path / "a"), str(tmp_path / "b"), match="index")
+    sides = str(tmp_path / "a"), str(tmp_path / "b")
+    result = uf.correlate(*sides, match="index", files="{layer}.all.none.all.pt")
     expected = [
         np.corrcoef(r["a", layer][:, i], r["b", layer][:, i])[0, 1]
         for layer in range(2)
@@ -127,6 +128,8 @@ def test_a_lone_scale_is_that_of_a_lone_array(tmp_path: Path) -> None:
     torch.save({"acts": q, "scale": torch.tensor(0.5)}, tmp_path / "a.pt")
     layer = open_activations(tmp_path / "a.pt", "a").layers["acts"]
     assert torch.equal(layer.read(0, 10), q * 0.5)
+    torch.save({"acts": q, "scale": 0.5}, tmp_path / "number.pt")
+    refused(tmp_path / "number.pt", "'scale' is no tensor; save it as one")
     torch.save({"x": q, "y": q, "scale": torch.tensor(0.5)}, tmp_path / "b.pt")
     refused(tmp_path / "b.pt", "int8", "scale")
 

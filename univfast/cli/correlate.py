@@ -53,6 +53,7 @@ Examples:
 @option("seed")
 @option("threshold")
 @option("layers")
+@option("files")
 @option("top_k")
 @option("exclude_self")
 @option("reverse")

@@ -8,12 +8,18 @@
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each
 ``zip_files``          the members of a zip file, and what of them may be believed
 ``stores``             ``STORES``: the directories that other tools wrote
+``torch_dtypes``       PyTorch's dtypes, by the names in its files
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
+``file_names``         what the names of files say of that
+``patterns``           how a user says it outright
+``numbering``          whether the numbered files are all there, and once
+``captures``           the directories that univfast capture wrote
 ``shards``             the layer that lies in many files, few of them open at a time
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``model_paths``        what is a model, and not activations
+``descriptions``       what a path would be read as, for people
 ``pairing``            which layer of one model is compared with which of the other
 ``token_ids``    which token stands where
 ``masks``              which tokens count

@@ -20,10 +20,10 @@ from univfast.inputs.stored import Stored, from_memory
 from univfast.inputs.stores import STORES
 from univfast.registry import resolve
 
-__all__ = ["open_activations", "open_controls", "open_models"]
+__all__ = ["check_files", "open_activations", "open_controls", "open_models"]
 
 
-def open_activations(source: object, name: str) -> Activations:
+def open_activations(source: object, name: str, files: str | None = None) -> Activations:
     """Activations from a tensor, an array, a dict of layer name to these, a file or a directory.
 
     Args:
@@ -36,6 +36,7 @@ def open_activations(source: object, name: str) -> Activations:
             directory of shards or a Hugging Face dataset, as ``open_directory`` reads them; or of
             what other tools wrote, as ``univfast.stores`` does.
         name: what to call ``source`` in errors where it has no file name.
+        files: the pattern of the files, where it is a directory; None where their names say it.
 
     Raises:
         InputError: a file that cannot be read, or what cannot be activations.
@@ -45,7 +46,7 @@ def open_activations(source: object, name: str) -> Activations:
         return source
     if isinstance(source, (str, os.PathLike)):
         check_path(name, source)
-        return _open_path(os.fsdecode(source))
+        return _open_path(os.fsdecode(source), files)
     if isinstance(source, Mapping):
         for layer in source:
             if not isinstance(layer, str):
@@ -66,20 +67,22 @@ def open_activations(source: object, name: str) -> Activations:
     return collect(name, stored, partial(StoredLayer, source=name))
 
 
-def open_models(given: object, name: str) -> list[Activations]:
+def open_models(given: object, name: str, files: str | None = None) -> list[Activations]:
     """Each of a list of models, or the only one; as `open_activations` opens them.
 
     Raises:
         InputError: the list is empty.
     """
     if not isinstance(given, (list, tuple)):
-        return [open_activations(given, name)]
+        return [open_activations(given, name, files)]
     if not given:
         raise InputError(f"{name}: got no models; give at least one")
-    return [open_activations(x, f"{name}[{i}]") for i, x in enumerate(given)]
+    return [open_activations(x, f"{name}[{i}]", files) for i, x in enumerate(given)]
 
 
-def open_controls(given: object, name: str, others: int) -> list[list[Activations]]:
+def open_controls(
+    given: object, name: str, others: int, files: str | None = None
+) -> list[list[Activations]]:
     """Of each other model its controls; nothing where there are none.
 
     Raises:
@@ -92,29 +95,50 @@ def open_controls(given: object, name: str, others: int) -> list[list[Activation
             (inner,) = given
             if isinstance(inner, (list, tuple)):  # as several models have it
                 given = inner
-        return [open_models(given, name)]
+        return [open_models(given, name, files)]
     if not isinstance(given, (list, tuple)) or len(given) != others:
         found = len(given) if isinstance(given, (list, tuple)) else 1
         raise InputError(
             f"{name}: got {found}, and there are {others} other models; give a list of controls for"
             " each of them, in their order"
         )
-    return [open_models(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
+    return [open_models(of_one, f"{name}[{i}]", files) for i, of_one in enumerate(given)]
 
 
-def _told(content: Mapping[str, Stored]) -> Iterator[str]:
+def _told(content: Mapping[str, Stored | InputError]) -> Iterator[str]:
     """What of the arrays of a file is not as the file says."""
     for name, stored in content.items():
+        if isinstance(stored, InputError):
+            continue
         if stored.quantiser is not None:
             yield f"layer {name!r}: integers of 8 bits, read as (integer - zero_point) * scale"
         if stored.told:
             yield f"layer {name!r}: {stored.told}"
 
 
-def _open_path(path: str) -> Activations:
+def check_files(files: str | None, *sources: object) -> None:
+    """Refuses a pattern of files where no source, of models or of lists of them, is a directory.
+
+    Raises:
+        InputError: so it is.
+    """
+    pending = [*sources] if files is not None else []
+    while pending:
+        source = pending.pop()
+        if isinstance(source, (list, tuple)):
+            pending += source
+        elif isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            return
+    if files is not None:
+        raise InputError("files: is for directories of files, and none was given; leave it out")
+
+
+def _open_path(path: str, files: str | None = None) -> Activations:
     if os.path.isdir(path):
         store = next((store for store in STORES.values() if store.is_that(path)), None)
-        stored_there: Activations = resolve(store.opener)(path) if store else open_directory(path)
+        if files is not None or store is None:
+            return open_directory(path, files)
+        stored_there: Activations = resolve(store.opener)(path)
         return stored_there
     if (whole := open_whole(path)) is not None:
         return whole

@@ -184,7 +184,8 @@ class Activations:
         text: what one of those ids stands for; None where that is not known.
         keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
             where all do.
-        reading: lines that say what the source was read as, and why.
+        parts: which shards the files of a directory are, by their names; of all layers.
+        reading: why it is read as it is: lines for people.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -201,6 +202,7 @@ class Activations:
     places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
     keep: torch.Tensor | None = None
+    parts: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
@@ -208,20 +210,22 @@ class Activations:
 
 def collect(
     name: str,
-    found: Mapping[str, T],
+    found: Mapping[str, T | InputError],
     make: Callable[[str, T], Layer],
     test_set: str | None = None,
     unusable: Mapping[str, InputError] | None = None,
 ) -> Activations:
     """The activations ``name`` of whatever ``make`` makes a layer of.
 
-    What it refuses with an InputError joins ``unusable``. Raises the first of these errors where no
-    layer is left.
+    An error in the place of a layer, and what ``make`` refuses with one, joins ``unusable``. Raises
+    the first of these errors where no layer is left.
     """
     layers: dict[str, Layer] = {}
     refused = dict(unusable or {})
     for layer, content in found.items():
         try:
+            if isinstance(content, InputError):
+                raise content
             layers[layer] = make(layer, content)
         except InputError as error:  # noqa: PERF203
             refused[layer] = error

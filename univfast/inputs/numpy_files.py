@@ -13,7 +13,7 @@ from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import extent
 from univfast.inputs.stored import Stored, from_numpy
-from univfast.inputs.zip_files import read_member
+from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file
 
 __all__ = ["read_npy", "read_npz"]
@@ -35,28 +35,36 @@ def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     return {lone: _in_place(file, whole, f"{file.path}: layer {lone!r}")}
 
 
-def read_npz(file: SourceFile, lone: str) -> dict[str, Stored]:
+def read_npz(file: SourceFile, lone: str) -> dict[str, Stored | InputError]:
     """The arrays of a ``.npz`` file: in place as ``numpy.savez`` writes them.
 
     Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole.
     """
-    arrays: dict[str, Stored] = {}
+    arrays: dict[str, Stored | InputError] = {}
     for member in file.members or ():
         layer = member.name.removesuffix(".npy")
-        where = f"{file.path}: layer {layer!r}"
-        if layer == member.name:
-            raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
-        if not member.compressed:
-            arrays[layer] = _in_place(file, member.span, where)
-            continue
-        with open_file(file.path) as opened:
-            data = read_member(opened, member)
-        header = _Header(data[:_HEADER].tobytes(), len(data), where)
-        array: NDArray[Any] = np.ndarray(
-            header.shape, header.dtype, data.data, header.length, order=header.order
-        )
-        arrays[layer] = from_numpy(array, where)
+        if layer in arrays:
+            raise ValueError(f"two members {layer!r}")
+        try:
+            arrays[layer] = _member(file, member, layer)
+        except InputError as error:
+            arrays[layer] = error
     return arrays
+
+
+def _member(file: SourceFile, member: Member, layer: str) -> Stored:
+    where = f"{file.path}: layer {layer!r}"
+    if layer == member.name:
+        raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
+    if not member.compressed:
+        return _in_place(file, member.span, where)
+    with open_file(file.path) as opened:
+        data = read_member(opened, member)
+    header = _Header(data[:_HEADER].tobytes(), len(data), where)
+    array: NDArray[Any] = np.ndarray(
+        header.shape, header.dtype, data.data, header.length, order=header.order
+    )
+    return from_numpy(array, where)
 
 
 def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> Stored:

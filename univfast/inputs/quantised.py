@@ -74,7 +74,9 @@ class Quantiser:
         return rows.to(torch.float32).sub_(self.zero_point).mul_(self.scale)
 
 
-def with_scales(found: Mapping[str, Stored], source: str) -> dict[str, Stored]:
+def with_scales(
+    found: Mapping[str, Stored | InputError], source: str
+) -> dict[str, Stored | InputError]:
     """The arrays of a file by name: integers with the scales that stand beside them, without these.
 
     The scale of ``NAME`` is called ``NAME.scale``, ``NAME_scale`` or ``NAME/scale``; where the file
@@ -84,9 +86,8 @@ def with_scales(found: Mapping[str, Stored], source: str) -> dict[str, Stored]:
         InputError: an ``offset`` beside a scale, which can be read in two ways; or scales that fit
             no array.
     """
-    integers = [name for name, stored in found.items() if stored.dtype in INTEGERS]
-    if not integers:
-        return dict(found)
+    arrays = {name: x for name, x in found.items() if not isinstance(x, InputError)}
+    integers = [name for name, stored in arrays.items() if stored.dtype in INTEGERS]
     left = dict(found)
     for name in integers:
         starts = [f"{name}{joint}" for joint in _JOINTS] + ([""] if len(integers) == 1 else [])
@@ -105,10 +106,12 @@ def with_scales(found: Mapping[str, Stored], source: str) -> dict[str, Stored]:
             )
         none = torch.zeros(1, dtype=torch.float32, device="cpu")
         where = f"{source}: {scale!r}"
-        quantiser = Quantiser.of(
-            found[scale].tensor(), none if zero is None else found[zero].tensor(), where
-        )
-        left[name] = quantiser.on(found[name], where)
+        for number in (scale, zero):
+            if number is not None and number not in arrays:
+                raise InputError(f"{source}: {number!r} is no tensor; save it as one")
+        zeros = none if zero is None else arrays[zero].tensor()
+        quantiser = Quantiser.of(arrays[scale].tensor(), zeros, where)
+        left[name] = quantiser.on(arrays[name], where)
         for used in (scale, zero):
             left.pop(used or "", None)
     return left

@@ -14,7 +14,15 @@ from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.model_paths import is_model_file
-from univfast.inputs.pickles import SAVE_AGAIN, Other, Pickle, TensorPlace, kind_of
+from univfast.inputs.pickles import (
+    SAVE_AGAIN,
+    Other,
+    Pickle,
+    TensorPlace,
+    kind_of,
+    more_than_tensors,
+    shown_key,
+)
 from univfast.inputs.quantised import Quantiser
 from univfast.inputs.stored import Stored, from_bits
 from univfast.inputs.zip_files import Member, read_member
@@ -28,7 +36,7 @@ _MOST_PICKLE = 64 << 20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any]:
+def read_torch(file: SourceFile, lone: str) -> dict[str, Stored | InputError] | dict[str, Any]:
     """The tensors of the file, in place.
 
     Those of the format from before PyTorch 1.6, and compressed or negated ones, are loaded whole. A
@@ -40,20 +48,35 @@ def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any
         model: dict[str, Any] = load_plain(path)
         return model
     tensors = {lone: content} if isinstance(content, (TensorPlace, Other)) else content
+    if isinstance(content, Other) and content.refused:
+        raise InputError(f"{path}: {more_than_tensors(content.kind)}")
     if not isinstance(tensors, dict) or (isinstance(content, Other) and not content.tensor):
         raise InputError(f"{path}: holds a {kind_of(content)}; {SAVE_AGAIN}")
-    for layer, value in tensors.items():
-        if not isinstance(layer, str):
-            shown = layer.kind if isinstance(layer, Other) else repr(layer)
-            raise InputError(f"{path}: layer names must be text, found {shown}; {SAVE_AGAIN}")
-        where = f"{path}: layer {layer!r}"
-        if isinstance(value, Other) and value.tensor:
-            raise InputError(
-                f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
-            )
-        if not isinstance(value, TensorPlace):
-            raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
-    return {layer: data.stored(value) for layer, value in tensors.items()}
+    found: dict[str, Stored | InputError] = {}
+    for key, value in tensors.items():
+        layer = key if isinstance(key, str) else f"[{shown_key(key)}]"
+        if layer in found:
+            raise InputError(f"{path}: has two layers {layer!r}; {SAVE_AGAIN}")
+        try:
+            found[layer] = _stored(key, value, data, f"{path}: layer {layer!r}")
+        except InputError as error:
+            found[layer] = error
+    return found
+
+
+def _stored(key: object, value: object, data: _Data, where: str) -> Stored:
+    """A tensor. Raises InputError for anything else."""
+    if not isinstance(key, str):
+        raise InputError(f"{where}: layer names must be text, found {shown_key(key)}; {SAVE_AGAIN}")
+    if isinstance(value, Other) and value.tensor:
+        raise InputError(
+            f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
+        )
+    if isinstance(value, Other) and value.refused:
+        raise InputError(f"{where}: {more_than_tensors(value.kind)}")
+    if not isinstance(value, TensorPlace):
+        raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
+    return data.stored(value)
 
 
 def load_plain(path: str) -> Any:

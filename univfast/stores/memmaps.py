@@ -17,7 +17,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import DTYPES
-from univfast.inputs.formats import SourceFile, read_file
+from univfast.inputs.formats import SourceFile, read_array
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
 from univfast.inputs.quantised import Quantiser
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
@@ -83,12 +83,8 @@ def open_caches(path: str) -> Activations:
     tokens = os.path.join(around, "tokens.pt")
     if not os.path.lexists(tokens):
         return replace(found, reading=(*lines, f"no token ids: {tokens} is not there"))
-    content = read_file(tokens, "tokens")
     count = next(iter(found.layers.values())).tokens
-    if len(content) != 1:
-        raise InputError(f"{tokens}: holds {len(content)} arrays; save the token ids alone")
-    (stored,) = content.values()
-    ids = open_token_ids(stored.tensor().clone(), (count,), tokens)
+    ids = open_token_ids(read_array(tokens, "token ids").tensor().clone(), (count,), tokens)
     return replace(found, ids=ids, reading=(*lines, "tokens.pt: token ids"))
 
 
