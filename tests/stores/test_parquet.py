@@ -65,6 +65,7 @@ def test_a_row_a_token(tmp_path: Path, kind: str, dtype: str, step: int) -> None
     x = random(90, 6, dtype=dtype)
     path = write(tmp_path / "a.parquet", {"h.10": lists(x, kind), "h.2": lists(-x, kind)}, 32)
     found = open_activations(path, "a")
+    assert [*found.layers] == ["h.2", "h.10"]
     layer = found.layers["h.10"]
     assert (layer.shape, layer.dtype) == ((90, 6), getattr(torch, dtype))
     assert torch.equal(read_all(layer, step), torch.from_numpy(x))

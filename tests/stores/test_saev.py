@@ -66,8 +66,9 @@ def test_layers_by_example_and_position(
 ) -> None:
     x = write(tmp_path, protocol, cls_token, last)
     found = open_activations(tmp_path, "a")
-    assert [*found.layers] == ["13", "2", "21"]
-    for i, layer in enumerate(found.layers.values()):
+    assert [*found.layers] == ["2", "13", "21"]
+    for i, number in enumerate(LAYERS):
+        layer = found.layers[str(number)]
         assert layer.shape[1:] == (PATCHES + cls_token, WIDTH)
         expected = torch.from_numpy(x[:, i].reshape(-1, WIDTH))
         assert layer.tokens == len(expected)

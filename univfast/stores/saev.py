@@ -82,7 +82,7 @@ def open_saev(path: str) -> Activations:
             )
             for file, count in shards
         ]
-        for i, layer in enumerate(said.layers)
+        for i, layer in sorted(enumerate(said.layers), key=lambda each: each[1])
     }
     found = collect(path, layers, lambda name, parts: ShardedLayer(name, parts, files))
     first = " of which the first is the class token" if said.cls_token else ""
