@@ -20,6 +20,7 @@ FLOORS = (
     ("machine",),
     ("nulls",),
     ("inputs",),
+    ("stores",),
     ("networks",),
     ("controls",),
     ("sums", "experiment", "text"),

@@ -96,4 +96,5 @@ def test_what_is_imported_is_asked_for() -> None:
     plain = {re.split(r"[<>=!~\[; ]", need)[0].lower() for need in needs if "extra ==" not in need}
     # typing_extensions is for type checkers alone, which bring it.
     optional = {"pandas", "peft", "pyarrow", "transformers", "typing_extensions"}
+    optional |= {"h5py", "zarr"}
     assert imported - set(sys.stdlib_module_names) - {"univfast", *optional} == plain

@@ -8,7 +8,8 @@ learned nothing, `uf.ablate` for what a model loses without its universal neuron
 
 The way of the data, from `correlation` (or `live`, of models that are running) downwards:
 
-1. ``inputs`` opens files, arrays and directories as layers; ``text`` runs models on a text.
+1. ``inputs`` opens files, arrays and directories as layers, ``stores`` those that other tools
+   wrote; ``text`` runs models on a text.
 2. ``runs`` plans passes over the layers' tokens and reads them slice by slice, ...
 3. ... into `paired` (neuron i with neuron i) or `all_pairs`, the accumulators that users have too,
 4. which hold ``sums``: moments and co-moments, of the neurons and of random rotations of them.

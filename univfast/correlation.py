@@ -22,7 +22,7 @@ from univfast.inputs.activations import check_files, open_activations, open_cont
 from univfast.inputs.axes import along_axis
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations, fingerprint_of
-from univfast.inputs.masks import open_mask
+from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["correlate", "correlate_together"]
 
 
-@documented(CorrelateOptions, files=in_words())
+@documented(CorrelateOptions, files=in_words(every=True))
 @not_compiled
 def correlate(
     a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
@@ -61,8 +61,9 @@ def correlate(
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
             these, or the path of a file ({files}), of a model file of ``univfast train``, of a
-            directory of files, or of a saved Hugging Face dataset. Files are memory-mapped and read
-            in slices.
+            directory of files, of a saved Hugging Face dataset, or of a directory that another
+            tool wrote (Parquet, zarr, SAEV, activation caches). All are read in slices. Where a
+            store has a mask of its own, a token counts where that and ``mask`` both say so.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
         {options}
@@ -324,9 +325,10 @@ class _Task:
         Raises:
             InputError: the mask cannot be read, or leaves none.
         """
-        if self._options["mask"] is None:
+        shape = self._lineup.layers[0][0].shape[:-1]
+        keep = kept_tokens(self._lineup.models, self._options["mask"], shape)
+        if keep is None:
             return None
-        keep = open_mask(self._options["mask"], self._lineup.layers[0][0].shape[:-1])
         if not bool(keep.any()):
             raise InputError("mask: leaves no token; true marks the tokens to use")
         first = self._lineup.rounds[-1].tokens

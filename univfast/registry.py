@@ -7,6 +7,7 @@ and the code that does the work come from. `CONTRIBUTING.md` says how to add to 
 ``nulls.kinds``        ``ROTATIONS``: the random matrices of a baseline
 ``search.matchings``   ``MATCHINGS``: which neuron of B a neuron of A is compared with
 ``inputs.formats``     ``FORMATS``: files of activations
+``inputs.stores``      ``STORES``: directories of activations that other tools wrote
 ``columns``            ``COLUMNS``: what stands in the tables of a result
 ``options``            the options of functions, accumulators and commands
 =====================  ===========================================================

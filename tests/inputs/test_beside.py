@@ -34,7 +34,7 @@ BESIDE: dict[str, tuple[Callable[[], Any], str]] = {
     "module": (lambda: torch.nn.Linear(2, 2), "it asks for torch.nn.modules.linear.Linear"),
     "sparse": (lambda: torch.ones(2, 2).to_sparse(), "is a sparse_coo tensor"),
     "quantized": (
-        lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8),
+        lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint32),
         "is a quantized tensor",
     ),
     "nested": (

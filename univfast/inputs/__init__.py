@@ -8,6 +8,8 @@
 ``formats``            ``FORMATS``: the files that are read, and one line for what is wrong
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each
 ``zip_files``          the members of a zip file, and what of them may be believed
+``stores``             ``STORES``: the directories that other tools wrote
+``torch_dtypes``       PyTorch's dtypes, by the names in its files
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
@@ -26,6 +28,7 @@
 ``dlpack``             arrays of other libraries, looked at before torch takes them
 ``plain``              tensors that are memory of their own, and no others
 ``stored``             one array as found: in memory, or in place in a mapped file
+``quantised``          integers of 8 bits, and the scales that stand beside them
 ``mapping``            read-only file mappings whose pages can be given back
 =====================  =====================================================================
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,10 +13,12 @@ import torch
 from univfast.checks import check_path, plain_text
 from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
-from univfast.inputs.formats import read_file
+from univfast.inputs.formats import open_whole, read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.stored import Stored, from_memory
+from univfast.inputs.stores import STORES
+from univfast.registry import resolve
 
 __all__ = ["check_files", "open_activations", "open_controls", "open_models"]
 
@@ -31,7 +33,8 @@ def open_activations(source: object, name: str, files: str | None = None) -> Act
             ``.safetensors`` file, or of a model file of ``univfast train``, whose activations are
             captured. Files are mapped and read in place; members of a compressed ``.npz``
             and files in PyTorch's format from before version 1.6 are loaded whole. Or that of a
-            directory of shards or a Hugging Face dataset, as ``open_directory`` reads them.
+            directory of shards or a Hugging Face dataset, as ``open_directory`` reads them; or of
+            what other tools wrote, as ``univfast.stores`` does.
         name: what to call ``source`` in errors where it has no file name.
         files: the pattern of the files, where it is a directory; None where their names say it.
 
@@ -102,6 +105,17 @@ def open_controls(
     return [open_models(of_one, f"{name}[{i}]", files) for i, of_one in enumerate(given)]
 
 
+def _told(content: Mapping[str, Stored | InputError]) -> Iterator[str]:
+    """What of the arrays of a file is not as the file says."""
+    for name, stored in content.items():
+        if isinstance(stored, InputError):
+            continue
+        if stored.quantiser is not None:
+            yield f"layer {name!r}: integers of 8 bits, read as (integer - zero_point) * scale"
+        if stored.told:
+            yield f"layer {name!r}: {stored.told}"
+
+
 def check_files(files: str | None, *sources: object) -> None:
     """Refuses a pattern of files where no source, of models or of lists of them, is a directory.
 
@@ -121,10 +135,17 @@ def check_files(files: str | None, *sources: object) -> None:
 
 def _open_path(path: str, files: str | None = None) -> Activations:
     if os.path.isdir(path):
-        return open_directory(path, files)
+        store = next((store for store in STORES.values() if store.is_that(path)), None)
+        if files is not None or store is None:
+            return open_directory(path, files)
+        stored_there: Activations = resolve(store.opener)(path)
+        return stored_there
+    if (whole := open_whole(path)) is not None:
+        return whole
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
-        return collect(path, content, partial(StoredLayer, source=path))
+        found = collect(path, content, partial(StoredLayer, source=path))
+        return replace(found, reading=tuple(_told(content)))
     # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens
 

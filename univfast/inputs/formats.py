@@ -5,7 +5,8 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from univfast.machine.reading import open_file, reading
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
+    from univfast.inputs.layers import Activations
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     # error for what is none, or the dict that it holds, where it is a model file of ``univfast
     # train``.
     Reader = Callable[["SourceFile", str], Mapping[str, Stored | InputError] | dict[str, Any]]
+    Opener = Callable[["SourceFile"], Activations]
 
 __all__ = [
     "FORMATS",
@@ -30,6 +33,7 @@ __all__ = [
     "files_in_words",
     "format_of",
     "in_words",
+    "open_whole",
     "read_array",
     "read_file",
     "suffixes",
@@ -65,10 +69,11 @@ class FileFormat:
 
     Attributes:
         name: of the format.
-        suffixes: of the files that a directory is searched for.
+        suffixes: of such files; a directory is searched for those of formats with a reader.
         help: what is in such a file, in a few words, or nothing.
         is_that: whether a file is one, by its content; the first format that says so is taken.
         reader: reads it; ``"module:name"`` or a function.
+        opener: instead of a reader, where a file is more than arrays that lie in it.
         mark: what tells it, in a few words.
     """
 
@@ -76,12 +81,15 @@ class FileFormat:
     suffixes: tuple[str, ...]
     help: str
     is_that: Callable[[SourceFile], bool]
-    reader: str | Reader
+    reader: str | Reader | None = None
+    opener: str | Opener | None = None
     mark: str = ""
 
     def __post_init__(self) -> None:
         if not self.suffixes:
             raise ValueError(f"format {self.name!r}: has no suffix")
+        if (self.reader is None) is (self.opener is None):
+            raise ValueError(f"format {self.name!r}: has one of a reader and an opener")
 
 
 def _holds(file: SourceFile, name: str) -> bool:
@@ -129,19 +137,48 @@ FORMATS: Registry[FileFormat] = Registry(
             reader="univfast.inputs.safetensors_files:read_safetensors",
             mark="it begins with a length and a header in JSON",
         ),
+        FileFormat(
+            "Parquet",
+            suffixes=(".parquet",),
+            help="columns of lists, a token or a sequence a row",
+            is_that=lambda file: file.start.startswith(b"PAR1"),
+            opener="univfast.stores.parquet:open_parquet",
+            mark="it begins with PAR1",
+        ),
+        FileFormat(
+            "HDF5",
+            suffixes=(".h5", ".hdf5"),
+            help="datasets by path",
+            is_that=lambda file: file.start.startswith(b"\x89HDF\r\n\x1a\n"),
+            opener="univfast.stores.hdf5:open_hdf5",
+            mark="it begins as HDF5 does",
+        ),
+        # The last, as nothing in such a file tells what it is.
+        FileFormat(
+            "raw",
+            suffixes=(".memmap",),
+            help="an array, with its shape and dtype in a .json or .meta file beside it",
+            is_that=lambda file: file.path.lower().endswith((".memmap", ".bin", ".dat", ".raw")),
+            reader="univfast.stores.memmaps:read_raw",
+            mark="its name, and the file beside it",
+        ),
     ],
 )
 
 
 def suffixes() -> tuple[str, ...]:
-    """Of all formats, in their order."""
-    return tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
+    """Of the files that hold arrays, in the order of formats."""
+    return tuple(suffix for known in _of_arrays() for suffix in known.suffixes)
 
 
-def in_words() -> str:
-    """The formats, for a message."""
-    first = [known.suffixes[0] for known in FORMATS.values()]
+def in_words(every: bool = False) -> str:
+    """The formats of files that hold arrays, or of ``every`` file, for a message."""
+    first = [known.suffixes[0] for known in (FORMATS.values() if every else _of_arrays())]
     return f"{', '.join(first[:-1])} or {first[-1]}"
+
+
+def _of_arrays() -> list[FileFormat]:
+    return [known for known in FORMATS.values() if known.reader is not None]
 
 
 def files_in_words() -> str:
@@ -152,15 +189,17 @@ def files_in_words() -> str:
 
 def format_of(path: str) -> FileFormat:
     """What a file is, by its content. Raises InputError."""
-    with reading(path, give=f"give one file ({in_words()})"):
-        return _told(SourceFile(path))
+    with _read(path) as (_, known):
+        return known
 
 
 def _told(file: SourceFile) -> FileFormat:
     for known in FORMATS.values():
         if known.is_that(file):
             return known
-    raise InputError(f"{file.path}: is not a file of activations; give a {in_words()} file")
+    raise InputError(
+        f"{file.path}: is not a file of activations; give a {in_words(every=True)} file"
+    )
 
 
 def read_array(path: str, what: str) -> Stored:
@@ -193,9 +232,33 @@ def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
-    with reading(path, give=f"give one file ({in_words()})"):
-        file = SourceFile(path)
-        reader: Reader = resolve(_told(file).reader)
+    from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.quantised import with_scales
+
+    with _read(path) as (file, known):
+        if known.reader is None:
+            raise InputError(
+                f"{path}: is a {known.name} file, whose arrays cannot be taken one by one; give a "
+                f"{in_words()} file"
+            )
+        reader: Reader = resolve(known.reader)
         found = reader(file, lone)
         file.mapped.check()
-        return found
+        return found if is_model_file(found) else with_scales(found, path)
+
+
+def open_whole(path: str) -> Activations | None:
+    """What a file of a format with an opener holds; None of all others. Raises InputError."""
+    with _read(path) as (file, known):
+        if known.opener is None:
+            return None
+        opener: Opener = resolve(known.opener)
+        return opener(file)
+
+
+@contextmanager
+def _read(path: str) -> Iterator[tuple[SourceFile, FileFormat]]:
+    """A file and its format; what goes wrong while it is read becomes an error of one line."""
+    with reading(path, give=f"give one file ({in_words(every=True)})"):
+        file = SourceFile(path)
+        yield file, _told(file)

@@ -89,7 +89,7 @@ class StoredLayer:
     def __init__(self, name: str, stored: Stored, source: str) -> None:
         """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
         self.name = name
-        self.dtype = stored.dtype
+        self.dtype = stored.read_as
         self.shape = tuple(stored.data.shape)
         check_layer(name, self.dtype, self.shape, source)
         self.neurons = self.shape[-1]
@@ -119,7 +119,9 @@ class StoredLayer:
             self._stored.mapped.check()
         rows = self._rows(start, stop)
         if not isinstance(rows, torch.Tensor):
-            return self._stored.copy_rows(rows)
+            rows = self._stored.copy_rows(rows)
+        if self._stored.quantiser is not None:
+            return self._stored.quantiser.floats(rows)
         if rows.stride(1) != 1 and self.neurons == 1:
             rows = rows.as_strided((stop - start, 1), (rows.stride(0), 1))
         rows = rows.resolve_neg()
@@ -207,6 +209,8 @@ class Activations:
         places: where tokens of the text are left out, the sample of each that is there and its
             position in it, int64 ``[tokens, 2]``; None where none is, or that is not known.
         text: what one of those ids stands for; None where that is not known.
+        keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
+            where all do.
         parts: which shards the files of a directory are, by their names; of all layers.
         reading: why it is read as it is: lines for people.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
@@ -224,6 +228,7 @@ class Activations:
     ids: torch.Tensor | None = None
     places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
+    keep: torch.Tensor | None = None
     parts: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
     begin: Callable[[], None] | None = None

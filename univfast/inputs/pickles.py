@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
+from univfast.inputs.torch_dtypes import DTYPE_NAMES, INTEGERS_OF, STORAGES
 
 __all__ = [
     "SAVE_AGAIN",
@@ -36,34 +37,9 @@ SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 # stand for more than can ever be read.
 _MOST_UPON_EACH_OTHER = 1 << 28
 
-_DTYPES = {
-    f"{name}Storage": dtype
-    for name, dtype in (
-        ("Double", torch.float64),
-        ("Float", torch.float32),
-        ("Half", torch.float16),
-        ("BFloat16", torch.bfloat16),
-        ("Long", torch.int64),
-        ("Int", torch.int32),
-        ("Short", torch.int16),
-        ("Char", torch.int8),
-        ("Byte", torch.uint8),
-        ("Bool", torch.bool),
-        ("ComplexFloat", torch.complex64),
-        ("ComplexDouble", torch.complex128),
-        ("QInt8", torch.qint8),
-        ("QUInt8", torch.quint8),
-        ("QInt32", torch.qint32),
-        ("Untyped", torch.uint8),
-    )
-}
-_DTYPE_NAMES = {
-    name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
-}
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 # Tensors that have no place of their own in a file, and what they are called.
 _NO_PLACE = {
-    "_rebuild_qtensor": "quantized",
     "_rebuild_nested_tensor": "nested",
     "_rebuild_meta_tensor_no_storage": "meta",
     "_rebuild_from_type_v2": "subclassed",
@@ -105,7 +81,10 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """A tensor, within its storage. ``offset`` and ``stride`` are in values."""
+    """A tensor, within its storage. ``offset`` and ``stride`` are in values.
+
+    ``quantised``: the scale and zero point of its integers, numbers or tensors of one a neuron.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -113,6 +92,7 @@ class TensorPlace:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     negated: bool = False
+    quantised: tuple[Any, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +201,7 @@ class Pickle:
     def _global(self, name: str) -> None:
         module, _, short = name.partition(" ")
         known = name in _HARMLESS or (module in _MODULES and short.startswith("_rebuild_"))
-        kind = module in ("torch", "torch.storage") and short in {**_DTYPES, **_DTYPE_NAMES}
+        kind = module in ("torch", "torch.storage") and short in {**STORAGES, **DTYPE_NAMES}
         self._push(_Global(name, known or kind))
 
     def _reduce(self, new_object: bool = False) -> None:
@@ -239,6 +219,8 @@ class Pickle:
         module, _, short = name.partition(" ")
         if module in _MODULES and short in _TENSORS:
             return self._tensor(arguments, short.endswith("_v3"))
+        if module in _MODULES and short == "_rebuild_qtensor":
+            return self._quantised(arguments)
         if module in _MODULES and short == "_rebuild_parameter":
             return arguments[0]
         if name == "collections OrderedDict" and not arguments:
@@ -283,6 +265,18 @@ class Pickle:
         negated = bool(metadata and metadata.get("neg"))
         return TensorPlace(storage, dtype, offset, size, stride, negated)
 
+    def _quantised(self, arguments: tuple[Any, ...]) -> TensorPlace | Other:
+        found = self._tensor(arguments[:4], has_dtype=False)
+        scheme, *numbers = arguments[4]
+        by_neuron = _Global("torch per_channel_affine")
+        known = scheme in (_Global("torch per_tensor_affine"), by_neuron)
+        if isinstance(found, Other) or found.dtype not in INTEGERS_OF or not known:
+            return self._other("quantized", tensor=True)
+        if scheme == by_neuron and numbers.pop() != len(found.size) - 1:
+            return self._other("quantized (by tokens, not neurons)", tensor=True)
+        scale, zero = numbers
+        return replace(found, dtype=INTEGERS_OF[found.dtype], quantised=(scale, zero))
+
     def _storage(self, pid: Any) -> Storage | _Global:
         if pid[0] == "module" and isinstance(pid[1], _Global):  # with its source, in old files
             return pid[1]
@@ -291,7 +285,7 @@ class Pickle:
             raise ValueError("refers to what is no storage")
         if type(values) is not int or values < 0 or any(view):
             raise ValueError("a storage of no size")
-        found = Storage(key, _DTYPES[of.name.partition(" ")[2]], values)
+        found = Storage(key, STORAGES[of.name.partition(" ")[2]], values)
         if self.storages.setdefault(key, found) != found:
             raise ValueError(f"storage {key!r} is two things")
         return found
@@ -328,7 +322,7 @@ def more_than_tensors(kind: str) -> str:
 def _dtype(value: Any) -> torch.dtype:
     if not isinstance(value, _Global):
         raise ValueError("a tensor of no dtype")
-    return _DTYPE_NAMES[value.name.partition(" ")[2]]
+    return DTYPE_NAMES[value.name.partition(" ")[2]]
 
 
 def _memoize(pickle: Pickle, at: int) -> None:

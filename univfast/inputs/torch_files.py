@@ -23,6 +23,7 @@ from univfast.inputs.pickles import (
     more_than_tensors,
     shown_key,
 )
+from univfast.inputs.quantised import Quantiser
 from univfast.inputs.stored import Stored, from_bits
 from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file, reading
@@ -141,7 +142,22 @@ class _Data:
             data = self._load(key)[place.offset * size :].data
             array = np.ndarray(place.size, bits, buffer=data, strides=strides)
         found = from_bits(array, place.dtype, mapped)
+        if place.quantised is not None:
+            where = f"{self.file.path}: the scale of a quantised tensor"
+            return self._quantiser(place.quantised, where).on(found, where)
         return Stored(found.tensor().neg(), place.dtype) if place.negated else found
+
+    def _quantiser(self, numbers: tuple[Any, Any], where: str) -> Quantiser:
+        """Of tensors, or of plain numbers. Raises ValueError for all else."""
+        parts = []
+        for number in numbers:
+            if isinstance(number, TensorPlace) and number.quantised is None:
+                parts.append(self.stored(number).tensor())
+            elif type(number) in (int, float):
+                parts.append(torch.tensor(number, dtype=torch.float64, device="cpu"))
+            else:
+                raise ValueError("a quantised tensor without scale and zero point")
+        return Quantiser.of(parts[0], parts[1], where)
 
     def _load(self, key: str) -> NDArray[np.uint8]:
         if key not in self.loaded and key in self.spans:
