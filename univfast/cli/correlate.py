@@ -15,12 +15,14 @@ from univfast.cli.options import (
     PATHS,
     Command,
     device_option,
+    every_option,
     match_rate_option,
     option,
     quiet_option,
 )
-from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
+from univfast.cli.printing import complain, load_pictures, plain_warnings
 from univfast.cli.progress import progress_bar
+from univfast.cli.results import print_result
 from univfast.cli.sources import Sources, sources
 from univfast.cli.text_options import text_options
 from univfast.columns import NAMES
@@ -121,6 +123,7 @@ Examples:
     " 2024; of activations with --details, of weights where A is a model.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@every_option
 @quiet_option
 def correlate(
     a: str,
@@ -132,6 +135,7 @@ def correlate(
     memory_limit: float | None,
     timeout: float,
     as_json: bool,
+    every: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -185,7 +189,13 @@ def correlate(
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
-            _give(result, out, columns, quiet, as_json)
+            try:
+                _save(result, out, columns)
+            except Exception:
+                print_result(result, as_json, None, every)  # what was found, where it can be
+                raise
+            if not quiet or as_json:
+                print_result(result, as_json, out, every)
 
 
 def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> None:
@@ -236,25 +246,18 @@ def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResul
         return result
 
 
-def _give(
-    result: CorrelationResult, out: str | None, columns: str, quiet: bool, as_json: bool
-) -> None:
-    """Writes and prints a result."""
+def _save(result: CorrelationResult, out: str | None, columns: str) -> None:
+    """Writes a result, and tells what is wrong with its controls."""
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         complain(f"Warning: {warning}")
-    try:
-        if out is not None:
-            result.save(out, columns)
-    except Exception:
-        print_result(result, as_json, None)  # what was found after hours, where it can be
-        raise
-    if not quiet or as_json:
-        print_result(result, as_json, out)
+    if out is not None:
+        result.save(out, columns)
 
 
 @click.command(short_help="Draw the plots and report of a saved result again.")
 @click.argument("directory", type=PATH)
-def report(directory: str) -> None:
+@every_option
+def report(directory: str, every: bool) -> None:
     """Draw the plots and report.html of a saved result again.
 
     DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
@@ -266,4 +269,4 @@ def report(directory: str) -> None:
     load_pictures()
     with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
         result = redraw(directory)
-    print_result(result, as_json=False, out=directory)
+    print_result(result, as_json=False, out=directory, every=every)

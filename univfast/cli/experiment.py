@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from univfast.cli.options import PATH, quiet_option
-from univfast.cli.printing import load_pictures, print_result, print_side_by_side, say
+from univfast.cli.printing import load_pictures, say
 from univfast.cli.progress import progress_bar
+from univfast.cli.results import print_result, print_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

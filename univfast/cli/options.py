@@ -19,6 +19,7 @@ __all__ = [
     "Command",
     "RegistryChoice",
     "device_option",
+    "every_option",
     "match_rate_option",
     "option",
     "quiet_option",
@@ -51,6 +52,13 @@ PATH = _Path()
 
 quiet_option = click.option("--quiet", is_flag=True, help="Print no text and show no progress.")
 
+
+every_option = click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Print all layers, and not only the 12 with the most universal neurons.",
+)
 
 match_rate_option = click.option(
     "--match-rate/--no-match-rate",
