@@ -21,7 +21,7 @@ from univfast.cli.options import (
     quiet_option,
 )
 from univfast.cli.printing import complain, load_pictures, plain_warnings
-from univfast.cli.progress import progress_bar
+from univfast.cli.progress import progress_bars
 from univfast.cli.results import print_result
 from univfast.cli.sources import Sources, sources
 from univfast.cli.text_options import text_options
@@ -173,7 +173,6 @@ def correlate(
         _writing_alone(out, processes),
         plain_warnings(),
         sources((a, *b), options, place) as given,
-        progress_bar("correlate", "tokens", quiet) as progress,
     ):
         asked = {
             **options,
@@ -185,7 +184,8 @@ def correlate(
         settings = complete(CorrelateOptions, asked, "correlate")
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
-        result = correlate_together(processes, model, rest, settings, progress)
+        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs of layers")) as bars:
+            result = correlate_together(processes, model, rest, settings, *bars)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)

@@ -9,7 +9,7 @@ import click
 
 from univfast.cli.options import PATH, quiet_option
 from univfast.cli.printing import load_pictures, say
-from univfast.cli.progress import progress_bar
+from univfast.cli.progress import progress_bar, progress_bars
 from univfast.cli.results import print_result, print_side_by_side
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ def _matched(
         [live_activations(x, f"{path} (control {x.control})", site) for x in of_one] or None
         for path, of_one in zip(paths, controls, strict=True)
     ]
-    with progress_bar(f"correlate ({match}, {site})", "tokens", quiet) as progress:
+    phases = (f"read ({match}, {site})", "tokens"), ("search", "pairs of layers")
+    with progress_bars(quiet, *phases) as (read, search):
         result = univfast.correlate(
             a,
             b,
@@ -212,7 +213,8 @@ def _matched(
             details=bool(sides[0]),
             token_ids=test_tokens(models[0]) if sides[0] else None,
             token_text=chr if sides[0] else None,
-            progress=progress,
+            progress=read,
+            search_progress=search,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
     result.summary.update(models=paths, site=site, title=f"match {match}, {when}")
