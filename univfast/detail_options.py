@@ -21,6 +21,7 @@ class DetailOptions(TypedDict, total=False):
             help="Look at matched pairs of A's neurons once more: intervals, effective tokens, what"
             " follows the token and its position, moments, and where they are highest.",
             check=switch,
+            panel="Output",
         ),
     ]
 
@@ -65,6 +66,7 @@ class ContextOptions(TypedDict, total=False):
             " 'mlp.0/3,mlp.1/17'.",
             check=as_names,
             metavar="LAYER/N",
+            panel="Output",
         ),
     ]
     token_text: Annotated[
@@ -96,6 +98,7 @@ class ContextOptions(TypedDict, total=False):
             check=as_integer,
             low=1,
             metavar="N",
+            panel="Output",
         ),
     ]
     around: Annotated[
@@ -107,6 +110,7 @@ class ContextOptions(TypedDict, total=False):
             check=as_integer,
             low=0,
             metavar="N",
+            panel="Output",
         ),
     ]
 

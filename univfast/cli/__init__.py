@@ -13,6 +13,7 @@
 ``info``          `univfast info`
 ``bench``         `univfast bench`
 ``options``       options of commands, from where they are declared and registered
+``help``          help in panels, and what was meant by a word that is none
 ``sources``       what is compared: files, models on a text, and their controls
 ``text_options``  options of the commands that run models on a text
 ``torchrun``      the processes that a launcher started together

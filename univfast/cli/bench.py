@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from univfast.cli.options import Command
+
 __all__ = ["bench"]
 
 
-@click.command(short_help="Measure this machine against naive torch, as ratios.")
+@click.command(cls=Command, short_help="Measure this machine against naive torch, as ratios.")
 @click.option(
     "--tokens", type=click.IntRange(100), default=32768, show_default=True, help="Of each model."
 )

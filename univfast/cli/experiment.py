@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from univfast.cli.options import PATH, quiet_option
+from univfast.cli.options import PATH, Command, quiet_option
 from univfast.cli.printing import load_pictures, say
 from univfast.cli.progress import progress_bar, progress_bars
 from univfast.cli.results import print_result, print_side_by_side
@@ -43,7 +43,7 @@ _test_samples = click.option(
 )
 
 
-@click.command(short_help="Train a tiny transformer and save it.")
+@click.command(cls=Command, short_help="Train a tiny transformer and save it.")
 @click.argument("out", type=PATH, metavar="OUT")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
 @_data
@@ -107,7 +107,7 @@ def train(
         save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
-@click.command(short_help="Run the whole experiment, end to end. Start here.")
+@click.command(cls=Command, short_help="Run the whole experiment, end to end. Start here.")
 @click.option(
     "--out",
     type=PATH,

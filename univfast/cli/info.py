@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from univfast.cli.options import Command
+
 __all__ = ["info"]
 
 
-@click.command(short_help="Say what this installation is and uses.")
+@click.command(cls=Command, short_help="Say what this installation is and uses.")
 def info() -> None:
     """Say which version and build this is, and what it uses of this machine."""
     import platform

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from univfast.checks import check_path
+from univfast.cli.help import HelpedCommand
 from univfast.errors import InputError
 from univfast.option import declared as declared_in
 from univfast.options import CorrelateOptions
@@ -156,7 +157,7 @@ _JOINT = "\0"
 PATHS = _Paths()
 
 
-class Command(click.Command):
+class Command(HelpedCommand):
     """A command whose help names, for ``{files}``, the files that are read.
 
     Options of type `PATHS` take all arguments up to the next option.
