@@ -9,7 +9,14 @@ from univfast.cli.options import Command
 __all__ = ["bench"]
 
 
-@click.command(cls=Command, short_help="Measure this machine against naive torch, as ratios.")
+@click.command(
+    cls=Command,
+    short_help="Measure this machine against naive torch, as ratios.",
+    epilog="""\b
+Examples:
+  univfast bench
+  univfast bench --tokens 65536 --neurons 768""",
+)
 @click.option(
     "--tokens", type=click.IntRange(100), default=32768, show_default=True, help="Of each model."
 )

@@ -254,7 +254,14 @@ def _save(result: CorrelationResult, out: str | None, columns: str) -> None:
         result.save(out, columns)
 
 
-@click.command(cls=Command, short_help="Draw the plots and report of a saved result again.")
+@click.command(
+    cls=Command,
+    short_help="Draw the plots and report of a saved result again.",
+    epilog="""\b
+Examples:
+  univfast report result/
+  univfast report result/ --all""",
+)
 @click.argument("directory", type=PATH)
 @every_option
 def report(directory: str, every: bool) -> None:

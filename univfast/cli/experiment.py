@@ -43,7 +43,14 @@ _test_samples = click.option(
 )
 
 
-@click.command(cls=Command, short_help="Train a tiny transformer and save it.")
+@click.command(
+    cls=Command,
+    short_help="Train a tiny transformer and save it.",
+    epilog="""\b
+Examples:
+  univfast train a.ckpt --seed 1
+  univfast train b.ckpt --seed 2 --steps 2400 --d-mlp 512""",
+)
 @click.argument("out", type=PATH, metavar="OUT")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
 @_data
@@ -107,7 +114,14 @@ def train(
         save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
-@click.command(cls=Command, short_help="Run the whole experiment, end to end. Start here.")
+@click.command(
+    cls=Command,
+    short_help="Run the whole experiment, end to end. Start here.",
+    epilog="""\b
+Examples:
+  univfast demo
+  univfast demo --untrained --out untrained/""",
+)
 @click.option(
     "--out",
     type=PATH,

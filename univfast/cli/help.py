@@ -34,6 +34,8 @@ _PANELS: dict[str, Panel] = {
     **dict.fromkeys(("train --layers", "train --seed"), "Training"),
 }
 
+_ALSO_CALLED = {"gpu": "cuda"}
+
 # Widths and colours are those of the terminal, whatever other programs are told.
 HELP: dict[str, Any] = {
     "enable_theme_env_var": False,
@@ -46,7 +48,6 @@ HELP: dict[str, Any] = {
     "options_table_column_types": ["opt_all_metavar", "help"],
     "options_table_help_sections": ["help", "default", "required"],
     "style_option_default": "",
-    "append_metavars_help": False,
     "default_string": "\\[default: {}]",
     "text_paragraph_linebreaks": "\n\n",
 }
@@ -123,5 +124,7 @@ def meant(message: str) -> str:
     found = re.search(r"'([^']*)' is (?:not one|none) of ((?:'?[\w.-]+'?(?:, )?)+)\.?$", message)
     if found is None:
         return message
-    like = get_close_matches(found[1].lower(), re.findall(r"[\w.-]*\w", found[2]), n=1)
+    word = found[1].lower()
+    words = re.findall(r"[\w.-]*\w", found[2])
+    like = get_close_matches(_ALSO_CALLED.get(word, word), words, n=1)
     return f"{message.removesuffix('.')}; did you mean {like[0]!r}?" if like else message

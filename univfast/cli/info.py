@@ -9,7 +9,13 @@ from univfast.cli.options import Command
 __all__ = ["info"]
 
 
-@click.command(cls=Command, short_help="Say what this installation is and uses.")
+@click.command(
+    cls=Command,
+    short_help="Say what this installation is and uses.",
+    epilog="""\b
+Example:
+  univfast info""",
+)
 def info() -> None:
     """Say which version and build this is, and what it uses of this machine."""
     import platform

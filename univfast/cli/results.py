@@ -55,6 +55,7 @@ def print_result(
 def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
     """A line for each of several results on the same models, which have titles."""
     names = ("universal", "chance", "control", "learned", "mean r", "baseline", "excess")
+    columns = [Column(name, extra=int(name in ("baseline", "mean r"))) for name in names]
     rows: list[list[Cell]] = []
     for summary in (result.summary for result in results):
         counts = (summary["universal_by_chance"], summary["universal_by_control"])
@@ -67,7 +68,7 @@ def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
                 *_means(summary),
             ]
         )
-    print_table([Column("", least=12), *map(Column, names)], rows, total=False)
+    print_table([Column("", least=26), *columns], rows, total=False)
     say("")
 
 
