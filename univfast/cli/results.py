@@ -13,8 +13,8 @@ from univfast.cli.tables import (
     Cell,
     Column,
     Fitted,
+    decimal,
     named,
-    number,
     print_flow,
     print_table,
     terminal_width,
@@ -224,10 +224,10 @@ def _print_neurons(result: CorrelationResult) -> None:
     for i in chosen:
         pair = named(result.layer[i], [*layers[0]], f"/{int(result.neuron[i])}")
         match = named(result.match_layer[i], [*layers[1]], f"/{int(result.match_neuron[i])}")
-        row: list[Cell] = [_arrow(pair, match), number(float(result.correlation[i]))]
+        row: list[Cell] = [_arrow(pair, match), decimal(float(result.correlation[i]))]
         if low is not None and high is not None:
             row.append(_interval(float(low[i]), float(high[i])))
-        row += [number(float(result.baseline[i])), number(float(result.excess[i]), signed=True)]
+        row += [decimal(float(result.baseline[i])), decimal(float(result.excess[i]), signed=True)]
         if records:
             row += _what_it_does(records.get(i))
         rows.append(row)
@@ -286,8 +286,8 @@ def _what_it_does(record: PairRecord | None) -> list[Cell]:
 def _means(row: dict[str, Any]) -> list[str]:
     """Mean correlation, baseline and excess."""
     means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
-    return [number(mean) for mean in means]
+    return [decimal(mean) for mean in means]
 
 
 def _mean(count: float | None) -> str:
-    return number(count, digits=1)
+    return decimal(count, digits=1)

@@ -18,8 +18,8 @@ __all__ = [
     "Column",
     "Fitted",
     "coloured",
+    "decimal",
     "named",
-    "number",
     "print_flow",
     "print_table",
     "terminal_width",
@@ -219,7 +219,7 @@ def wrapped(text: str) -> str:
     return click.wrap_text(text, width=min(terminal_width(), _WIDEST_TEXT))
 
 
-def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+def decimal(value: float | None, digits: int = 3, signed: bool = False) -> str:
     """A number as a table has it: no minus before zeros, and a dash where there is none."""
     if value is None or value != value:
         return "-"
