@@ -31,7 +31,7 @@ __all__ = ["print_result", "print_side_by_side"]
 
 _LAYERS = 12  # rows, unless all are asked for
 _NEURONS = 5
-_NAME = 24  # columns that the path of a model keeps
+_NAME = 16  # columns that a longer name keeps
 
 
 def print_result(
@@ -68,7 +68,7 @@ def print_side_by_side(results: Sequence[CorrelationResult]) -> None:
                 *_means(summary),
             ]
         )
-    print_table([Column("", least=26), *columns], rows, total=False)
+    print_table([Column("", least=27), *columns], rows, total=False)
     say("")
 
 
@@ -134,12 +134,14 @@ def _print_layers(result: CorrelationResult, every: bool) -> None:
     controls = summary["controls"] is not None
     matched = {} if not MATCHINGS[summary["match"]].all_pairs else _mostly_matched(result)
     names = [row["layer"] for row in summary["layers"]]
-    columns = [Column("layer", least=7)]
-    columns += [Column("live"), *([Column("dead", extra=2)] if summary["dead"] else [])]
+    columns = [Column("layer", least=_NAME)]
+    columns += [Column("live"), *([Column("dead", extra=4)] if summary["dead"] else [])]
     columns += [Column("universal"), Column("chance")]
     columns += [Column("control")] if controls else []
-    columns += [Column(title) for title in ("mean r", "baseline", "excess")]
-    columns += [Column("mostly matched in", least=12, extra=1)] if matched else []
+    columns += [Column("mean r", extra=1), Column("baseline", extra=2), Column("excess")]
+    if matched:
+        widest = max(cell.most for cell in matched.values())
+        columns.append(Column("mostly matched in", least=max(min(widest, _NAME), 10), extra=3))
 
     def cells(name: Cell, row: dict[str, Any], where: Cell = "") -> list[Cell]:
         dead = [row["dead"]] if summary["dead"] else []
@@ -189,14 +191,14 @@ def _sums(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _mostly_matched(result: CorrelationResult) -> dict[str, Cell]:
+def _mostly_matched(result: CorrelationResult) -> dict[str, Fitted]:
     """Of each layer with universal neurons, where most of their matches are, and their share."""
     found: dict[str, Counter[str]] = {}
     for i in result.universal.nonzero()[:, 0].tolist():
         if result.match_layer[i]:
             found.setdefault(result.layer[i], Counter())[result.match_layer[i]] += 1
     alike = sorted({*result.match_layer} - {""})
-    where: dict[str, Cell] = {"": "-"}  # so that a result without any has the column, too
+    where: dict[str, Fitted] = {}
     for layer, counts in found.items():
         name, count = counts.most_common(1)[0]
         where[layer] = named(name, alike, f" {count / counts.total():.0%}")
