@@ -93,7 +93,11 @@ def test_what_is_imported_is_asked_for() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 imported.add(node.module.split(".")[0])
     needs = metadata.requires("univfast") or []
-    plain = {re.split(r"[<>=!~\[; ]", need)[0].lower() for need in needs if "extra ==" not in need}
+    plain = {
+        re.split(r"[<>=!~\[; ]", need)[0].lower().replace("-", "_")
+        for need in needs
+        if "extra ==" not in need
+    }
     # typing_extensions is for type checkers alone, which bring it.
     optional = {"pandas", "peft", "pyarrow", "transformers", "typing_extensions"}
     optional |= {"h5py", "zarr"}

@@ -98,7 +98,7 @@ def test_a_rotation(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
         # The highest r among neurons in another order is the highest r.
         assert uf.correlate(a, b, match="best", rotation="shuffle").excess.abs().max() < 1e-12  # type: ignore[arg-type]
         shown = out_of(capsys, "correlate", "--help")
-        assert f"[{'|'.join(ROTATIONS)}]" in shown
+        assert f"<{'|'.join(ROTATIONS)}>" in shown
         assert "'shuffle': neurons in another order" in shown
         out = Path(files[0]).parent / "out"
         out_of(capsys, "correlate", *files, "--rotation", "shuffle", "--out", str(out))
@@ -165,7 +165,7 @@ def test_a_matching(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
         np.testing.assert_allclose(result.correlation.numpy(), r, rtol=0, atol=1e-12)
         np.testing.assert_allclose(result.excess, expected.excess, rtol=0, atol=1e-12)
         shown = out_of(capsys, "correlate", "--help")
-        assert f"[{'|'.join(MATCHINGS)}]" in shown
+        assert f"<{'|'.join(MATCHINGS)}>" in shown
         assert "'mirror': the first goes with the last" in shown
         out = Path(files[0]).parent / "out"
         out_of(capsys, "correlate", *files, "--match", "mirror", "--out", str(out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,6 @@ from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations, fingerprint_of
 from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import CPU, as_device, unavailable
-from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
 from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
 from univfast.native import place
@@ -38,10 +36,11 @@ from univfast.runs.details import KnownTokens, known_tokens
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
-from univfast.runs.planning import MEMORY_SHARE
-from univfast.runs.run import Progress, Run
+from univfast.runs.planning import memory_limit
+from univfast.runs.run import Progress, Run, check_same
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
+from univfast.search.partners import Tell
 from univfast.shape_warnings import shape_warnings, warn_of
 from univfast.sums.pair_statistics import PairStatistics
 
@@ -54,7 +53,12 @@ __all__ = ["correlate", "correlate_together"]
 @documented(CorrelateOptions, files=in_words(every=True))
 @not_compiled
 def correlate(
-    a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
+    a: object,
+    b: object,
+    *,
+    progress: Progress | None = None,
+    search_progress: Progress | None = None,
+    **options: Unpack[CorrelateOptions],
 ) -> CorrelationResult:
     """Correlates each neuron of A with its match in B, against random rotations of B.
 
@@ -69,6 +73,9 @@ def correlate(
         {options}
         progress: called after each slice with the number of tokens done, over all passes, and
             their total.
+        search_progress: called during a search through all pairs with the number of pairs of layers
+            done, over all models and controls, and their total; in each direction, with
+            ``reverse``. Searches come between passes and behind them.
 
     Returns:
         A row a neuron of A, and the counts.
@@ -79,7 +86,7 @@ def correlate(
     """
     with PlainState():
         given = complete(CorrelateOptions, options, "correlate")
-        result = correlate_together(None, a, b, given, progress)
+        result = correlate_together(None, a, b, given, progress, search_progress)
     assert result is not None
     warn_of(result, stacklevel=3)  # of who calls what `not_compiled` made of this
     return result
@@ -92,6 +99,7 @@ def correlate_together(
     b: object,
     options: CorrelateOptions,
     progress: Progress | None = None,
+    search_progress: Progress | None = None,
 ) -> CorrelationResult | None:
     """`correlate`, with the tokens shared among processes, which all call this.
 
@@ -104,7 +112,7 @@ def correlate_together(
         InputError, TypeError: as `correlate`; and in every process if one fails.
     """
     start = time.perf_counter()
-    task = _Task(processes, a, b, options, progress)
+    task = _Task(processes, a, b, options, progress, search_progress)
     task.do()
     if not task.is_first:
         return None
@@ -131,8 +139,10 @@ class _Task:
         b: object,
         options: CorrelateOptions,
         progress: Progress | None,
+        search_progress: Progress | None,
     ) -> None:
         self._options, self._processes, self._progress = options, processes, progress
+        self._search_progress = search_progress
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
@@ -189,10 +199,11 @@ class _Task:
         """Takes all sums, which are searched in process 0 as they come."""
         if len(self._lineup.rounds) > 1:
             self._activity = check_controls(self._lineup, self._keep)
-        limit = self._memory_limit()
+        limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
         with self._run(self._way.plan(limit)) as run:
             run.go_on(self._way.check_plan, self._way.load)
             self._way.check_memory(run.plan[run.first :], limit)
+            tell = self._searching(run)
             for number in range(run.first, len(run.plan)):
                 work = self._way.work(run.plan[number])
                 with opened(work.models):
@@ -201,7 +212,19 @@ class _Task:
                     # All sums are in process 0, which may go on for long.
                     self._processes.close()
                 if self.is_first:
-                    self._way.take(run.plan[number], work)
+                    self._way.take(run.plan[number], work, tell)
+
+    def _searching(self, run: Run) -> Tell:
+        """Takes the pairs of layers that are searched, and tells of all."""
+        done, total = (sum(map(self._way.pairs, x)) for x in (run.plan[: run.first], run.plan))
+
+        def tell(pairs: int) -> None:
+            nonlocal done
+            done += pairs
+            if self._search_progress is not None:
+                self._search_progress(done, total)
+
+        return tell
 
     def result(self, direction: int, seconds: float) -> CorrelationResult:
         """What was found: of A in the others (0), or of B in A (1)."""
@@ -307,18 +330,6 @@ class _Task:
         )
         return matches.swapped() if direction else matches
 
-    def _memory_limit(self) -> float:
-        """Bytes that the states of a pass may take, the same in every process."""
-        limit = self._options["memory_limit"]
-        if limit is None:
-            available = available_memory(self._device)
-            # Processes of one machine share its memory.
-            on_device = place.on_cuda(self._device)
-            here = 1 if on_device else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            share = MEMORY_SHARE / (here if self._processes else 1)
-            limit = float("inf") if available is None else share * available
-        return limit if self._processes is None else min(self._processes.gather(limit))
-
     def _open_mask(self) -> Tensor | None:
         """The tokens to use.
 
@@ -347,7 +358,7 @@ class _Task:
         if checkpoint is not None or self._processes is not None:
             given = self._identity()
             if self._processes is not None:
-                _check_same(self._processes.gather(given))
+                check_same(self._processes.gather(given))
             if checkpoint is not None:
                 saved = SavedRun(checkpoint, options["checkpoint_every"], given)
         progress = self._tell if self.is_first else None
@@ -385,18 +396,3 @@ class _Task:
 
 def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
-
-
-def _check_same(identities: Sequence[dict[str, Any]]) -> None:
-    """Refuses to share work among processes that were given something else.
-
-    Raises:
-        InputError: naming what differs.
-    """
-    for rank, theirs in enumerate(identities):
-        for key, value in identities[0].items():
-            if theirs.get(key) != value:
-                raise InputError(
-                    f"process {rank}: was given other {key} than process 0; give all the same files"
-                    " and arguments"
-                )

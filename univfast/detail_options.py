@@ -22,6 +22,7 @@ class DetailOptions(TypedDict, total=False):
             help="Look at matched pairs of A's neurons once more: intervals, effective tokens, what"
             " follows the token and its position, moments, and where they are highest.",
             check=switch,
+            panel="Output",
         ),
     ]
 
@@ -86,6 +87,7 @@ class ContextOptions(TypedDict, total=False):
             " 'mlp.0/3,mlp.1/17'.",
             check=as_names,
             metavar="LAYER/N",
+            panel="Output",
         ),
     ]
     token_text: Annotated[
@@ -117,6 +119,7 @@ class ContextOptions(TypedDict, total=False):
             check=as_integer,
             low=1,
             metavar="N",
+            panel="Output",
         ),
     ]
     around: Annotated[
@@ -128,6 +131,7 @@ class ContextOptions(TypedDict, total=False):
             check=as_integer,
             low=0,
             metavar="N",
+            panel="Output",
         ),
     ]
 

@@ -6,13 +6,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from univfast.checks import as_integer, as_number, as_text, check_choice, check_path, plain_text
 from univfast.registry import Registry
 
 __all__ = [
+    "PANELS",
     "Option",
+    "Panel",
     "as_axis",
     "as_file_pattern",
     "as_functions",
@@ -29,6 +31,13 @@ __all__ = [
 ]
 
 G = TypeVar("G")
+
+Panel = Literal[
+    "Matching", "Nulls", "Input", "Live models", "Compute", "Long runs", "Output", "Training"
+]
+"""Where an option stands in the help of a command."""
+PANELS: tuple[Panel, ...] = get_args(Panel)
+"""All of them, in order."""
 
 
 def as_it_is(name: str, value: Any) -> Any:
@@ -142,6 +151,7 @@ class Option:
         values: the texts that it may be, where no registry has them.
         path: whether it is that of a file, on the command line.
         metavar: what stands for the value on the command line.
+        panel: where it stands in the help of a command.
     """
 
     default: Any
@@ -153,6 +163,7 @@ class Option:
     values: tuple[str, ...] = ()
     path: bool = False
     metavar: str | None = None
+    panel: Panel = "Input"
 
     def checked(self, name: str, value: Any) -> Any:
         """The value to use. Raises InputError or TypeError."""

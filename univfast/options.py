@@ -74,6 +74,7 @@ class MatchOptions(TypedDict, total=False):
             help="Which neuron of B a neuron of A is compared with. {choices}.",
             check=lambda _, value: MATCHINGS.check(value).name,
             choices=MATCHINGS,
+            panel="Matching",
         ),
     ]
     threshold: Annotated[
@@ -83,6 +84,7 @@ class MatchOptions(TypedDict, total=False):
             doc="a neuron is universal if its excess is above.",
             help="A neuron is universal if its correlation exceeds its baseline by more than this.",
             check=as_number,
+            panel="Matching",
         ),
     ]
 
@@ -97,6 +99,7 @@ class RotationOptions(TypedDict, total=False):
             doc="{choices}.",
             help="Random rotation of B for the baseline. {choices}.",
             choices=ROTATIONS,
+            panel="Nulls",
         ),
     ]
     draws: Annotated[
@@ -107,6 +110,7 @@ class RotationOptions(TypedDict, total=False):
             " least two (by index: shifts).",
             help="Rotations to average the baseline over. The chance count needs at least 2 (by"
             " index, shifts).",
+            panel="Nulls",
         ),
     ]
     seed: Annotated[
@@ -115,6 +119,7 @@ class RotationOptions(TypedDict, total=False):
             0,
             doc="of rotations and shifts; the same seed gives the same ones everywhere.",
             help="Seed of rotations and shifts.",
+            panel="Nulls",
         ),
     ]
 
@@ -130,6 +135,7 @@ class DeviceOptions(TypedDict, total=False):
             " first activations are. Those on other devices are copied, from the CPU through pinned"
             " memory.",
             check=_device,
+            panel="Compute",
         ),
     ]
     threads: Annotated[
@@ -140,6 +146,7 @@ class DeviceOptions(TypedDict, total=False):
             help="Use at most this many threads of the CPU for sums and structured rotations."
             "  [default: torch's]",
             check=_threads,
+            panel="Compute",
         ),
     ]
 
@@ -158,6 +165,7 @@ class ShiftOptions(TypedDict, total=False):
             " more.",
             check=as_integer,
             low=0,
+            panel="Nulls",
         ),
     ]
 
@@ -178,6 +186,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
             help="Match B's neurons in A too, in the same pass. Two models; not with --match"
             " index.",
             check=switch,
+            panel="Matching",
         ),
     ]
     precision: Annotated[
@@ -190,6 +199,7 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
             " matrix units, which round activations to 11 bits; not with --match index.",
             check=one_of(PRECISIONS),
             values=PRECISIONS,
+            panel="Compute",
         ),
     ]
 
@@ -205,6 +215,7 @@ class AllPairsOptions(SumsOptions, ShiftOptions, total=False):
             help="Partners to write of each neuron; not with --match index.",
             check=as_integer,
             low=1,
+            panel="Matching",
         ),
     ]
     exclude_self: Annotated[
@@ -216,6 +227,7 @@ class AllPairsOptions(SumsOptions, ShiftOptions, total=False):
             help="Leave out the neuron of the same layer and number: duplicates within one model,"
             " as in 'correlate a.pt a.pt --match best --exclude-self'.",
             check=switch,
+            panel="Matching",
         ),
     ]
 
@@ -234,6 +246,7 @@ class ControlOptions(TypedDict, total=False):
             " them, 4 are advised. Takes all paths up to the next option.",
             path=True,
             metavar="PATH...",
+            panel="Nulls",
         ),
     ]
     controls_b: Annotated[
@@ -244,6 +257,7 @@ class ControlOptions(TypedDict, total=False):
             help="The same of B. With more models, once for each of them, in their order.",
             path=True,
             metavar="PATH...",
+            panel="Nulls",
         ),
     ]
     control_tokens: Annotated[
@@ -256,6 +270,7 @@ class ControlOptions(TypedDict, total=False):
             check=as_integer,
             low=64,
             metavar="N",
+            panel="Nulls",
         ),
     ]
     control_margin: Annotated[
@@ -268,6 +283,7 @@ class ControlOptions(TypedDict, total=False):
             " controls by more than this.",
             check=as_number,
             low=0,
+            panel="Nulls",
         ),
     ]
 
@@ -309,6 +325,7 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             check=as_limit,
             low=0,
             metavar="GB",
+            panel="Compute",
         ),
     ]
     checkpoint: Annotated[
@@ -327,6 +344,7 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             check=as_path,
             path=True,
             metavar="FILE",
+            panel="Long runs",
         ),
     ]
     checkpoint_every: Annotated[
@@ -338,6 +356,7 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             check=as_number,
             low=0,
             metavar="SECONDS",
+            panel="Long runs",
         ),
     ]
 

@@ -20,7 +20,9 @@ def test_correlate_prints_a_table_and_a_verdict(
     captured = capsys.readouterr()
     assert captured.err == ""
     text = " ".join(captured.out.split())
-    assert "layer live dead universal by chance mean r baseline excess mlp.0 96 0 8 0.0" in text
+    assert "1,000 tokens match best hadamard x 5" in text
+    assert "8 of 192 live neurons universal (4.2%): 8 partners, 8 mutual by rotation 0 in" in text
+    assert "layer live universal chance mean r baseline excess mostly matched in mlp.0 96 8" in text
     assert "8 neurons of A are universal (excess above 0.5): 8 distinct partners in B, 8" in text
     assert "rotations of B, which give 0 in 5 draws (95% limit 0.6), say that axes agree" in text
     assert "no evidence" not in text

@@ -128,7 +128,7 @@ def test_a_result_that_cannot_be_saved_is_printed(
     assert run(*command, "--quiet") == 2
     out, err = capsys.readouterr()
     assert " neurons universal" in out
-    assert "Written to" not in out
+    assert "Report:" not in out
     assert err.startswith(f"Error: {tmp_path / 'o' / 'excess.png'}: cannot be written")
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["excess.png"]
 
@@ -153,7 +153,8 @@ def test_a_progress_bar_ends_no_work(lines: int, monkeypatch: pytest.MonkeyPatch
     terminal = Hung()
     terminal.left = lines
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    monkeypatch.setattr("univfast.cli.progress._REDRAWN", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
     with progress_bar("train", "steps", quiet=False) as progress:
         for i in range(20):
             progress(i + 1, 20, note=0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -17,7 +17,7 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.bench import rivals
 from univfast.bench.data import LAYER, Activations, Array, correlated, spread
 from univfast.bench.rivals import READS, Read
-from univfast.bench.table import ratio, table
+from univfast.bench.table import ratio
 from univfast.paired import PairedCorrelation
 
 __all__ = ["Group", "compare"]
@@ -61,10 +61,10 @@ class Group:
     floor: str
     lines: list[Line]
 
-    def markdown(self) -> str:
-        """As a table."""
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """As a head, and a row a line."""
         floor, ours = self.lines[0].seconds, self.lines[1].seconds
-        rows = [
+        rows: list[Sequence[str]] = [
             (
                 line.name,
                 f"{line.seconds * 1e3:,.1f}",
@@ -74,8 +74,7 @@ class Group:
             )
             for line in self.lines
         ]
-        header = (self.title, "ms", f"{self.floor}s", "times univfast", "largest error of r")
-        return table(header, rows)
+        return ("", "ms", f"{self.floor}s", "times univfast", "largest error of r"), rows
 
 
 def compare(tokens: int, neurons: int) -> Iterator[Group]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from univfast.cli.failures import typed
-from univfast.cli.options import PATH, device_option, quiet_option
+from univfast.cli.options import PATH, Command, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
+from univfast.cli.tables import Column, decimal, named, print_table, wrapped
 from univfast.cli.text_options import check_exists, given, take_text, text_alone_options
 from univfast.errors import InputError
 
@@ -25,6 +26,7 @@ __all__ = ["ablate"]
 
 
 @click.command(
+    cls=Command,
     short_help="Say what a model loses without its universal neurons.",
     epilog="""\b
 Examples:
@@ -273,17 +275,20 @@ def _tell(found: AblationResult, out: str | None) -> None:
         f" tokens of {found.documents:,} documents{means}"
     )
     if found.singles:
-        width = max(6, *(len(shown(f"{x.layer}/{x.neuron}")) for x in found.singles))
-        say(f"{'neuron':<{width}}  excess      loss  [95% interval]                kl")
-        for one in found.singles:
-            excess = "-" if one.excess is None else f"{one.excess:.3f}"
-            change = one.effect.loss
-            ends = f"[{change.low:+.2e}, {change.high:+.2e}]"
-            say(
-                f"{shown(f'{one.layer}/{one.neuron}'):<{width}}  {excess:>6}  {change.mean:+.1e}"
-                f"  {ends:<24}  {one.effect.kl.mean:.1e}"
+        layers = sorted({one.layer for one in found.singles})
+        columns = [Column("neuron", least=16), *map(Column, ("excess", "loss", "95% interval"))]
+        rows = [
+            (
+                named(one.layer, layers, f"/{one.neuron}"),
+                decimal(one.excess),
+                f"{one.effect.loss.mean:+.1e}",
+                f"[{one.effect.loss.low:+.2e}, {one.effect.loss.high:+.2e}]",
+                f"{one.effect.kl.mean:.1e}",
             )
+            for one in found.singles
+        ]
+        print_table([*columns, Column("kl")], rows, total=False)
     for sentence in found.sentences():
-        say(click.wrap_text(shown(sentence), width=88))
+        say(wrapped(shown(sentence)))
     if out is not None:
         say(f"Written to {shown(out)}: ablation.json and ablation.csv.")

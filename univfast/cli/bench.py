@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import click
 
+from univfast.cli.options import Command
+from univfast.cli.printing import say
+from univfast.cli.tables import Column, named, print_table
+
 __all__ = ["bench"]
 
 
-@click.command(short_help="Measure this machine against naive torch, as ratios.")
+@click.command(
+    cls=Command,
+    short_help="Measure this machine against naive torch, as ratios.",
+    epilog="""\b
+Examples:
+  univfast bench
+  univfast bench --tokens 65536 --neurons 768""",
+)
 @click.option(
     "--tokens", type=click.IntRange(100), default=32768, show_default=True, help="Of each model."
 )
@@ -27,9 +38,12 @@ def bench(tokens: int, neurons: int) -> None:
     from univfast import native
     from univfast.bench.compare import compare
 
-    click.echo(
+    say(
         f"{torch.get_num_threads()} threads, SIMD level {native.simd_level()},"
         f" torch {torch.__version__}, float32 (all pairs float16)"
     )
     for group in compare(tokens, neurons):
-        click.echo(f"\n{group.markdown()}")
+        say(f"\n{group.title}")
+        head, rows = group.table()
+        columns = [Column(head[0], least=16), *map(Column, head[1:])]
+        print_table(columns, [(named(name), *cells) for name, *cells in rows], total=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from univfast.cli.options import PATH, device_option, option, quiet_option
+from univfast.cli.options import PATH, Command, device_option, option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import (
@@ -24,6 +24,7 @@ __all__ = ["capture"]
 
 
 @click.command(
+    cls=Command,
     short_help="Capture a model's activations: on a text, or on held-out text.",
     epilog="""\b
 Examples:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.options import PATH, device_option, match_rate_option, option, quiet_option
+from univfast.cli.options import (
+    PATH,
+    Command,
+    device_option,
+    match_rate_option,
+    option,
+    quiet_option,
+)
 from univfast.cli.printing import say, shown
 from univfast.cli.text_options import check_exists, given, take_text, text_options
 from univfast.errors import InputError
@@ -21,6 +28,7 @@ __all__ = ["control"]
 
 
 @click.command(
+    cls=Command,
     short_help="Make a control: a network like a model, which learned nothing.",
     epilog="""\b
 Examples:

@@ -15,13 +15,15 @@ from univfast.cli.options import (
     PATHS,
     Command,
     device_option,
+    every_option,
     figures_option,
     match_rate_option,
     option,
     quiet_option,
 )
-from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
-from univfast.cli.progress import progress_bar
+from univfast.cli.printing import complain, load_pictures, plain_warnings
+from univfast.cli.progress import progress_bars
+from univfast.cli.results import print_result
 from univfast.cli.sources import Sources, sources
 from univfast.cli.text_options import say_matched, text_options, warn_of_hooks
 from univfast.columns import NAMES
@@ -125,6 +127,7 @@ Examples:
 )
 @figures_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@every_option
 @quiet_option
 def correlate(
     a: str,
@@ -137,6 +140,7 @@ def correlate(
     memory_limit: float | None,
     timeout: float,
     as_json: bool,
+    every: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -177,7 +181,6 @@ def correlate(
         _writing_alone(out, processes),
         plain_warnings(),
         sources((a, *b), options, place) as given,
-        progress_bar("correlate", "tokens", quiet) as progress,
     ):
         asked = {
             **options,
@@ -190,13 +193,20 @@ def correlate(
         warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
-        result = correlate_together(processes, model, rest, settings, progress)
+        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs of layers")) as bars:
+            result = correlate_together(processes, model, rest, settings, *bars)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
             if not (quiet or as_json):
                 say_matched(given.models)
-            _give(result, out, (columns, figures), quiet, as_json)
+            try:
+                _save(result, out, columns, figures)
+            except Exception:
+                print_result(result, as_json, None, every)  # what was found, where it can be
+                raise
+            if not quiet or as_json:
+                print_result(result, as_json, out, every)
 
 
 def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> None:
@@ -247,33 +257,30 @@ def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResul
         return result
 
 
-def _give(
-    result: CorrelationResult,
-    out: str | None,
-    files: tuple[str, tuple[str, ...]],
-    quiet: bool,
-    as_json: bool,
+def _save(
+    result: CorrelationResult, out: str | None, columns: str, figures: tuple[str, ...]
 ) -> None:
-    """Writes and prints a result. The files are told by their columns, and formats of pictures."""
-    columns, figures = files
+    """Writes a result, and tells what may be wrong with it, and with its controls."""
     for warning in result.summary["warnings"]:
         complain(f"Warning: {with_options(warning)}")
     for warning in (result.summary["controls"] or {}).get("warnings", ()):
         complain(f"Warning: {with_options(warning)}")
-    try:
-        if out is not None:
-            result.save(out, columns, figures=figures)
-    except Exception:
-        print_result(result, as_json, None)  # what was found after hours, where it can be
-        raise
-    if not quiet or as_json:
-        print_result(result, as_json, out)
+    if out is not None:
+        result.save(out, columns, figures=figures)
 
 
-@click.command(short_help="Draw the plots and report of a saved result again.")
+@click.command(
+    cls=Command,
+    short_help="Draw the plots and report of a saved result again.",
+    epilog="""\b
+Examples:
+  univfast report result/
+  univfast report result/ --all""",
+)
 @click.argument("directory", type=PATH)
 @figures_option
-def report(directory: str, figures: tuple[str, ...]) -> None:
+@every_option
+def report(directory: str, figures: tuple[str, ...], every: bool) -> None:
     """Draw the plots and report.html of a saved result again.
 
     DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
@@ -285,4 +292,4 @@ def report(directory: str, figures: tuple[str, ...]) -> None:
     load_pictures()
     with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
         result = redraw(directory, figures)
-    print_result(result, as_json=False, out=directory)
+    print_result(result, as_json=False, out=directory, every=every)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from univfast.cli.options import PATH, figures_option, quiet_option
-from univfast.cli.printing import load_pictures, print_result, print_side_by_side, say
-from univfast.cli.progress import progress_bar
+from univfast.cli.options import PATH, Command, figures_option, quiet_option
+from univfast.cli.printing import load_pictures, say
+from univfast.cli.progress import progress_bar, progress_bars
+from univfast.cli.results import print_result, print_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,14 @@ _test_samples = click.option(
 )
 
 
-@click.command(short_help="Train a tiny transformer and save it.")
+@click.command(
+    cls=Command,
+    short_help="Train a tiny transformer and save it.",
+    epilog="""\b
+Examples:
+  univfast train a.ckpt --seed 1
+  univfast train b.ckpt --seed 2 --steps 2400 --d-mlp 512""",
+)
 @click.argument("out", type=PATH, metavar="OUT")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and samples.")
 @_data
@@ -106,7 +114,14 @@ def train(
         save_model(out, _Job(ModelConfig(**sizes), options, data, quiet).run(seed, half))
 
 
-@click.command(short_help="Run the whole experiment, end to end. Start here.")
+@click.command(
+    cls=Command,
+    short_help="Run the whole experiment, end to end. Start here.",
+    epilog="""\b
+Examples:
+  univfast demo
+  univfast demo --untrained --out untrained/""",
+)
 @click.option(
     "--out",
     type=PATH,
@@ -209,7 +224,8 @@ def _matched(
         [live_activations(x, f"{path} (control {x.control})", site) for x in of_one] or None
         for path, of_one in zip(paths, controls, strict=True)
     ]
-    with progress_bar(f"correlate ({match}, {site})", "tokens", quiet) as progress:
+    phases = (f"read ({match}, {site})", "tokens"), ("search", "pairs of layers")
+    with progress_bars(quiet, *phases) as (read, search):
         result = univfast.correlate(
             a,
             b,
@@ -220,7 +236,8 @@ def _matched(
             details=bool(sides[0]),
             token_ids=test_tokens(models[0]) if sides[0] else None,
             token_text=chr if sides[0] else None,
-            progress=progress,
+            progress=read,
+            search_progress=search,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
     result.summary.update(models=paths, site=site, title=f"match {match}, {when}")

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from univfast.cli.options import PATH
+from univfast.cli.options import PATH, Command
 from univfast.cli.printing import say, shown
 
 __all__ = ["export"]
@@ -34,6 +34,7 @@ class _LayerNumber(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 @click.command(
+    cls=Command,
     short_help="Write what neurons do for other programs.",
     epilog="""\b
 Examples:

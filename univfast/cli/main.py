@@ -16,6 +16,7 @@ from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
 from univfast.cli.export import export
 from univfast.cli.failures import told
+from univfast.cli.help import HELP, HelpedGroup, meant
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
 from univfast.cli.show import show
@@ -30,7 +31,12 @@ BROKEN_PIPE = 141  # as of programs that SIGPIPE ends
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=HelpedGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 120,
+        "rich_help_config": HELP,
+    },
     epilog="Start with 'univfast demo', which needs no data. 'univfast COMMAND --help' tells more.",
 )
 @click.version_option(package_name="univfast", prog_name="univfast")
@@ -68,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return BAD_INPUT
     except click.ClickException as error:
-        return _fail(error.format_message())
+        return _fail(meant(error.format_message()))
     except (click.Abort, KeyboardInterrupt) as error:
         # click makes the one of the other. A run that saved its state says where.
         cause = error.__cause__ if isinstance(error, click.Abort) else error

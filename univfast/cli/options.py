@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from univfast.checks import check_path
+from univfast.cli.help import HelpedCommand
 from univfast.errors import InputError
 from univfast.option import declared as declared_in
 from univfast.options import CorrelateOptions
@@ -19,6 +20,7 @@ __all__ = [
     "Command",
     "RegistryChoice",
     "device_option",
+    "every_option",
     "figures_option",
     "match_rate_option",
     "option",
@@ -69,6 +71,13 @@ figures_option = click.option(
     metavar="FORMATS",
     callback=_formats,
     help="Formats of the pictures: png, svg, pdf, or several with commas between.",
+)
+
+every_option = click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Print all layers, and not only the 12 with the most universal neurons.",
 )
 
 match_rate_option = click.option(
@@ -167,7 +176,7 @@ _JOINT = "\0"
 PATHS = _Paths()
 
 
-class Command(click.Command):
+class Command(HelpedCommand):
     """A command whose help names, for ``{files}``, the files that are read.
 
     Options of type `PATHS` take all arguments up to the next option.

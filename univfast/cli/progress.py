@@ -1,13 +1,30 @@
-"""Progress bars: on stderr, and only where a person is watching."""
+"""How far the work is, on stderr: bars where a person is watching, else a line now and then."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-__all__ = ["Bar", "progress_bar"]
+from univfast.cli.printing import complain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+
+__all__ = ["Bar", "progress_bar", "progress_bars"]
+
+_EVERY = 30.0  # seconds between two lines
+_REDRAWN = 0.1  # seconds between two states of the bars
+
+_LARGE = ((1e9, "billion"), (1e6, "million"))
+_SHORT = ((1e9, "G "), (1e6, "M "), (1e3, "k "))
+_TIMES = ((172_800, 86_400, ".1f", "days"), (7_200, 3_600, ".1f", "h"), (120, 60, ".0f", "min"))
 
 
 class Bar(Protocol):
@@ -18,39 +35,206 @@ class Bar(Protocol):
 
 @contextmanager
 def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
-    """A bar that lasts as long as the block; nothing at all if ``quiet`` or not on a terminal.
+    """The bar of work that has one phase; as `progress_bars`."""
+    with progress_bars(quiet, (name, unit)) as (bar,):
+        yield bar
 
-    What goes wrong with it (a terminal that was closed) ends the bar, and not the work.
+
+@contextmanager
+def progress_bars(quiet: bool, *phases: tuple[str, str]) -> Iterator[list[Bar]]:
+    """A bar for each phase of some work, which last as long as the block.
+
+    On a terminal they are drawn; elsewhere a line every 30 seconds says how far the phase at work
+    is. Nothing at all if ``quiet``. What goes wrong with it (a terminal that was closed) ends the
+    bars, and not the work.
+
+    Args:
+        quiet: show nothing.
+        phases: of each its name, and what is counted.
     """
-    bar = None if quiet or sys.stderr is None or not sys.stderr.isatty() else _made(name, unit)
+    made = [_Phase(name, unit) for name, unit in phases]
+    shown = _Nowhere() if quiet or sys.stderr is None else _where(sys.stderr, made)
+    last = time.monotonic()
 
-    def advance(done: int, total: int | None, note: float | None = None) -> None:
-        nonlocal bar
-        if bar is None:
-            return
-        if bar.total is None:  # what was done before does not count for the rate
-            bar.initial = bar.n = done
-        bar.total = total
-        try:
-            if note is not None:
-                bar.set_postfix_str(f"loss {note:.3f}", refresh=False)
-            bar.update(done - bar.n)
-        except (OSError, ValueError):
-            bar = None
+    def bar(phase: _Phase) -> Bar:
+        def advance(done: int, total: int | None, note: float | None = None) -> None:
+            nonlocal last
+            # What passed since any phase was told of is this one's.
+            now, before = time.monotonic(), last
+            last = now
+            phase.advance(done, total, now - before, note)
+            shown.show(phase, now)
+
+        return advance
 
     try:
-        yield advance
+        yield [bar(phase) for phase in made]
     finally:
-        if bar is not None:
-            with suppress(OSError, ValueError):
-                bar.close()
+        shown.close()
 
 
-def _made(name: str, unit: str) -> Any:
-    """A bar of tqdm; None where the terminal takes none."""
-    from tqdm import tqdm
+@dataclass
+class _Phase:
+    """How far a phase is.
 
-    try:
-        return tqdm(desc=name, unit=unit, unit_scale=True, file=sys.stderr, leave=False)
-    except (OSError, ValueError):
-        return None
+    Attributes:
+        name: of it.
+        unit: what is counted.
+        done, total: how much is, of how much.
+        first: how much was when it was first told of; that does not count for the rate.
+        seconds: that it worked since, while other phases waited.
+        note: a number to show beside.
+    """
+
+    name: str
+    unit: str
+    done: int = 0
+    total: int | None = None
+    first: int | None = None
+    seconds: float = 0.0
+    note: float | None = None
+
+    def advance(self, done: int, total: int | None, seconds: float, note: float | None) -> None:
+        """Takes what is done, after so many seconds of work."""
+        if self.first is None:
+            self.first = done
+        else:
+            self.seconds += seconds
+        self.done, self.total, self.note = done, total, note
+
+    def words(self) -> str:
+        """All that is known, as a line."""
+        share = f" ({self.done / self.total:.0%})" if self.total else ""
+        parts = [f"{_amount(self.done, self.total)} {self.unit}{share}", *self._pace()]
+        return f"{self.name}: {', '.join(parts)}"
+
+    def beside(self) -> str:
+        """What a bar does not show."""
+        amount = f"{_amount(self.done, self.total)} {self.unit}"
+        return ", ".join([*([] if self.first is None else [amount]), *self._pace()])
+
+    def _pace(self) -> Iterator[str]:
+        """Rate, time left and the note, as far as they are known."""
+        new = self.done - (self.first or 0)
+        if new > 0 and self.seconds > 0:
+            rate = new / self.seconds
+            yield f"{_rate(rate)} {self.unit.split()[0]}/s"
+            if self.total is not None and self.done < self.total:
+                yield f"{_time((self.total - self.done) / rate)} left"
+        if self.note is not None:
+            yield f"loss {self.note:.3f}"
+
+
+def _amount(done: int, total: int | None) -> str:
+    most = done if total is None else total
+    size, word = next(((size, f" {word}") for size, word in _LARGE if most >= size), (1, ""))
+    digits = ".1f" if word else ".0f"
+    parts = [f"{x / size:,{digits}}" for x in (done, total) if x is not None]
+    return " of ".join(parts) + word
+
+
+def _rate(rate: float) -> str:
+    size, letter = next(((size, letter) for size, letter in _SHORT if rate >= size), (1, " "))
+    value = rate / size
+    return f"{value:.0f} {letter}".rstrip() if value >= 10 else f"{value:.2g} {letter}".rstrip()
+
+
+def _time(seconds: float) -> str:
+    for least, unit, digits, name in _TIMES:
+        if seconds >= least:
+            return f"{seconds / unit:{digits}} {name}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+class _Nowhere:
+    """Shows nothing."""
+
+    def show(self, phase: _Phase, now: float) -> None:
+        """Shows how far a phase is."""
+
+    def close(self) -> None:
+        """Shows no more."""
+
+
+class _Lines(_Nowhere):
+    """A line every so often."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, phase: _Phase, now: float) -> None:
+        if now - self._last >= _EVERY:
+            self._last = now
+            complain(phase.words())
+
+
+def _where(stream: TextIO, phases: Sequence[_Phase]) -> _Nowhere:
+    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        return _Lines()
+    return _Drawn(stream, phases)
+
+
+class _Drawn(_Nowhere):
+    """Bars on a terminal, which are gone in the end."""
+
+    def __init__(self, stream: TextIO, phases: Sequence[_Phase]) -> None:
+        self._stream = stream
+        self._last = -_REDRAWN
+        self._bars: Progress | None = _bars(stream)
+        self._tasks = {
+            phase.name: self._bars.add_task(phase.name, total=None, beside="") for phase in phases
+        }
+        self._attempt(self._bars.start)
+
+    def show(self, phase: _Phase, now: float) -> None:
+        ended = phase.done == phase.total
+        if self._bars is None or (now - self._last < _REDRAWN and not ended):
+            return
+        self._last = now
+        self._bars.update(
+            self._tasks[phase.name],
+            completed=phase.done,
+            total=phase.total,
+            beside=phase.beside(),
+        )
+        self._attempt(self._bars.refresh)
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._attempt(self._bars.stop)
+        sys.stderr = self._stream
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (OSError, ValueError):
+            bars, self._bars = self._bars, None
+            if bars is not None:
+                with suppress(OSError, ValueError):
+                    bars.stop()
+            sys.stderr = self._stream
+
+
+def _bars(stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    class Terminal(Console):
+        """One whose cursor stays: a signal may end the process before it is shown again."""
+
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+        def on_broken_pipe(self) -> None:
+            raise  # the error at hand, where rich would end the process
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[beside]}", markup=False),
+        console=Terminal(file=stream, highlight=False),
+        auto_refresh=False,  # by a thread, which fails by itself where the terminal is gone
+        transient=True,
+        redirect_stdout=False,
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from univfast.cli.options import PATH
+from univfast.cli.options import PATH, Command
 from univfast.cli.printing import heard, say, shown
 from univfast.contexts.records import (
     KINDS,
@@ -67,6 +67,7 @@ class _Kinds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 @click.command(
+    cls=Command,
     short_help="Show what the neurons of a saved result do.",
     epilog="""\b
 Examples:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from univfast.cli.failures import typed
-from univfast.cli.options import PATH, device_option, quiet_option
+from univfast.cli.options import PATH, Command, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import check_exists
@@ -25,6 +25,7 @@ __all__ = ["weights"]
 
 
 @click.command(
+    cls=Command,
     short_help="Say what a model's weights say of its neurons.",
     epilog="""\b
 Examples:

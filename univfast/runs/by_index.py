@@ -23,6 +23,7 @@ from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
+from univfast.search.partners import Tell
 from univfast.search.saved import check_number, correlation_from
 from univfast.sums.batches import PairOrigin
 from univfast.sums.details import PairDetails
@@ -181,8 +182,12 @@ class ByIndex:
         comparisons = self._lineup.rounds[number].comparisons
         return IndexPass(comparisons, self._lineup, self._options, self._device, facts)
 
-    def take(self, entry: Mapping[str, Any], work: IndexPass) -> None:
-        """Takes what a pass has found, in process 0."""
+    def pairs(self, entry: Mapping[str, Any]) -> int:
+        """Pairs of layers that are searched: none."""
+        return 0
+
+    def take(self, entry: Mapping[str, Any], work: IndexPass, tell: Tell) -> None:
+        """Takes what a pass has found, in process 0; there is no search to tell of."""
         self._found += work.correlations()
         self._details += work.details()
 

@@ -22,6 +22,7 @@ from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
+from univfast.search.partners import Tell
 from univfast.search.saved import check_number
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
@@ -258,13 +259,20 @@ class OverPairs:
         assert place is not None
         return place
 
-    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> None:
-        """Takes what a pass gave, in process 0: sums are searched."""
+    def pairs(self, entry: Mapping[str, Any]) -> int:
+        """Pairs of layers that are searched behind a pass, in each direction."""
+        jobs = self._jobs(entry) if "jobs" in entry else []
+        directions = 2 if self._options["reverse"] else 1
+        layers = self._lineup.layers
+        return directions * sum(len(job.layers) * len(layers[job.second]) for job in jobs)
+
+    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass, tell: Tell) -> None:
+        """Takes what a pass gave, in process 0: sums are searched, and ``tell`` told of it."""
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
             return
         for number, state in work.co_moments():
-            self._searches[number].add(state)
+            self._searches[number].add(state, tell)
 
     def found(self) -> list[Any]:
         """What the passes have found, as plain values and tensors, not copied."""

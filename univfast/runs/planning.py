@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,37 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
-from univfast.machine.memory import gigabytes
+from univfast.machine.memory import available_memory, gigabytes
+from univfast.machine.processes import Processes
+from univfast.native import place
 from univfast.options import ModelOptions
 from univfast.runs.comparisons import Comparison
 from univfast.search.matchings import MATCHINGS
 from univfast.search.partners import assignment_bytes
 from univfast.search.searches import state_bytes
 
-__all__ = ["MEMORY_SHARE", "Job", "pass_bytes", "plan_passes"]
+__all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes"]
 
 MEMORY_SHARE = 0.8
 """Of the memory that is available, what a state may take if no limit is given."""
+
+
+def memory_limit(asked: float | None, device: torch.device, processes: Processes | None) -> float:
+    """Bytes that the states of a pass may take, the same in every process.
+
+    Args:
+        asked: the limit that was given; None for most of what is available.
+        device: where the states are.
+        processes: those that share the work; None for this one alone.
+    """
+    limit = asked
+    if limit is None:
+        available = available_memory(device)
+        # Processes of one machine share its memory.
+        here = 1 if place.on_cuda(device) else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        share = MEMORY_SHARE / (here if processes else 1)
+        limit = float("inf") if available is None else share * available
+    return limit if processes is None else min(processes.gather(limit))
 
 
 @dataclass(frozen=True)

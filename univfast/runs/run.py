@@ -21,7 +21,7 @@ from univfast.machine.signals import noted
 from univfast.runs.checkpoint import Position, SavedRun
 from univfast.runs.passes import Pass, Range
 
-__all__ = ["Interrupted", "Progress", "Run"]
+__all__ = ["Interrupted", "Progress", "Run", "check_same"]
 
 # Seconds in which a second signal is taken for the first one sent again, as launchers do.
 _REPEATED = 1.0
@@ -260,3 +260,18 @@ def _merged(ranges: Sequence[Range]) -> list[Range]:
         else:
             merged.append((start, stop))
     return merged
+
+
+def check_same(identities: Sequence[dict[str, Any]]) -> None:
+    """Refuses to share work among processes that were given something else.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for rank, theirs in enumerate(identities):
+        for key, value in identities[0].items():
+            if theirs.get(key) != value:
+                raise InputError(
+                    f"process {rank}: was given other {key} than process 0; give all the same files"
+                    " and arguments"
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -22,8 +22,17 @@ from univfast.sums.co_moments import Side, tile_bytes
 
 __all__ = [
     "Search",
+    "Tell",
     "assignment_bytes",
+    "silent",
 ]
+
+# Called with the number of pairs of layers that were searched since the last call.
+Tell = Callable[[int], None]
+
+
+def silent(pairs: int) -> None:
+    """Tells nobody."""
 
 
 class Search:
@@ -65,13 +74,14 @@ class Search:
         self._alive = torch.zeros(matched.neurons, dtype=torch.bool, device=device)
         self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
 
-    def add(self, cross: Tensor, matched: Side, searched: Side) -> None:
+    def add(self, cross: Tensor, matched: Side, searched: Side, tell: Tell = silent) -> None:
         """Takes in the co-moments of some layers of either model, in increasing order.
 
         Args:
             cross: ``[neurons of matched, neurons of searched]``; any strides.
             matched: of neighbouring layers.
             searched: of neighbouring layers; kept with this search's rotations.
+            tell: called as pairs of layers are done.
         """
         block = _Block(
             cross,
@@ -97,6 +107,9 @@ class Search:
             for i, part in enumerate(searched.layout.slices):
                 for draws in draws_together(self._rotation):
                     self._add_draws(block, matched, searched, i, part, draws)
+                tell(len(matched.layout.names))
+        else:
+            tell(_pairs(matched, searched))
 
     def _add_draws(
         self,
@@ -177,7 +190,13 @@ class Search:
         )
 
     def assigned(
-        self, matching: Matching, cross: Tensor, matched: Side, searched: Side, rotation: Baseline
+        self,
+        matching: Matching,
+        cross: Tensor,
+        matched: Side,
+        searched: Side,
+        rotation: Baseline,
+        tell: Tell = silent,
     ) -> Matches:
         """What a matching that assigns pairs, once `add` was given all layers at once.
 
@@ -192,12 +211,15 @@ class Search:
         back[match[match >= 0]] = correlation[match >= 0]
         block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
         dead = searched.inverse_norm.isnan().cpu()
+        shares = _shares(_pairs(matched, searched), 1 + rotation.draws)
+        tell(next(shares))
         rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64, device="cpu")
         for draw in range(rotation.draws):
             for i, part in enumerate(searched.layout.slices):
                 self._rotate(r[:, part], block, (matched, searched), i, rotation, draw)
             r[:, dead] = torch.nan
             rotated[draw] = _taken(r, self._assign(matching, r))
+            tell(next(shares))
         return replace(self._matches(self._top.cpu(), match, correlation, rotated), back=back)
 
     def _rotate(
@@ -277,6 +299,15 @@ class _Block:
 def assignment_bytes(a: Layout, b: Layout) -> int:
     """That an assignment takes beside the state: r, that of live neurons, the solver's copy."""
     return 3 * 8 * a.neurons * b.neurons
+
+
+def _pairs(matched: Side, searched: Side) -> int:
+    return len(matched.layout.names) * len(searched.layout.names)
+
+
+def _shares(total: int, parts: int) -> Iterator[int]:
+    """A whole number in so many parts, as even as can be."""
+    return (total * (i + 1) // parts - total * i // parts for i in range(parts))
 
 
 def _same_neurons(matched: Layout, searched: Layout) -> Tensor:

@@ -14,7 +14,7 @@ from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
 from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
-from univfast.search.partners import Search
+from univfast.search.partners import Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
@@ -68,8 +68,10 @@ class Searches:
         ]
         self._assigned: list[Matches] = []
 
-    def add(self, state: CoMoments) -> None:
+    def add(self, state: CoMoments, tell: Tell = silent) -> None:
         """Takes in the state of some layers of A with all of B; layers in increasing order.
+
+        ``tell`` is called as pairs of layers are done, in either direction.
 
         Raises:
             InputError: it holds no tokens.
@@ -79,9 +81,12 @@ class Searches:
         self._tokens = state.tokens
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
         for search, direction in zip(self._searches, directions, strict=False):
+            if self.matching.assign is None:
+                search.add(*direction, tell)
+                continue
             search.add(*direction)
-            if self.matching.assign is not None:
-                self._assigned.append(search.assigned(self.matching, *direction, self.baseline))
+            found = search.assigned(self.matching, *direction, self.baseline, tell)
+            self._assigned.append(found)
 
     def state(self) -> dict[str, Any]:
         """What was found so far, as plain values and tensors, not copied; for `load`."""

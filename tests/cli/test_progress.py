@@ -1,0 +1,186 @@
+"""How far the work is: bars on a terminal, lines elsewhere, and nothing on stdout."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import univfast
+from support.command import run
+from support.made_up import NAMES
+from univfast.cli.progress import progress_bar, progress_bars
+
+
+class Clock:
+    """Time that tests move on."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("univfast.cli.progress.time.monotonic", made)
+    return made
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+PHASES = (("read", "tokens"), ("search", "pairs of layers"))
+
+
+def test_a_line_every_thirty_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bars(False, *PHASES) as (read, search):
+        read(0, 64_000_000)
+        clock.now += 10
+        read(12_000_000, 64_000_000)
+        assert capsys.readouterr().err == ""
+        clock.now += 20
+        read(36_000_000, 64_000_000)
+        assert capsys.readouterr().err == (
+            "read: 36.0 of 64.0 million tokens (56%), 1.2 M tokens/s, 23 s left\n"
+        )
+        clock.now += 5
+        read(64_000_000, 64_000_000)
+        search(24, 2_304)
+        clock.now += 60
+        search(144, 2_304)
+        clock.now += 29
+        search(200, 2_304)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "search: 144 of 2,304 pairs of layers (6%), 2 pairs/s, 18 min left\n"
+
+
+def test_each_phase_has_its_own_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading goes on after a search of ten minutes, at its own rate."""
+    with progress_bars(False, *PHASES) as (read, search):
+        read(0, 4_000)
+        clock.now += 10
+        read(1_000, 4_000)
+        search(0, 8)
+        clock.now += 600
+        search(1, 8)
+        capsys.readouterr()
+        clock.now += 30
+        read(4_000, 4_000)
+    assert capsys.readouterr().err == "read: 4,000 of 4,000 tokens (100%), 100 tokens/s\n"
+
+
+def test_what_was_done_before_counts_for_no_rate(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar("train", "steps", quiet=False) as progress:
+        progress(900, 1_000, 0.5)
+        clock.now += 40
+        progress(920, 1_000, 0.25)
+        clock.now += 40
+        progress(930, None)
+    assert capsys.readouterr().err == (
+        "train: 920 of 1,000 steps (92%), 0.5 steps/s, 160 s left, loss 0.250\n"
+        "train: 930 steps, 0.38 steps/s\n"
+    ).replace("160 s", "3 min")
+
+
+def test_quiet_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("read", "tokens", quiet=True) as progress:
+        progress(0, 10)
+        clock.now += 100
+        progress(5, 10)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_two_bars_on_a_terminal(
+    width: int,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    with progress_bars(False, *PHASES) as (read, search):
+        read(0, 64_000_000)
+        clock.now += 10
+        read(12_000_000, 64_000_000)
+        search(0, 100)
+        clock.now += 10
+        search(25, 100)
+        print("a warning", file=sys.stderr)
+    assert sys.stderr is terminal
+    text = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    assert re.search(r"read +\S+ + 19% 12.0 of 64.0 million tokens, 1.2 M tokens/s", text)
+    assert re.search(r"search +\S+ + 25% 25 of 100 pairs of layers, 2.5 pairs/s, 30 s", text)
+    assert "a warning\n" in text
+    assert "\x1b[?25l" not in text  # the cursor stays, for a signal may end the process
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+def test_plain_terminals(
+    name: str, value: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    with progress_bar("read", "tokens", quiet=False) as progress:
+        progress(0, 100)
+        clock.now += 31
+        progress(31, 100)
+    assert ("\x1b" in terminal.getvalue()) == (name == "NO_COLOR")
+    assert not re.search(r"\x1b\[[\d;]+m", terminal.getvalue())
+    if name == "TERM":
+        assert terminal.getvalue() == "read: 31 of 100 tokens (31%), 1 tokens/s, 69 s left\n"
+
+
+@pytest.mark.parametrize("match", ["best", "one-to-one"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pairs_of_layers_are_counted(pair: tuple[Path, Path], match: str, reverse: bool) -> None:
+    """Each pair in each direction, of all models and controls, whatever memory cuts them into."""
+    told: list[tuple[int, int]] = []
+    univfast.correlate(
+        pair[0],
+        pair[1],
+        match=match,  # type: ignore[arg-type]
+        reverse=reverse,
+        controls_a=[pair[1]],
+        search_progress=lambda done, total: told.append((done, total)),
+    )
+    total = len(NAMES) ** 2 * 2 * (2 if reverse else 1)
+    assert {whole for _, whole in told} == {total}
+    done = [pairs for pairs, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert len({*done}) > 2
+
+
+def test_by_index_nothing_is_searched(pair: tuple[Path, Path]) -> None:
+    told: list[int] = []
+    univfast.correlate(*pair, match="index", search_progress=lambda done, _: told.append(done))
+    assert told == []
+
+
+def test_the_search_is_seen_on_the_command_line(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("univfast.cli.progress._EVERY", 0.0)
+    assert run("correlate", *pair) == 0
+    out, err = capsys.readouterr()
+    assert "read: 1,000 of 1,000 tokens (100%)" in err
+    assert "search: 4 of 4 pairs of layers (100%)" in err
+    assert "pairs of layers" not in out
+    assert run("correlate", *pair, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
