@@ -135,14 +135,15 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        self._models = [open_activations(a, "a"), *open_models(b, "b")]
+        width = options["width"]
+        self._models = [open_activations(a, "a", width), *open_models(b, "b", width)]
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
         controls_a = options["controls_a"]
         lineup = line_up(
             self._models,
-            [] if controls_a is None else open_models(controls_a, "controls_a"),
-            open_controls(options["controls_b"], "controls_b", len(self._models) - 1),
+            [] if controls_a is None else open_models(controls_a, "controls_a", width),
+            open_controls(options["controls_b"], "controls_b", len(self._models) - 1, width),
             options["layers"],
             self._all_pairs,
             options["control_tokens"],

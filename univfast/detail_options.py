@@ -3,7 +3,7 @@
 from typing import Annotated, Any, TypedDict
 
 from univfast.checks import as_integer
-from univfast.option import Option, as_functions, as_names, as_token_text, switch
+from univfast.option import Option, as_count, as_functions, as_names, as_token_text, switch
 
 __all__ = ["ContextOptions", "DetailOptions", "ExplainOptions", "TokenOptions"]
 
@@ -26,8 +26,20 @@ class DetailOptions(TypedDict, total=False):
 
 
 class TokenOptions(TypedDict, total=False):
-    """Which tokens are used, and what they are."""
+    """How activations are read: which tokens are used, and what they and their features are."""
 
+    width: Annotated[
+        int | None,
+        Option(
+            None,
+            doc="of sparse features, how many there are, where their files do not say it; None"
+            " where they do.",
+            help="Of sparse features, how many there are, where their files do not say it.",
+            check=as_count,
+            low=1,
+            metavar="N",
+        ),
+    ]
     mask: Annotated[
         object | None,
         Option(

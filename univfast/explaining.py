@@ -71,7 +71,8 @@ def explain(
         TypeError: an argument of a type that cannot be used.
     """
     given = complete(ExplainOptions, options, "explain")
-    models = [open_activations(a, "a"), *open_models(b, "b")]
+    width = given["width"]
+    models = [open_activations(a, "a", width), *open_models(b, "b", width)]
     if len(models) != len(result.summary["models"]):
         raise InputError(
             f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from univfast.checks import as_number, as_text, check_choice, check_path, plain_text
+from univfast.checks import as_integer, as_number, as_text, check_choice, check_path, plain_text
 from univfast.registry import Registry
 
 __all__ = [
     "Option",
+    "as_count",
     "as_functions",
     "as_it_is",
     "as_limit",
@@ -42,6 +43,11 @@ def switch(name: str, value: Any) -> bool:
 def as_limit(name: str, value: Any, low: float) -> float | None:
     """A number, or None for none."""
     return None if value is None else as_number(name, value, low)
+
+
+def as_count(name: str, value: Any, low: int) -> int | None:
+    """A whole number, or None where it is not known."""
+    return None if value is None else as_integer(name, value, low)
 
 
 def as_path(name: str, value: Any) -> str | None:

@@ -11,6 +11,9 @@
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``directories``        which files of a directory are which layer
 ``shards``             the layer that lies in many files, few of them open at a time
+``sparse``             sparse features as layers, made dense slice by slice
+``sparse_names``       which arrays of a file belong together as such features
+``sparse_tensors``     sparse tensors of PyTorch and arrays of SciPy as such features
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``model_paths``        what is a model, and not activations
 ``pairing``            which layer of one model is compared with which of the other

@@ -16,6 +16,9 @@ from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
+from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
+from univfast.inputs.sparse_names import Found, join_sparse, says_width
+from univfast.inputs.sparse_tensors import is_scipy, sparse_in_memory
 from univfast.inputs.stored import Stored, from_memory
 from univfast.inputs.stores import STORES
 from univfast.registry import resolve
@@ -23,7 +26,7 @@ from univfast.registry import resolve
 __all__ = ["open_activations", "open_controls", "open_models"]
 
 
-def open_activations(source: object, name: str) -> Activations:
+def open_activations(source: object, name: str, width: int | None = None) -> Activations:
     """Activations from a tensor, an array, a dict of layer name to these, a file or a directory.
 
     Args:
@@ -35,22 +38,36 @@ def open_activations(source: object, name: str) -> Activations:
             and files in PyTorch's format from before version 1.6 are loaded whole. Or that of a
             directory of shards or a Hugging Face dataset, as ``open_directory`` reads them.
         name: what to call ``source`` in errors where it has no file name.
+        width: how many features there are, where sparse features are stored without that.
 
     Raises:
         InputError: a file that cannot be read, or what cannot be activations.
         TypeError: ``source`` is none of these.
     """
-    if isinstance(source, Activations):
-        return source
+    found = source if isinstance(source, Activations) else _open(source, name, width)
+    for layer in found.layers.values():
+        if isinstance(layer, SparseLayer) and width not in (None, layer.neurons):
+            raise InputError(
+                f"width: is {width}, and {found.name}: layer {layer.name!r} has {layer.neurons}"
+                " features; leave the one that is wrong out"
+            )
+    return found
+
+
+def _open(source: object, name: str, width: int | None) -> Activations:
     if isinstance(source, (str, os.PathLike)):
         check_path(name, source)
-        return _open_path(os.fsdecode(source))
+        return _open_path(os.fsdecode(source), width)
     if isinstance(source, Mapping):
         for layer in source:
             if not isinstance(layer, str):
                 raise TypeError(f"{name}: layer names must be str, found {type(layer).__name__}")
         values = {plain_text(layer): value for layer, value in source.items()}
-    elif isinstance(source, (torch.Tensor, np.ndarray)) or hasattr(source, "__dlpack__"):
+    elif (
+        isinstance(source, (torch.Tensor, np.ndarray))
+        or hasattr(source, "__dlpack__")
+        or is_scipy(source)
+    ):
         values = {LONE_LAYER: source}
     else:
         raise TypeError(
@@ -59,26 +76,46 @@ def open_activations(source: object, name: str) -> Activations:
             + ("; pass its .to_numpy()" if hasattr(source, "to_numpy") else "")
         )
     stored = {
-        layer: from_memory(value, f"{name}: layer {layer!r}", TypeError)
+        layer: _from_memory(layer, value, f"{name}: layer {layer!r}")
         for layer, value in values.items()
     }
-    return collect(name, stored, partial(StoredLayer, source=name))
+    return _collect(name, join_sparse(stored, LONE_LAYER, name), width)
 
 
-def open_models(given: object, name: str) -> list[Activations]:
+def _from_memory(layer: str, value: object, where: str) -> Stored | SparseStored | tuple[int, ...]:
+    if says_width(layer) and type(value) is int:
+        return (value,)
+    sparse = sparse_in_memory(value, where)
+    return from_memory(value, where, TypeError) if sparse is None else sparse
+
+
+def _collect(name: str, found: Mapping[str, Found], width: int | None) -> Activations:
+    made = collect(name, found, partial(as_layer, source=name, width=width))
+    sparse = {layer: x for layer, x in found.items() if isinstance(x, SparseStored)}
+    ids = next((x.ids for x in sparse.values() if x.ids is not None), None)
+    return replace(
+        made,
+        parts={part: layer for layer, x in sparse.items() for part in x.parts},
+        ids=None if ids is None else ids.tensor().flatten().long(),
+    )
+
+
+def open_models(given: object, name: str, width: int | None = None) -> list[Activations]:
     """Each of a list of models, or the only one; as `open_activations` opens them.
 
     Raises:
         InputError: the list is empty.
     """
     if not isinstance(given, (list, tuple)):
-        return [open_activations(given, name)]
+        return [open_activations(given, name, width)]
     if not given:
         raise InputError(f"{name}: got no models; give at least one")
-    return [open_activations(x, f"{name}[{i}]") for i, x in enumerate(given)]
+    return [open_activations(x, f"{name}[{i}]", width) for i, x in enumerate(given)]
 
 
-def open_controls(given: object, name: str, others: int) -> list[list[Activations]]:
+def open_controls(
+    given: object, name: str, others: int, width: int | None = None
+) -> list[list[Activations]]:
     """Of each other model its controls; nothing where there are none.
 
     Raises:
@@ -91,24 +128,24 @@ def open_controls(given: object, name: str, others: int) -> list[list[Activation
             (inner,) = given
             if isinstance(inner, (list, tuple)):  # as several models have it
                 given = inner
-        return [open_models(given, name)]
+        return [open_models(given, name, width)]
     if not isinstance(given, (list, tuple)) or len(given) != others:
         found = len(given) if isinstance(given, (list, tuple)) else 1
         raise InputError(
             f"{name}: got {found}, and there are {others} other models; give a list of controls for"
             " each of them, in their order"
         )
-    return [open_models(of_one, f"{name}[{i}]") for i, of_one in enumerate(given)]
+    return [open_models(of_one, f"{name}[{i}]", width) for i, of_one in enumerate(given)]
 
 
-def _open_path(path: str) -> Activations:
+def _open_path(path: str, width: int | None) -> Activations:
     if os.path.isdir(path):
         store = next((store for store in STORES.values() if store.is_that(path)), None)
         found: Activations = resolve(store.opener)(path) if store else open_directory(path)
         return found
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
-        return collect(path, content, partial(StoredLayer, source=path))
+        return _collect(path, content, width)
     # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens
 

@@ -15,12 +15,16 @@ from univfast.machine.reading import open_file, reading
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
+    from univfast.inputs.sparse import SparseStored
+    from univfast.inputs.sparse_names import Found
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
-    # Called with the file and the name that a lone array gets; gives its arrays by name, or the
-    # dict that it holds, where it is a model file of ``univfast train``.
-    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Any]]
+    # Called with the file and the name that a lone array gets; gives its arrays by name, with the
+    # integers that say how many features there are; or the dict that it holds, where it is a model
+    # file of ``univfast train``.
+    Array = Stored | SparseStored | tuple[int, ...]
+    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Array] | dict[str, Any]]
 
 __all__ = [
     "FORMATS",
@@ -141,12 +145,17 @@ def files_in_words() -> str:
     return f"{', '.join(each[:-1])} or {each[-1]}"
 
 
-def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
+def read_file(path: str, lone: str) -> dict[str, Found] | dict[str, Any]:
     """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
+
+    Arrays that are sparse features together are one, as `join_sparse` has it.
 
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
+    from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.sparse_names import join_sparse
+
     with reading(path, give=f"give one file ({in_words()})"):
         file = SourceFile(path)
         for known in FORMATS.values():
@@ -154,5 +163,5 @@ def read_file(path: str, lone: str) -> dict[str, Stored] | dict[str, Any]:
                 reader: Reader = resolve(known.reader)
                 found = reader(file, lone)
                 file.mapped.check()
-                return found
+                return found if is_model_file(found) else join_sparse(found, lone, path)
         raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -32,6 +33,8 @@ T = TypeVar("T")
 LONE_LAYER = "activations"
 # Tokens that tell one set of activations from another: first, last and some between.
 _SAMPLES = 16
+# What is stored beside the numbers of features, in an order of its own for each token.
+_RANKS = re.compile(r"(.+[./_-])?top_?k?_(acts|activations|values|vals)")
 # Characters of a layer's name: what reads CSV takes 131,072 in a cell, and a name is no text.
 _LONGEST_NAME = 10_000
 
@@ -183,6 +186,7 @@ class Activations:
         keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
             where all do.
         reading: lines that say what the source was read as, and why.
+        parts: arrays that a layer of sparse features is made of, by name: that of the layer.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -200,6 +204,7 @@ class Activations:
     text: Callable[[int], str] | None = None
     keep: torch.Tensor | None = None
     reading: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
 
@@ -241,6 +246,12 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
         raise InputError(
             f"{source}: layer {name[:40]!r}... has a name of {len(name)} characters; give it one "
             f"of {_LONGEST_NAME} at most"
+        )
+    if _RANKS.fullmatch(name):
+        raise InputError(
+            f"{where} holds, by its name, the largest values of each token, so that a column is a"
+            " rank and no neuron; save the numbers of their features beside, as top_indices, or"
+            " rename it"
         )
     check_dtype(dtype, where)
     if len(shape) < 2:

@@ -12,14 +12,19 @@ from numpy.typing import NDArray
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import extent
+from univfast.inputs.sparse import SparseStored
+from univfast.inputs.sparse_tensors import of_scipy_file
 from univfast.inputs.stored import Stored, from_numpy
-from univfast.inputs.zip_files import read_member
+from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file
 
 __all__ = ["read_npy", "read_npz"]
 
 # Bytes: NumPy refuses headers of more than 10,000 characters itself.
 _HEADER = 1 << 16
+
+# Members of what ``scipy.sparse.save_npz`` writes, whatever its form.
+_SCIPY = {"format.npy", "shape.npy", "data.npy"}
 
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -31,41 +36,53 @@ _HEADER_READERS = {
 
 def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The array of a ``.npy`` file, in place."""
-    whole = (0, len(file.mapped.bytes))
-    return {lone: _in_place(file, whole, f"{file.path}: layer {lone!r}")}
+    whole, where = (0, len(file.mapped.bytes)), f"{file.path}: layer {lone!r}"
+    return {lone: from_numpy(_in_place(file, whole, where), where, file.mapped)}
 
 
-def read_npz(file: SourceFile, lone: str) -> dict[str, Stored]:
+def read_npz(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, SparseStored]:
     """The arrays of a ``.npz`` file: in place as ``numpy.savez`` writes them.
 
-    Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole.
+    Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole. What
+    ``scipy.sparse.save_npz`` wrote is one sparse array.
     """
     arrays: dict[str, Stored] = {}
+    form = None
+    sparse = {member.name for member in file.members or ()} >= _SCIPY
     for member in file.members or ():
         layer = member.name.removesuffix(".npy")
         where = f"{file.path}: layer {layer!r}"
         if layer == member.name:
             raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
-        if not member.compressed:
-            arrays[layer] = _in_place(file, member.span, where)
-            continue
-        with open_file(file.path) as opened:
-            data = read_member(opened, member)
-        header = _Header(data[:_HEADER].tobytes(), len(data), where)
-        array: NDArray[Any] = np.ndarray(
-            header.shape, header.dtype, data.data, header.length, order=header.order
-        )
-        arrays[layer] = from_numpy(array, where)
-    return arrays
+        if member.compressed:
+            array, mapped = _loaded(file, member, where), None
+        else:
+            array, mapped = _in_place(file, member.span, where), file.mapped
+        if sparse and layer == "format" and array.dtype.kind in "SU" and array.size == 1:
+            form = str(array.astype(str).item())
+        else:
+            arrays[layer] = from_numpy(array, where, mapped)
+    if form is None:
+        return arrays
+    return {lone: of_scipy_file(form, arrays, f"{file.path}: layer {lone!r}")}
 
 
-def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> Stored:
+def _loaded(file: SourceFile, member: Member, where: str) -> NDArray[Any]:
+    with open_file(file.path) as opened:
+        data = read_member(opened, member)
+    header = _Header(data[:_HEADER].tobytes(), len(data), where)
+    array: NDArray[Any] = np.ndarray(
+        header.shape, header.dtype, data.data, header.length, order=header.order
+    )
+    return array
+
+
+def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> NDArray[Any]:
     start, stop = span
     begin = file.mapped.bytes[start : min(start + _HEADER, stop)].tobytes()
     header = _Header(begin, stop - start, where)
     span = (start + header.length, stop)
-    array = file.mapped.array(header.shape, header.dtype, span, order=header.order)
-    return from_numpy(array, where, file.mapped)
+    return file.mapped.array(header.shape, header.dtype, span, order=header.order)
 
 
 class _Header:

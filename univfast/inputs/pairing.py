@@ -125,6 +125,13 @@ def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
         if wanted(name):
             raise InputError(f"{error}, or leave it out with --layers GLOB")
     chosen = {name: layer for name, layer in model.layers.items() if wanted(name)}
+    part = next(filter(wanted, model.parts), None)
+    if not chosen and part is not None:
+        raise InputError(
+            f"{model.name}: {part!r} is a part of the sparse features {model.parts[part]!r}, made"
+            f" of {_listed([x for x in model.parts if model.parts[x] == model.parts[part]])};"
+            " choose these by --layers GLOB"
+        )
     if not chosen:
         raise InputError(
             f"{model.name}: no layer matches {pattern!r}; there are {_listed(list(model.layers))}"

@@ -19,7 +19,7 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
 
-__all__ = ["SAVE_AGAIN", "Other", "Pickle", "Storage", "TensorPlace", "kind_of"]
+__all__ = ["SAVE_AGAIN", "Other", "Pickle", "SparsePlace", "Storage", "TensorPlace", "kind_of"]
 
 SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 
@@ -61,6 +61,9 @@ _NO_PLACE = {
     "_rebuild_wrapper_subclass": "subclassed",
     "_rebuild_parameter_with_state": "subclassed",
 }
+_SPARSE = ("_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor")
+# The sparse tensors that are read, and of how many tensors each is made.
+_LAYOUTS = {"sparse_coo": 2, "sparse_csr": 3}
 _MODULES = ("torch._utils", "torch._tensor")
 # What beside tensors `torch.load` makes with ``weights_only=True``.
 _HARMLESS = {
@@ -111,6 +114,17 @@ class Other:
 
     kind: str
     tensor: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePlace(Other):
+    """A sparse tensor ``[tokens, features]``: by rows, or by entries, ``kind`` says which.
+
+    ``parts``: its tensors, as PyTorch lists them; ``size``: of the whole.
+    """
+
+    parts: tuple[TensorPlace, ...] = ()
+    size: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,8 +241,10 @@ class Pickle:
             return {}
         if name == "torch.serialization _get_layout":
             return self._other(str(arguments[0]).removeprefix("torch."))
-        if short == "_rebuild_sparse_tensor" and isinstance(arguments[0], Other):
-            return self._other(arguments[0].kind, tensor=True)
+        if name == "torch Size":
+            return arguments[0]
+        if short in _SPARSE and isinstance(arguments[0], Other):
+            return self._sparse(arguments[0].kind, arguments[1])
         if module in _MODULES:
             return self._other(_NO_PLACE.get(short, "special"), tensor=True)
         return self._other(short)
@@ -262,6 +278,17 @@ class Pickle:
             return self._other("conjugated", tensor=True)
         negated = bool(metadata and metadata.get("neg"))
         return TensorPlace(storage, dtype, offset, size, stride, negated)
+
+    def _sparse(self, kind: str, parts: tuple[Any, ...]) -> Other:
+        """A sparse tensor, which counts as no plain one; of two axes and their dtypes, by place."""
+        *tensors, size = (x for x in parts if not isinstance(x, bool))
+        count = _LAYOUTS.get(kind)
+        places = all(isinstance(x, TensorPlace) for x in tensors) and len(tensors) == count
+        if not places or not isinstance(size, tuple) or len(size) != 2:
+            return self._other(kind, tensor=True)
+        extent(size, None, 1)
+        self.others.append(SparsePlace(kind, True, tuple(tensors), size))
+        return self.others[-1]
 
     def _storage(self, pid: Any) -> Storage:
         kind, of, key, _, values, *view = pid

@@ -14,7 +14,17 @@ from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.model_paths import is_model_file
-from univfast.inputs.pickles import SAVE_AGAIN, Other, Pickle, TensorPlace, kind_of
+from univfast.inputs.pickles import (
+    SAVE_AGAIN,
+    Other,
+    Pickle,
+    SparsePlace,
+    TensorPlace,
+    kind_of,
+)
+from univfast.inputs.sparse import SparseStored
+from univfast.inputs.sparse_names import says_width
+from univfast.inputs.sparse_tensors import of_parts
 from univfast.inputs.stored import Stored, from_bits
 from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file, reading
@@ -27,8 +37,10 @@ _MOST_PICKLE = 64 << 20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any]:
-    """The tensors of the file, in place.
+def read_torch(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | SparseStored | tuple[int, ...]] | dict[str, Any]:
+    """The tensors of the file, in place; and the integers that may say how many features are.
 
     Those of the format from before PyTorch 1.6, and compressed or negated ones, are loaded whole. A
     model file of ``univfast train`` is returned as the dict that it is.
@@ -41,18 +53,33 @@ def read_torch(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, Any
     tensors = {lone: content} if isinstance(content, (TensorPlace, Other)) else content
     if not isinstance(tensors, dict) or (isinstance(content, Other) and not content.tensor):
         raise InputError(f"{path}: holds a {kind_of(content)}; {SAVE_AGAIN}")
+    arrays: dict[str, Stored | SparseStored | tuple[int, ...]] = {}
     for layer, value in tensors.items():
         if not isinstance(layer, str):
             shown = layer.kind if isinstance(layer, Other) else repr(layer)
             raise InputError(f"{path}: layer names must be text, found {shown}; {SAVE_AGAIN}")
         where = f"{path}: layer {layer!r}"
+        if isinstance(value, SparsePlace):
+            parts = [data.stored(part) for part in value.parts]
+            arrays[layer] = of_parts(value.kind, parts, value.size, where)
+            continue
+        if says_width(layer) and (said := _integers(value)):
+            arrays[layer] = said
+            continue
         if isinstance(value, Other) and value.tensor:
             raise InputError(
                 f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
             )
         if not isinstance(value, TensorPlace):
             raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
-    return {layer: data.stored(value) for layer, value in tensors.items()}
+        arrays[layer] = data.stored(value)
+    return arrays
+
+
+def _integers(value: object) -> tuple[int, ...]:
+    """A number, or a shape; empty where it is neither."""
+    found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return found if all(type(x) is int for x in found) else ()
 
 
 def load_plain(path: str) -> Any:

@@ -120,8 +120,9 @@ def _open_tokens(path: str) -> Stored:
     content = read_file(path, "tokens")
     if is_model_file(content) or len(content) != 1:
         raise InputError(f"{path}: a file of tokens holds one array; save the tokens alone")
-    (stored,) = content.values()
-    found: Stored = stored
+    (found,) = content.values()
+    if not isinstance(found, Stored):
+        raise InputError(f"{path}: holds no plain array; save the tokens alone")
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         raise InputError(
             f"{path}: holds {str(found.dtype).removeprefix('torch.')}, not tokens; save token ids "
