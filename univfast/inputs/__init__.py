@@ -12,6 +12,7 @@
 ``directories``        which files of a directory are which layer
 ``shards``             the layer that lies in many files, few of them open at a time
 ``sparse``             sparse features as layers, made dense slice by slice
+``sparse_entries``     in which forms the entries of such features are stored
 ``sparse_names``       which arrays of a file belong together as such features
 ``sparse_tensors``     sparse tensors of PyTorch and arrays of SciPy as such features
 ``arrow_files``        a Hugging Face dataset's columns as such layers

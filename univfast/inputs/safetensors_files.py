@@ -78,8 +78,8 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | tuple[in
 
 def _said(metadata: Any) -> dict[str, tuple[int, ...]]:
     """The integers that metadata has under names that say how many features there are."""
+    found: dict[str, tuple[int, ...]] = {}
     pairs = metadata.items() if isinstance(metadata, dict) else ()
-    found = {}
     for name, text in pairs:
         numbers = re.fullmatch(r"\s*[\[(]?\s*(\d{1,18}(?:\s*,\s*\d{1,18})*)\s*[\])]?\s*", str(text))
         if numbers is not None and says_width(name):

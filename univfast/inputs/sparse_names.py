@@ -15,7 +15,8 @@ from typing import TypeAlias
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.sparse import Coo, Csr, Rows, SparseStored, TopK, Unusable
+from univfast.inputs.sparse import SparseStored, Unusable
+from univfast.inputs.sparse_entries import Coo, Csr, Rows, TopK
 from univfast.inputs.stored import Stored
 
 __all__ = ["Found", "Noted", "join_sparse", "says_width"]

@@ -9,7 +9,8 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.plain import plain_tensor
-from univfast.inputs.sparse import Coo, Csr, Rows, SparseStored
+from univfast.inputs.sparse import SparseStored
+from univfast.inputs.sparse_entries import Coo, Csr, Rows
 from univfast.inputs.stored import Stored, from_memory
 
 __all__ = ["is_scipy", "of_parts", "of_scipy_file", "sparse_in_memory"]
