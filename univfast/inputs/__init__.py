@@ -9,6 +9,7 @@
 ``zip_files``          the members of a zip file, and what of them may be believed
 ``stores``             ``STORES``: the directories that other tools wrote
 ``pickles``            what a pickle of PyTorch describes, without calling anything
+``natural``            names in natural order
 ``directories``        which files of a directory are which layer
 ``shards``             the layer that lies in many files, few of them open at a time
 ``sparse``             sparse features as layers, made dense slice by slice

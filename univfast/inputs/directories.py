@@ -18,6 +18,7 @@ from univfast.inputs.arrow_files import is_dataset, read_dataset
 from univfast.inputs.formats import read_file, suffixes
 from univfast.inputs.layers import LONE_LAYER, Activations, collect
 from univfast.inputs.model_paths import is_model_directory, is_model_file
+from univfast.inputs.natural import natural_key
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
 from univfast.machine.reading import read_json
 
@@ -107,7 +108,7 @@ def open_directory(path: str) -> Activations:
     elif files := _files(path):
         shards = _read_layers(path, files, opened)
     else:
-        folders = sorted(filter(os.path.isdir, _visible(path)), key=_natural)
+        folders = sorted(filter(os.path.isdir, _visible(path)), key=natural_key)
         shards = {
             os.path.basename(folder): _read_folder(folder, files, opened)
             for folder in folders
@@ -221,14 +222,7 @@ def _visible(path: str) -> list[str]:
 def _files(path: str) -> list[str]:
     """The files of activations in a directory, in natural order."""
     wanted = (file for file in _visible(path) if file.endswith(suffixes()))
-    return sorted((file for file in wanted if not os.path.isdir(file)), key=_natural)
-
-
-def _natural(path: str) -> tuple[list[str | int], str]:
-    """Sorts by name, with the numbers in it as numbers."""
-    name = os.path.basename(path)
-    # Text and numbers take turns in what split returns, so only like is compared with like.
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+    return sorted((file for file in wanted if not os.path.isdir(file)), key=natural_key)
 
 
 def _parse(file: str) -> _Name:
