@@ -22,7 +22,7 @@ from univfast.features.token_features import TokenText
 from univfast.inputs.activations import open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
-from univfast.inputs.masks import open_mask
+from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.memory import available_memory
 from univfast.machine.processes import Processes
@@ -314,9 +314,10 @@ class _Task:
         Raises:
             InputError: the mask cannot be read, or leaves none.
         """
-        if self._options["mask"] is None:
+        shape = self._lineup.layers[0][0].shape[:-1]
+        keep = kept_tokens(self._lineup.models, self._options["mask"], shape)
+        if keep is None:
             return None
-        keep = open_mask(self._options["mask"], self._lineup.layers[0][0].shape[:-1])
         if not bool(keep.any()):
             raise InputError("mask: leaves no token; true marks the tokens to use")
         first = self._lineup.rounds[-1].tokens

@@ -19,7 +19,7 @@ from univfast.features.explanations import explanation_bytes
 from univfast.features.token_features import TokenFeatures, TokenText
 from univfast.inputs.activations import open_activations, open_models
 from univfast.inputs.layers import Activations
-from univfast.inputs.masks import open_mask
+from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import thread_count
 from univfast.machine.memory import available_memory
 from univfast.machine.torch_state import in_plain_state
@@ -87,9 +87,7 @@ def explain(
     known = known_tokens(lineup, given["token_ids"])
     if known.ids is None:
         raise InputError("token_ids: are needed to say what neurons do; give which token is where")
-    keep = None
-    if given["mask"] is not None:
-        keep = open_mask(given["mask"], lineup.layers[0][0].shape[:-1])
+    keep = kept_tokens(models, given["mask"], lineup.layers[0][0].shape[:-1])
     used = known.tokens if keep is None else int(keep.sum())
     if used != result.summary["tokens"]:
         raise InputError(

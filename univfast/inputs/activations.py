@@ -13,7 +13,7 @@ import torch
 from univfast.checks import check_path, plain_text
 from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
-from univfast.inputs.formats import read_file
+from univfast.inputs.formats import open_whole, read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
@@ -141,8 +141,10 @@ def open_controls(
 def _open_path(path: str, width: int | None) -> Activations:
     if os.path.isdir(path):
         store = next((store for store in STORES.values() if store.is_that(path)), None)
-        found: Activations = resolve(store.opener)(path) if store else open_directory(path)
-        return found
+        stored_there: Activations = resolve(store.opener)(path) if store else open_directory(path)
+        return stored_there
+    if (whole := open_whole(path)) is not None:
+        return whole
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
         return _collect(path, content, width)

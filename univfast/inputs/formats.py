@@ -5,7 +5,8 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from univfast.machine.reading import open_file, reading
 from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
+    from univfast.inputs.layers import Activations
     from univfast.inputs.sparse import SparseStored
     from univfast.inputs.sparse_names import Found
     from univfast.inputs.stored import Stored
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     # file of ``univfast train``.
     Array = Stored | SparseStored | tuple[int, ...]
     Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Array] | dict[str, Any]]
+    Opener = Callable[["SourceFile"], Activations]
 
 __all__ = [
     "FORMATS",
@@ -32,6 +35,7 @@ __all__ = [
     "SourceFile",
     "files_in_words",
     "in_words",
+    "open_whole",
     "read_file",
     "suffixes",
 ]
@@ -66,21 +70,25 @@ class FileFormat:
 
     Attributes:
         name: of the format.
-        suffixes: of the files that a directory is searched for.
+        suffixes: of such files; a directory is searched for those of formats with a reader.
         help: what is in such a file, in a few words, or nothing.
         is_that: whether a file is one, by its content; the first format that says so is taken.
         reader: reads it; ``"module:name"`` or a function.
+        opener: instead of a reader, where a file is more than arrays that lie in it.
     """
 
     name: str
     suffixes: tuple[str, ...]
     help: str
     is_that: Callable[[SourceFile], bool]
-    reader: str | Reader
+    reader: str | Reader | None = None
+    opener: str | Opener | None = None
 
     def __post_init__(self) -> None:
         if not self.suffixes:
             raise ValueError(f"format {self.name!r}: has no suffix")
+        if (self.reader is None) is (self.opener is None):
+            raise ValueError(f"format {self.name!r}: has one of a reader and an opener")
 
 
 def _holds(file: SourceFile, name: str) -> bool:
@@ -124,19 +132,45 @@ FORMATS: Registry[FileFormat] = Registry(
             is_that=lambda file: file.start[8:] == b"{",
             reader="univfast.inputs.safetensors_files:read_safetensors",
         ),
+        FileFormat(
+            "Parquet",
+            suffixes=(".parquet",),
+            help="columns of lists, a token or a sequence a row",
+            is_that=lambda file: file.start.startswith(b"PAR1"),
+            opener="univfast.stores.parquet:open_parquet",
+        ),
+        FileFormat(
+            "HDF5",
+            suffixes=(".h5", ".hdf5"),
+            help="datasets by path",
+            is_that=lambda file: file.start.startswith(b"\x89HDF\r\n\x1a\n"),
+            opener="univfast.stores.hdf5:open_hdf5",
+        ),
+        # The last, as nothing in such a file tells what it is.
+        FileFormat(
+            "raw",
+            suffixes=(".memmap",),
+            help="an array, with its shape and dtype in a .json or .meta file beside it",
+            is_that=lambda file: file.path.lower().endswith((".memmap", ".bin", ".dat", ".raw")),
+            reader="univfast.stores.memmaps:read_raw",
+        ),
     ],
 )
 
 
 def suffixes() -> tuple[str, ...]:
-    """Of all formats, in their order."""
-    return tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
+    """Of the files that hold arrays, in the order of formats."""
+    return tuple(suffix for known in _of_arrays() for suffix in known.suffixes)
 
 
 def in_words() -> str:
-    """The formats, for a message."""
-    first = [known.suffixes[0] for known in FORMATS.values()]
+    """The formats of files that hold arrays, for a message."""
+    first = [known.suffixes[0] for known in _of_arrays()]
     return f"{', '.join(first[:-1])} or {first[-1]}"
+
+
+def _of_arrays() -> list[FileFormat]:
+    return [known for known in FORMATS.values() if known.reader is not None]
 
 
 def files_in_words() -> str:
@@ -156,12 +190,34 @@ def read_file(path: str, lone: str) -> dict[str, Found] | dict[str, Any]:
     from univfast.inputs.model_paths import is_model_file
     from univfast.inputs.sparse_names import join_sparse
 
+    with _read(path) as (file, known):
+        if known.reader is None:
+            raise InputError(
+                f"{path}: is a {known.name} file, whose arrays cannot be taken one by one; give a "
+                f"{in_words()} file"
+            )
+        reader: Reader = resolve(known.reader)
+        found = reader(file, lone)
+        file.mapped.check()
+        return found if is_model_file(found) else join_sparse(found, lone, path)
+
+
+def open_whole(path: str) -> Activations | None:
+    """What a file of a format with an opener holds; None of all others. Raises InputError."""
+    with _read(path) as (file, known):
+        if known.opener is None:
+            return None
+        opener: Opener = resolve(known.opener)
+        return opener(file)
+
+
+@contextmanager
+def _read(path: str) -> Iterator[tuple[SourceFile, FileFormat]]:
+    """A file and its format; what goes wrong while it is read becomes an error of one line."""
     with reading(path, give=f"give one file ({in_words()})"):
         file = SourceFile(path)
-        for known in FORMATS.values():
-            if known.is_that(file):
-                reader: Reader = resolve(known.reader)
-                found = reader(file, lone)
-                file.mapped.check()
-                return found if is_model_file(found) else join_sparse(found, lone, path)
-        raise InputError(f"{path}: is not a file of activations; give a {in_words()} file")
+        known = next((known for known in FORMATS.values() if known.is_that(file)), None)
+        if known is None:
+            every = ", ".join(known.suffixes[0] for known in FORMATS.values())
+            raise InputError(f"{path}: is not a file of activations; give one of {every}")
+        yield file, known

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 import torch
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order, to_tensor
 from univfast.inputs.formats import read_file
+from univfast.inputs.layers import Activations
 from univfast.inputs.model_paths import is_model_file
 
-__all__ = ["open_mask"]
+__all__ = ["kept_tokens", "open_mask"]
 
 
 def open_mask(mask: object, shape: tuple[int, ...], name: str = "mask") -> torch.Tensor:
@@ -38,6 +40,37 @@ def open_mask(mask: object, shape: tuple[int, ...], name: str = "mask") -> torch
             f"{math.prod(shape)} of shape {list(shape)}; give one value a token"
         )
     return _flags(found, name)
+
+
+def kept_tokens(
+    models: Sequence[Activations], mask: object | None, shape: tuple[int, ...]
+) -> torch.Tensor | None:
+    """The tokens that count, bool ``[tokens]``: where all say so that say anything; None for all.
+
+    Args:
+        models: each with a mask of its own (``keep``) or not. One of fewer tokens, as a control
+            has, is of the first.
+        mask: as `open_mask` takes it; None for no other mask.
+        shape: the leading axes of the activations.
+
+    Raises:
+        InputError: no such mask, or one of other tokens than the activations have.
+        TypeError: ``mask`` is none.
+    """
+    kept = None if mask is None else open_mask(mask, shape)
+    for model in models:
+        if model.keep is None:
+            continue
+        if kept is None:
+            kept = torch.ones(math.prod(shape), dtype=torch.bool, device="cpu")
+        if len(model.keep) > len(kept):
+            raise InputError(
+                f"{model.name}: its mask is of {len(model.keep)} tokens, the activations have "
+                f"{len(kept)}; choose the layers that it is of"
+            )
+        kept = kept.clone()  # the mask is the caller's
+        kept[: len(model.keep)] &= model.keep.to(kept.device)
+    return kept
 
 
 def _read(path: str | os.PathLike[str]) -> torch.Tensor:

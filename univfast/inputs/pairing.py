@@ -91,6 +91,8 @@ def check_sources(a: Activations, b: Activations) -> None:
         )
     if a.captured is not None and b.captured is not None:
         _check_captured(f"{a.name} and {b.name}", a.captured, b.captured)
+    if a.ids is not None and b.ids is not None:
+        _check_ids(f"{a.name} and {b.name}", a, b)
 
 
 def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object]) -> None:
@@ -111,6 +113,23 @@ def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object])
         f"{both}: are captures of different tokens, which differ in {', '.join(values)}; capture "
         f"again, and give both the same {remedy}"
     )
+
+
+def _check_ids(both: str, a: Activations, b: Activations) -> None:
+    """Refuses other token ids, as far as both reach, where both models say that a token counts."""
+    assert a.ids is not None
+    assert b.ids is not None
+    count = min(len(a.ids), len(b.ids))
+    differ = a.ids[:count] != b.ids[:count]
+    for keep in (a.keep, b.keep):
+        if keep is not None and len(keep) >= count:
+            differ = differ & keep[:count]
+    if bool(differ.any()):
+        at = int(differ.nonzero()[0, 0])
+        raise InputError(
+            f"{both}: are of other tokens, the ids of token {at} are {int(a.ids[at])} and "
+            f"{int(b.ids[at])}; run both models on the same tokens"
+        )
 
 
 def _shown(value: object) -> str:

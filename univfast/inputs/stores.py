@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from univfast.errors import InputError
+from univfast.inputs.formats import suffixes
+from univfast.inputs.natural import natural_key
 from univfast.registry import Registry
 
 if TYPE_CHECKING:
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[[str], Activations]
 
-__all__ = ["STORES", "Store"]
+__all__ = ["STORES", "Store", "cache_folders"]
 
 
 @dataclass(frozen=True)
@@ -34,4 +38,61 @@ class Store:
     opener: str | Opener
 
 
-STORES: Registry[Store] = Registry("store", [])
+def _names(path: str) -> set[str]:
+    try:
+        return {*os.listdir(path)}
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be listed ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _ends_so(path: str, endings: str | tuple[str, ...]) -> bool:
+    return any(name.endswith(endings) for name in _names(path))
+
+
+def cache_folders(path: str) -> list[str]:
+    """The directories of raw shards: ``path`` itself, or those in it, by name."""
+    here = _names(path)
+    if {"config.json", "shard_0.memmap"} <= here:
+        return [path]
+    inside = (os.path.join(path, name) for name in sorted(here, key=natural_key))
+    return [
+        folder
+        for folder in inside
+        if os.path.isdir(folder)
+        and all(
+            os.path.exists(os.path.join(folder, name)) for name in ("config.json", "shard_0.memmap")
+        )
+    ]
+
+
+STORES: Registry[Store] = Registry(
+    "store",
+    [
+        Store(
+            "Parquet",
+            help="`*.parquet`, parts of one table",
+            is_that=lambda path: _ends_so(path, ".parquet") and not _ends_so(path, suffixes()),
+            opener="univfast.stores.parquet:open_parquet_directory",
+        ),
+        Store(
+            "SAEV",
+            help="`metadata.json`, `shards.json` and `acts000000.bin`",
+            is_that=lambda path: {"metadata.json", "acts000000.bin"} <= _names(path),
+            opener="univfast.stores.saev:open_saev",
+        ),
+        Store(
+            "activation cache",
+            help="`config.json` and `shard_0.memmap`, or a directory of such a one a layer",
+            is_that=lambda path: bool(cache_folders(path)),
+            opener="univfast.stores.memmaps:open_caches",
+        ),
+        Store(
+            "zarr",
+            help="arrays and groups of zarr, version 2 or 3",
+            is_that=lambda path: not {".zgroup", ".zarray", "zarr.json"}.isdisjoint(_names(path)),
+            opener="univfast.stores.zarr_groups:open_zarr",
+        ),
+    ],
+)
