@@ -14,7 +14,7 @@ from univfast.checks import check_path, plain_text
 from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import open_whole, read_file
-from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, collect
+from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, check_no_ranks, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
 from univfast.inputs.sparse_names import Found, join_sparse, says_width
@@ -96,6 +96,10 @@ def _collect(name: str, found: Mapping[str, Found], width: int | None) -> Activa
     return replace(
         made,
         parts={part: layer for layer, x in sparse.items() for part in x.parts},
+        reading=tuple(
+            f"{name}: {layer!r} are sparse features, of {', '.join(x.parts) or 'a sparse array'}"
+            for layer, x in sparse.items()
+        ),
         ids=None if ids is None else ids.tensor().flatten().long(),
     )
 
@@ -147,6 +151,8 @@ def _open_path(path: str, width: int | None) -> Activations:
         return whole
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
+        if isinstance(content.get(LONE_LAYER), Stored):  # has the file's name at most
+            check_no_ranks(os.path.splitext(os.path.basename(path))[0], path)
         return _collect(path, content, width)
     # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens

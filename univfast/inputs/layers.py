@@ -24,6 +24,7 @@ __all__ = [
     "Layer",
     "StoredLayer",
     "check_layer",
+    "check_no_ranks",
     "collect",
     "fingerprint",
 ]
@@ -247,12 +248,7 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
             f"{source}: layer {name[:40]!r}... has a name of {len(name)} characters; give it one "
             f"of {_LONGEST_NAME} at most"
         )
-    if _RANKS.fullmatch(name):
-        raise InputError(
-            f"{where} holds, by its name, the largest values of each token, so that a column is a"
-            " rank and no neuron; save the numbers of their features beside, as top_indices, or"
-            " rename it"
-        )
+    check_no_ranks(name, where)
     check_dtype(dtype, where)
     if len(shape) < 2:
         raise InputError(
@@ -262,6 +258,16 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
         raise InputError(f"{where} has shape {list(shape)}, so no neurons; give at least one")
     if 0 in shape:
         raise InputError(f"{where} has shape {list(shape)}, so no tokens; give at least one")
+
+
+def check_no_ranks(name: str, where: str) -> None:
+    """Raises InputError, which ``where`` begins, for what is no neurons by its name."""
+    if _RANKS.fullmatch(name):
+        raise InputError(
+            f"{where} holds, by its name, the largest values of each token, so that a column is a"
+            " rank and no neuron; save the numbers of their features beside, as top_indices in one"
+            " file, or rename it"
+        )
 
 
 def _flat(data: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:

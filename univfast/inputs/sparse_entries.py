@@ -16,7 +16,7 @@ from torch import Tensor
 from univfast.inputs.stored import Stored
 from univfast.native.place import numbers
 
-__all__ = ["Coo", "Csr", "Entries", "Rows", "TopK"]
+__all__ = ["Coo", "Csr", "Entries", "Rows", "TopK", "column"]
 
 # Entries of a list that are looked at at a time, where all are: a megabyte or two.
 _BLOCK = 1 << 16
@@ -63,6 +63,11 @@ class Rows:
             low, size, whole = part.ctypes.data, part.nbytes, part.flags.c_contiguous
         if whole:
             mapped.release(low, low + size)
+
+
+def column(stored: Stored, at: int) -> Rows:
+    """A column of ``[rows, columns]`` as an array of its own."""
+    return Rows(Stored(stored.data[:, at], stored.dtype, stored.mapped))
 
 
 class Entries(Protocol):

@@ -16,7 +16,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.sparse import SparseStored, Unusable
-from univfast.inputs.sparse_entries import Coo, Csr, Rows, TopK
+from univfast.inputs.sparse_entries import Coo, Csr, Rows, TopK, column
 from univfast.inputs.stored import Stored
 
 __all__ = ["Found", "Noted", "join_sparse", "says_width"]
@@ -59,6 +59,7 @@ _INTEGERS = (
     *(torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.uint8, torch.uint16, torch.uint32),
 )
+_LOOKED_AT = 16  # tokens, for what their numbers may be
 _MOST_AXES = 8  # of what says a shape
 
 
@@ -231,11 +232,6 @@ def _row(stored: Stored, at: int) -> Stored:
     return Stored(stored.data[at], stored.dtype, stored.mapped)
 
 
-def _column(stored: Stored, at: int) -> Rows:
-    """A column of ``[rows, columns]`` as an array of its own."""
-    return Rows(Stored(stored.data[:, at], stored.dtype, stored.mapped))
-
-
 def _coo(group: _Group, axes: list[Rows], values: Stored) -> SparseStored | Unusable:
     shape = _shape(group)
     if shape is None or len(shape) != 2:
@@ -251,8 +247,8 @@ def _located(group: _Group, locations: Stored, values: Stored) -> SparseStored |
         leading = tuple(tokens.data.shape)
     if leading is None or len(leading) != 2:
         return Unusable(_no_tokens(group, "as tokens, [samples, positions]"))
-    axes = [_column(locations, 0), _column(locations, 1)]
-    entries = Coo(axes, leading, _column(locations, 2), Rows(values), sums=False)
+    axes = [column(locations, 0), column(locations, 1)]
+    entries = Coo(axes, leading, column(locations, 2), Rows(values), sums=False)
     return _stored(group, entries, leading, tokens)
 
 
@@ -292,12 +288,12 @@ def _stored(
 def _apart(name: str, value: Stored, found: Mapping[str, object], where: str) -> Found:
     """An array, if it is not as likely the values of features whose numbers stand beside."""
     shape = tuple(value.data.shape)
-    if len(shape) < 2 or not value.dtype.is_floating_point:
+    if len(shape) < 2 or 0 in shape or not value.dtype.is_floating_point:
         return value
     for other, beside in found.items():
-        if not isinstance(beside, Stored) or beside.dtype not in _INTEGERS[1:]:
+        if not isinstance(beside, Stored) or beside.dtype not in _INTEGERS:
             continue
-        if tuple(beside.data.shape) == shape and beside.dtype is not torch.uint8:
+        if tuple(beside.data.shape) == shape and _numbers_features(beside):
             return Unusable(
                 InputError(
                     f"{where}: layer {name!r} may be neurons, or the largest features of each"
@@ -306,6 +302,15 @@ def _apart(name: str, value: Stored, found: Mapping[str, object], where: str) ->
                 )
             )
     return value
+
+
+def _numbers_features(stored: Stored) -> bool:
+    """Whether rows of integers may be the numbers of features: each once, and beyond the rank."""
+    rows = Rows(stored, 1)
+    places = sorted({i * (len(rows) - 1) // (_LOOKED_AT - 1) for i in range(_LOOKED_AT)})
+    some = torch.cat([rows.read(i, i + 1).long().cpu() for i in places])
+    once = bool((some.sort(dim=1).values.diff(dim=1) > 0).all())
+    return once and int(some.min()) >= 0 and int(some.max()) >= some.shape[1]
 
 
 def _listed(group: _Group, ends: tuple[str, ...]) -> str:
