@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def save_splits(folder: Path, dense: Tensor, ids: np.ndarray | None, config: boo
     folder.mkdir(parents=True)
     locations, activations = dense.nonzero().numpy(), dense[dense != 0].numpy()
     bounds = torch.linspace(0, WIDTH, steps=SPLITS + 1).long().tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         own = (locations[:, 2] >= start) & (locations[:, 2] < stop)
         place = locations[own] - [0, 0, start]
         arrays = {"locations": place.astype(np.uint16), "activations": activations[own]}
@@ -47,7 +48,8 @@ def save_splits(folder: Path, dense: Tensor, ids: np.ndarray | None, config: boo
 
 def test_hookpoints_are_layers(tmp_path: Path) -> None:
     both = {
-        name: {f"layers.{i}": latents(k + i) for i in (2, 10)} for k, name in ((1, "a"), (5, "b"))
+        name: {f"layers.{i}": latents(seed + i) for i in (2, 10)}
+        for name, seed in (("a", 1), ("b", 5))
     }
     for name, layers in both.items():
         for layer, dense in layers.items():
