@@ -220,6 +220,9 @@ class _Task:
         )
         if not direction:
             result = self._explained(result)
+        origins = {model.name: dict(x) for model in models if (x := model.origin) is not None}
+        if origins:
+            result.summary["sources"] = origins
         found = [model.about for model in models if model.about is not None]
         if len(found) == len(models):  # live models: what they were run on
             result.summary["text"] = {**found[0], "hooks": [about["hooks"] for about in found]}

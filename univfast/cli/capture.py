@@ -10,7 +10,7 @@ import click
 from univfast.cli.options import PATH, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import check_exists, given, take_text, text_options
+from univfast.cli.text_options import given, local_model, take_text, text_options
 from univfast.errors import InputError
 
 __all__ = ["capture"]
@@ -73,7 +73,7 @@ def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     Or MODEL is a model file of 'univfast train', which reads its held-out test set. --out gets a
     dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
     """
-    check_exists(model)
+    model = local_model(model)
     if os.path.isdir(model):
         _refuse(model, options, ("site", "data"), "a model file of 'univfast train'")
         _capture_directory(model, out, quiet, options)

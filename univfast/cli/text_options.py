@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from univfast.cli.options import PATH
+from univfast.cli.printing import plain_warnings
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
     from univfast.text import TextOptions
 
-__all__ = ["check_exists", "drop_text", "given", "take_text", "text_options"]
+__all__ = ["check_exists", "drop_text", "given", "local_model", "take_text", "text_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
@@ -109,6 +110,21 @@ def take_text(
         values["batch_tokens"],
     )
     return text, values["hooks"]
+
+
+def local_model(model: str) -> str:
+    """The path of a model: what a name on the hub stands for, or the path that it is.
+
+    Raises:
+        InputError: what a name stands for cannot be had, or there is nothing at a path.
+    """
+    from univfast.inputs.hub import fetch, is_hub_name
+
+    if is_hub_name(model):
+        with plain_warnings():
+            return fetch(model).path
+    check_exists(model)
+    return model
 
 
 def check_exists(model: str) -> None:

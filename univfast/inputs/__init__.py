@@ -17,6 +17,7 @@
 ``sparse_names``       which arrays of a file belong together as such features
 ``sparse_tensors``     sparse tensors of PyTorch and arrays of SciPy as such features
 ``arrow_files``        a Hugging Face dataset's columns as such layers
+``hub``                what lies on the Hugging Face hub, where a name asks for it
 ``model_paths``        what is a model, and not activations
 ``pairing``            which layer of one model is compared with which of the other
 ``token_ids``    which token stands where

@@ -14,6 +14,7 @@ from univfast.checks import check_path, plain_text
 from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import open_whole, read_file
+from univfast.inputs.hub import fetch, is_hub_name
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, check_no_ranks, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
@@ -34,9 +35,11 @@ def open_activations(source: object, name: str, width: int | None = None) -> Act
             NumPy array or an object with ``__dlpack__``, alone (its layer is then called
             ``activations``) or in a dict; or the path of a ``.pt``, ``.npy``, ``.npz`` or
             ``.safetensors`` file, or of a model file of ``univfast train``, whose activations are
-            captured. Files are mapped and read in place; members of a compressed ``.npz``
-            and files in PyTorch's format from before version 1.6 are loaded whole. Or that of a
-            directory of shards or a Hugging Face dataset, as ``open_directory`` reads them.
+            captured. Files are mapped and read in place; members of a compressed ``.npz`` and files
+            in PyTorch's format from before version 1.6 are loaded whole. Or that of a directory of
+            shards or a Hugging Face dataset, as ``open_directory`` reads them; or a name on the
+            hub, ``hf://datasets/org/name@revision``. Sparse features are one layer each, as
+            ``join_sparse`` finds them, or a sparse tensor or array of SciPy.
         name: what to call ``source`` in errors where it has no file name.
         width: how many features there are, where sparse features are stored without that.
 
@@ -55,6 +58,10 @@ def open_activations(source: object, name: str, width: int | None = None) -> Act
 
 
 def _open(source: object, name: str, width: int | None) -> Activations:
+    if is_hub_name(source):
+        there = fetch(str(source))
+        found = _open_path(there.path, width)
+        return replace(found, name=there.name, origin=there.about())
     if isinstance(source, (str, os.PathLike)):
         check_path(name, source)
         return _open_path(os.fsdecode(source), width)

@@ -187,6 +187,7 @@ class Activations:
         keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
             where all do.
         reading: lines that say what the source was read as, and why.
+        origin: of what was fetched from the hub, its name there and the commit; None else.
         parts: arrays that a layer of sparse features is made of, by name: that of the layer.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
@@ -205,6 +206,7 @@ class Activations:
     text: Callable[[int], str] | None = None
     keep: torch.Tensor | None = None
     reading: tuple[str, ...] = ()
+    origin: Mapping[str, object] | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
