@@ -68,7 +68,11 @@ def hub() -> Iterator[Hub]:
             if api := _API.match(path):
                 repo, kind, revision = f"{api[1]}/{api[2]}", api[3], api[4]
             elif file := _FILE.match(path):
-                repo, kind, revision = f"{'datasets' if file[1] else 'models'}/{file[2]}", "", file[3]
+                repo, kind, revision = (
+                    f"{'datasets' if file[1] else 'models'}/{file[2]}",
+                    "",
+                    file[3],
+                )
             else:
                 return 404, {}, b""
             if repo in there.gated:

@@ -24,7 +24,7 @@ PREFIX = "hf://"
 _FORM = "hf://ORG/NAME@REVISION, or hf://datasets/ORG/NAME@REVISION, and behind it /FOLDER"
 _PART = r"[\w.-]+"
 _NAME = re.compile(
-    rf"hf://(?P<datasets>datasets/)?(?P<repo>{_PART}/{_PART})"
+    rf"hf://(?P<datasets>datasets/)?(?!datasets/)(?P<repo>{_PART}/{_PART})"
     rf"(?:@(?P<revision>[^/@\s]+))?(?:/(?P<folder>[^@]*[^@/]))?/?"
 )
 _MAIN = "main"
@@ -32,6 +32,7 @@ _MAIN = "main"
 # fetched only where there are no others.
 _OF_MODEL = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _PICKLED = (".bin",)
+_NOT_REACHED = {"OfflineModeIsEnabled", "ConnectError", "ConnectionError", "TimeoutException", "Timeout"}
 _STAGE = re.compile(r"\d+_\w+")  # a folder of a sentence encoder, as 1_Pooling
 _NOT_DATA = (".md", ".py", ".gitattributes", ".gitignore")
 
@@ -80,13 +81,20 @@ def fetch(name: str) -> Snapshot:
     """
     wanted = _parsed(name)
     with _library(name) as library, _quiet_bars(library):
-        revision, files = _listed(library, wanted)
-        if files is None:  # not reached: what is in the cache
-            patterns = {"allow_patterns": "config.json"} if wanted.kind == "model" else {}
-            folder = _download(library, wanted, wanted.revision or _MAIN, True, **patterns)
-        else:
-            needed = _needed(wanted, files)
-            folder = _download(library, wanted, revision, False, allow_patterns=needed)
+        files = _files(library, wanted)
+        patterns: dict[str, object] = {}
+        if files is not None:
+            patterns = {"allow_patterns": _needed(wanted, files)}
+        elif wanted.kind == "model":  # all that is known of what is in the cache
+            patterns = {"allow_patterns": "config.json"}
+        folder: str = library.snapshot_download(
+            wanted.repo,
+            repo_type=wanted.kind,
+            revision=wanted.revision or _MAIN,
+            local_files_only=files is None,
+            library_name="univfast",
+            **patterns,
+        )
     revision = os.path.basename(folder)
     if wanted.revision is None:
         warnings.warn(f"{name}: is at commit {revision} of main", stacklevel=2)
@@ -109,7 +117,7 @@ def _library(name: str) -> Iterator[Any]:
     """The library of the hub; what it raises becomes one line."""
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import errors, utils  # noqa: F401 - its parts are brought in by this
     except ImportError as error:
         raise InputError(
             f"{name}: needs the huggingface_hub library ({error}); pip install"
@@ -157,27 +165,21 @@ def _quiet_bars(library: Any) -> Iterator[None]:
         bars.enable_progress_bars()
 
 
-def _listed(library: Any, wanted: _Wanted) -> tuple[str, list[str] | None]:
-    """The commit, and the files that it has; None for these where the hub is not reached."""
-    errors = library.errors
-    known = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.GatedRepoError)
-    revision = wanted.revision or _MAIN
+def _files(library: Any, wanted: _Wanted) -> list[str] | None:
+    """The files that are there; None where the hub is not reached."""
+    errors, revision = library.errors, wanted.revision or _MAIN
     try:
         info = library.HfApi().repo_info(wanted.repo, repo_type=wanted.kind, revision=revision)
-    except known:
-        raise
     except errors.HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", 500)
-        if 400 <= code < 500:
+        if error.response.status_code < 500:
             raise
-        return revision, None
-    except (OSError, errors.OfflineModeIsEnabled):
-        return revision, None
-    except Exception as error:
-        if "connect" in type(error).__name__.lower() or "timeout" in type(error).__name__.lower():
-            return revision, None
-        raise
-    return info.sha, [file.rfilename for file in info.siblings or ()]
+        return None
+    except Exception as error:  # of whichever library it sends by
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds.isdisjoint(_NOT_REACHED):
+            raise
+        return None
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def _needed(wanted: _Wanted, files: Sequence[str]) -> list[str]:
@@ -203,15 +205,3 @@ def _is_of_model(file: str) -> bool:
     """Whether a file is where a model has it, and not a copy of it for something else."""
     folder, _, _ = file.rpartition("/")
     return not folder or _STAGE.fullmatch(folder) is not None
-
-
-def _download(library: Any, wanted: _Wanted, revision: str, local: bool, **patterns: object) -> str:
-    folder: str = library.snapshot_download(
-        wanted.repo,
-        repo_type=wanted.kind,
-        revision=revision,
-        local_files_only=local,
-        library_name="univfast",
-        **patterns,
-    )
-    return folder
