@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import univfast as uf
-from support.hub import Hub, hub
+from support.hub import Hub, asked_instead
 from univfast.inputs.hub import fetch
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -20,15 +20,8 @@ constants = pytest.importorskip("huggingface_hub.constants")
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        template = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        fetch.cache_clear()
+    with asked_instead(monkeypatch, tmp_path / "cache") as found:
         yield found
-        fetch.cache_clear()
 
 
 def repository(there: Hub, folder: Path, name: str, *files: str) -> Path:

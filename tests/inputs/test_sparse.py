@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import univfast as uf
+from support import ROOT
 from support.command import run
 from univfast.inputs.activations import open_activations
 
@@ -194,6 +196,18 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert summaries[0][name] == summaries[1][name]
     assert run("correlate", tmp_path / "a.pt", tmp_path / "b.pt") == 2
     assert "Error: --width: " in capsys.readouterr().err
+
+
+def test_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = (ROOT / "docs" / "sparse.md").read_text().split("```bash\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    for seed, name in ((1, "a.pt"), (2, "b.pt")):
+        _, indices, values = features(seed)
+        torch.save({"top_acts": values, "top_indices": indices}, name)
+    for command in block.splitlines():
+        small = command.replace("4096", str(WIDTH))
+        assert small != command
+        assert run(*shlex.split(small)[1:]) == 0
 
 
 @pytest.mark.slow

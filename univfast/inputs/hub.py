@@ -32,7 +32,13 @@ _MAIN = "main"
 # fetched only where there are no others.
 _OF_MODEL = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _PICKLED = (".bin",)
-_NOT_REACHED = {"OfflineModeIsEnabled", "ConnectError", "ConnectionError", "TimeoutException", "Timeout"}
+_NOT_REACHED = {
+    "OfflineModeIsEnabled",
+    "ConnectError",
+    "ConnectionError",
+    "TimeoutException",
+    "Timeout",
+}
 _STAGE = re.compile(r"\d+_\w+")  # a folder of a sentence encoder, as 1_Pooling
 _NOT_DATA = (".md", ".py", ".gitattributes", ".gitignore")
 
