@@ -11,6 +11,7 @@ from univfast import options
 from univfast.columns import PUBLISHED, WEIGHTS, Column, Only, Table, columns_of
 from univfast.docstrings import described
 from univfast.inputs.formats import FORMATS
+from univfast.inputs.stores import STORES
 from univfast.nulls.kinds import ROTATIONS
 from univfast.search.matchings import MATCHINGS
 
@@ -36,6 +37,12 @@ def page() -> str:
             "Options", "Of `univfast.correlate`", ("Python", "default", "what it is"), _options()
         ),
         _section("Files", "Of activations, told by their content", ("suffix", "holds"), _formats()),
+        _section(
+            "Directories",
+            "That other tools wrote ([stores.md](stores.md)), told by what is in them",
+            ("kind", "holds"),
+            [(store.name, store.help) for store in STORES.values()],
+        ),
         *(_columns(table, columns_of(table, _ONLY.keys())) for table in _TABLES),
         _columns("published", PUBLISHED.values()),
         _columns("weights", WEIGHTS.values()),

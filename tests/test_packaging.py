@@ -95,5 +95,5 @@ def test_what_is_imported_is_asked_for() -> None:
     needs = metadata.requires("univfast") or []
     plain = {re.split(r"[<>=!~\[; ]", need)[0].lower() for need in needs if "extra ==" not in need}
     # typing_extensions is for type checkers alone, which bring it.
-    optional = {"pandas", "pyarrow", "transformers", "typing_extensions"}
+    optional = {"h5py", "pandas", "pyarrow", "transformers", "typing_extensions", "zarr"}
     assert imported - set(sys.stdlib_module_names) - {"univfast", *optional} == plain

@@ -19,7 +19,7 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.explaining import Look, look_at, text_of
 from univfast.features.token_features import TokenText
-from univfast.inputs.activations import open_activations, open_controls, open_models
+from univfast.inputs.activations import check_files, open_activations, open_controls, open_models
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["correlate", "correlate_together"]
 
 
-@documented(CorrelateOptions, files=in_words())
+@documented(CorrelateOptions, files=in_words(every=True))
 @not_compiled
 def correlate(
     a: object, b: object, *, progress: Progress | None = None, **options: Unpack[CorrelateOptions]
@@ -60,8 +60,9 @@ def correlate(
     Args:
         a: activations of model A: a tensor or array ``[..., neurons]``, a dict of layer name to
             these, or the path of a file ({files}), of a model file of ``univfast train``, of a
-            directory of files, or of a saved Hugging Face dataset. Files are memory-mapped and read
-            in slices.
+            directory of files, of a saved Hugging Face dataset, or of a directory that another
+            tool wrote (Parquet, zarr, SAEV, activation caches). All are read in slices. Where a
+            store has a mask of its own, a token counts where that and ``mask`` both say so.
         b: activations of model B on the same tokens; or a list of several models. By index, with
             layers of the same names and widths.
         {options}
@@ -135,15 +136,19 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        width = options["width"]
-        self._models = [open_activations(a, "a", width), *open_models(b, "b", width)]
+        files, width = options["files"], options["width"]
+        controls_a = options["controls_a"]
+        check_files(files, a, b, controls_a, options["controls_b"])
+        self._models = [
+            open_activations(a, "a", files, width),
+            *open_models(b, "b", files, width),
+        ]
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
-        controls_a = options["controls_a"]
         lineup = line_up(
             self._models,
-            [] if controls_a is None else open_models(controls_a, "controls_a", width),
-            open_controls(options["controls_b"], "controls_b", len(self._models) - 1, width),
+            [] if controls_a is None else open_models(controls_a, "controls_a", files, width),
+            open_controls(options["controls_b"], "controls_b", len(self._models) - 1, files, width),
             options["layers"],
             self._all_pairs,
             options["control_tokens"],

@@ -3,9 +3,17 @@
 from typing import Annotated, Any, TypedDict
 
 from univfast.checks import as_integer
-from univfast.option import Option, as_count, as_functions, as_names, as_token_text, switch
+from univfast.option import (
+    Option,
+    as_count,
+    as_file_pattern,
+    as_functions,
+    as_names,
+    as_token_text,
+    switch,
+)
 
-__all__ = ["ContextOptions", "DetailOptions", "ExplainOptions", "TokenOptions"]
+__all__ = ["ContextOptions", "DetailOptions", "ExplainOptions", "FileOptions", "TokenOptions"]
 
 
 class DetailOptions(TypedDict, total=False):
@@ -21,6 +29,26 @@ class DetailOptions(TypedDict, total=False):
             help="Look at matched pairs of A's neurons once more: intervals, effective tokens, what"
             " follows the token and its position, moments, and where they are highest.",
             check=switch,
+        ),
+    ]
+
+
+class FileOptions(TypedDict, total=False):
+    """Which files of directories are read."""
+
+    files: Annotated[
+        str | None,
+        Option(
+            None,
+            doc="pattern of the files of directories, of all models and controls:"
+            ' ``"batch_{shard}/layer_{layer}.npy"``, where ``{layer}`` stands for the name of'
+            " a layer, ``{shard}`` (also ``{rank}``, ``{batch}``, ``{part}``) for what"
+            " tells its shards apart, and ``*`` for anything. None where names say it.",
+            help="Which files of directories are read, of all models and controls, as"
+            " 'batch_{shard}/layer_{layer}.npy'; {rank}, {batch}, {part} are as {shard}, * is"
+            " anything.  [default: what names say]",
+            check=as_file_pattern,
+            metavar="PATTERN",
         ),
     ]
 
@@ -123,5 +151,5 @@ class ContextOptions(TypedDict, total=False):
     ]
 
 
-class ExplainOptions(TokenOptions, ContextOptions, total=False):
+class ExplainOptions(FileOptions, TokenOptions, ContextOptions, total=False):
     """Of `explain`."""

@@ -17,7 +17,7 @@ from univfast.docstrings import documented
 from univfast.errors import InputError
 from univfast.features.explanations import explanation_bytes
 from univfast.features.token_features import TokenFeatures, TokenText
-from univfast.inputs.activations import open_activations, open_models
+from univfast.inputs.activations import check_files, open_activations, open_models
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import thread_count
@@ -71,8 +71,9 @@ def explain(
         TypeError: an argument of a type that cannot be used.
     """
     given = complete(ExplainOptions, options, "explain")
-    width = given["width"]
-    models = [open_activations(a, "a", width), *open_models(b, "b", width)]
+    files, width = given["files"], given["width"]
+    check_files(files, a, b)
+    models = [open_activations(a, "a", files, width), *open_models(b, "b", files, width)]
     if len(models) != len(result.summary["models"]):
         raise InputError(
             f"b: the result is of {len(result.summary['models'])} models, got {len(models)}; give"

@@ -14,6 +14,7 @@ from univfast.registry import Registry
 __all__ = [
     "Option",
     "as_count",
+    "as_file_pattern",
     "as_functions",
     "as_it_is",
     "as_limit",
@@ -63,6 +64,15 @@ def as_path(name: str, value: Any) -> str | None:
 def as_pattern(name: str, value: Any) -> str | None:
     """A text, or None for none. Raises TypeError."""
     return None if value is None else as_text(name, value)
+
+
+def as_file_pattern(name: str, value: Any) -> str | None:
+    """A pattern of files, or None for none. Raises InputError, TypeError."""
+    if value is None:
+        return None
+    from univfast.inputs.patterns import FilePattern
+
+    return FilePattern(as_text(name, value)).text
 
 
 def as_names(name: str, value: Any) -> list[str] | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from univfast.checks import as_integer, as_number
-from univfast.detail_options import ContextOptions, DetailOptions, TokenOptions
+from univfast.detail_options import ContextOptions, DetailOptions, FileOptions, TokenOptions
 from univfast.errors import InputError
 from univfast.nulls.kinds import ROTATIONS, Baseline, Rotation
 from univfast.option import (
@@ -276,7 +276,7 @@ class ModelOptions(
     """Of `correlate_models`."""
 
 
-class CorrelateOptions(ModelOptions, TokenOptions, total=False):
+class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
     """Of `correlate`."""
 
     layers: Annotated[

@@ -57,10 +57,10 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
     ("files", "layers"),
     [
         (["mlp.0-000", "mlp.0-001", "mlp.1-0-of-1"], {"mlp.0": [0, 1], "mlp.1": [2]}),
-        (["mlp.0_00009", "mlp.0_00010", "x-001"], {"mlp.0": [0, 1], "x": [2]}),
+        (["mlp.0_00009", "mlp.0_00010", "x"], {"mlp.0": [0, 1], "x": [2]}),
         (["acts_0", "acts_4096", "acts_8192", "acts_12288"], {"activations": [0, 1, 2, 3]}),
-        (["x-0_part-1", "x-0_part-2", "y.acts_7"], {"x-0_part": [0, 1], "y.acts": [2]}),
-        (["mlp.0.chunk-1", "mlp.0.chunk-2", "y"], {"mlp.0.chunk": [0, 1], "y": [2]}),
+        (["x-0_part-1", "x-0_part-2", "y"], {"x-0": [0, 1], "y": [2]}),
+        (["mlp.0.chunk-1", "mlp.0.chunk-2", "y"], {"mlp.0": [0, 1], "y": [2]}),
         (["mlp.0.post", "mlp.10", "mlp.9"], {"mlp.0.post": [0], "mlp.9": [2], "mlp.10": [1]}),
         (["acts-00001-of-00002", "acts-00002-of-00002"], {"activations": [0, 1]}),
         (["0-of-2", "1-of-2", "mlp"], {"activations": [0, 1], "mlp": [2]}),
@@ -68,7 +68,7 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
         (["Part1", "Part2", "mlp.0"], {"activations": [0, 1], "mlp.0": [2]}),
         (["layer_0", "layer_1"], {"layer_0": [0], "layer_1": [1]}),
         (["h.blocks-0", "h.blocks-1"], {"h.blocks-0": [0], "h.blocks-1": [1]}),
-        (["layer_0-000", "layer_0-001", "layer_1-000"], {"layer_0": [0, 1], "layer_1": [2]}),
+        (["layer_0-000", "layer_0-001", "layer_1"], {"layer_0": [0, 1], "layer_1": [2]}),
         (["layer-1-of-2", "layer-2-of-2"], {"activations": [0, 1]}),
         (["mlp.0"], {"activations": [0]}),
     ],
@@ -88,7 +88,7 @@ def test_names_of_lone_arrays(
 def test_a_directory_a_layer(tmp_path: Path) -> None:
     x, y = random(9, 3), random(9, 3, seed=1)
     save_shards(tmp_path / "mlp.10", "{}.npy", x, [4])
-    save_shards(tmp_path / "mlp.9", "any-{}-name.pt", y, [2, 7])
+    save_shards(tmp_path / "mlp.9", "part-{}.pt", y, [7])
     (tmp_path / "logs").mkdir()
     (tmp_path / ".cache").mkdir()
     save(tmp_path / ".cache" / "1.npy", x)

@@ -19,7 +19,7 @@ def test_empty_directories(tmp_path: Path) -> None:
     refused(tmp_path, tmp_path, "no activations", "check the path")
     save(tmp_path / "empty" / "a.pt", {})
     refused(tmp_path / "empty", tmp_path / "empty", "holds no layers")
-    refused(tmp_path, tmp_path / "empty" / "a.pt", "no lone array")
+    refused(tmp_path, tmp_path, "holds no layers")
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,14 @@ def test_empty_directories(tmp_path: Path) -> None:
         (["x-001", "x-0001"], ["x-001.npy", "x-0001.npy", "both shard 1"]),
         (["x", "x-001"], ["x.npy", "x-001.npy", "both layer 'x'", "has no number"]),
         (["x-002", "x_001"], ["x_001.npy", "shard 3", "number them alike"]),
-        (["mlp_0", "mlp_1"], ["may be layer 'mlp_0', or shard 0", "mlp.0.npy", "mlp-00000.npy"]),
-        (["h-10", "x"], ["may be layer 'h-10', or shard 10", "h.10.npy", "h-00010.npy"]),
+        (
+            ["mlp_0", "mlp_1"],
+            [
+                "shard 0 of layer 'mlp', or layer 'mlp_0'",
+                "files='mlp_{shard}.npy', or files='{layer}.npy'",
+            ],
+        ),
+        (["h-10", "x"], ["shard 10 of layer 'h'", "layer 'h-10'"]),
     ],
 )
 def test_numbers_that_do_not_count(tmp_path: Path, files: list[str], parts: list[str]) -> None:

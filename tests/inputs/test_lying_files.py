@@ -37,7 +37,7 @@ from support.lying_files import npy, npy_of, write_lists, write_safetensors
         npy_of("(2, 2)", bytes(17)),
         npy_of("(2, 2)", bytes(32)),
         npy_of("(2, 2)", bytes(16), "'|O'"),
-        npy_of("(2, 2)", bytes(8), "'|V2'"),
+        npy_of("(2, 2)", bytes(12), "'|V3'"),
         npy_of("(2, 2)", bytes(16), "'(2,2)<f4'"),
         npy_of("(2, 2)", bytes(64), "('<f4', (2, 2))"),
         npy_of("(2, 2)", bytes(16), "[('x', '<f4')]"),

@@ -213,7 +213,7 @@ def test_negated_views_keep_their_sign(tmp_path: Path) -> None:
         (lambda: torch.ones(2, 2).to_sparse_csc(), "sparse_csc"),
         (lambda: torch.ones(2, 2).to_sparse_bsr((1, 1)), "sparse_bsr"),
         (lambda: torch.ones(2, 2, device="meta"), "meta"),
-        (lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8), "quantized"),
+        (lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint32), "quantized"),
         (lambda: torch.complex(torch.ones(2, 2), torch.ones(2, 2)).conj(), "conjugated"),
     ],
 )

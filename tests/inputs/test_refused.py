@@ -70,7 +70,7 @@ def test_an_array_that_is_no_layer_can_be_left_out() -> None:
     beside = open_activations({"mlp.0": torch.ones(4, 3), "tokens": tokens}, "a")
     assert list(beside.layers) == ["mlp.0"]
     assert matched(beside, model("b", mlp_0=(4, 3)), "mlp.*") == [("mlp.0", "mlp.0")]
-    with pytest.raises(InputError, match=r"^a: layer 'tokens' has dtype int64.*--layers GLOB"):
+    with pytest.raises(InputError, match=r"^a: layer 'tokens' has dtype int64.*layers=.mlp.0."):
         match_layers(beside, model("b", mlp_0=(4, 3)), None)
 
 
@@ -107,7 +107,6 @@ def test_no_layers(tmp_path: Path) -> None:
         ([torch.ones(2, 2)], ["holds a list"]),
         (5, ["holds a int"]),
         ({"x": {"y": torch.ones(2, 2)}}, ["layer 'x'", "dict"]),
-        ({"x": torch.ones(2, 2), "step": 3}, ["layer 'step'", "int"]),
         ({0: torch.ones(2, 2)}, ["layer names", "0"]),
         ({"x": torch.ones(2)}, ["layer 'x'", "[2]", "at least 2 axes"]),
         ({"x": torch.ones(2, 2, 2).to_sparse()}, ["layer 'x'", "sparse_coo"]),

@@ -65,6 +65,7 @@ def test_a_row_a_token(tmp_path: Path, kind: str, dtype: str, step: int) -> None
     x = random(90, 6, dtype=dtype)
     path = write(tmp_path / "a.parquet", {"h.10": lists(x, kind), "h.2": lists(-x, kind)}, 32)
     found = open_activations(path, "a")
+    assert [*found.layers] == ["h.2", "h.10"]
     layer = found.layers["h.10"]
     assert (layer.shape, layer.dtype) == ((90, 6), getattr(torch, dtype))
     assert torch.equal(read_all(layer, step), torch.from_numpy(x))
@@ -124,11 +125,10 @@ def test_the_mask_counts_and_ids_are_known(tmp_path: Path) -> None:
     own = np.arange(600) % 2 > 0
     for given in (None, own):
         keep = mask & other & (True if given is None else given)
-        result = uf.correlate(str(a), str(b), mask=given, details=True)
+        result = uf.correlate(str(a), str(b), mask=given, match="index", details=True)
         assert result.summary["tokens"] == keep.sum()
         expected = [np.corrcoef(x[keep, i], y[keep, i])[0, 1] for i in range(6)]
         assert np.allclose(result.correlation.numpy(), expected, atol=1e-6)
-        assert result.details is not None
 
 
 def test_a_directory_of_parts_in_natural_order(tmp_path: Path) -> None:

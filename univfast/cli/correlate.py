@@ -53,6 +53,7 @@ Examples:
 @option("seed")
 @option("threshold")
 @option("layers")
+@option("files")
 @option("top_k")
 @option("exclude_self")
 @option("reverse")
@@ -140,9 +141,10 @@ def correlate(
 
     A and B hold the activations of two models on the same tokens, with the neurons on the last
     axis: a {files} file; a directory of such files, joined in natural order (LAYER-003.npy is shard
-    3 of LAYER); a Hugging Face dataset on disk; a model file that 'univfast train' wrote, whose
-    activations are captured on the way; or the directory of a Hugging Face model, which reads
-    --text and whose activations are not kept. With more models, A is compared with each of the
+    3 of LAYER); a Hugging Face dataset on disk; a directory that another tool wrote (Parquet, zarr,
+    SAEV, activation caches of memmaps); a model file that 'univfast train' wrote, whose activations
+    are captured on the way; or the directory of a Hugging Face model, which reads --text and whose
+    activations are not kept. With more models, A is compared with each of the
     others, and the numbers are means over them.
 
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share

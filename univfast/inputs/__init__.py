@@ -8,9 +8,14 @@
 ``torch_files``, ``numpy_files``, ``safetensors_files``   where the arrays lie in each
 ``zip_files``          the members of a zip file, and what of them may be believed
 ``stores``             ``STORES``: the directories that other tools wrote
+``torch_dtypes``       PyTorch's dtypes, by the names in its files
 ``pickles``            what a pickle of PyTorch describes, without calling anything
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
+``file_names``         what the names of files say of that
+``patterns``           how a user says it outright
+``numbering``          whether the numbered files are all there, and once
+``captures``           the directories that univfast capture wrote
 ``shards``             the layer that lies in many files, few of them open at a time
 ``sparse``             sparse features as layers, made dense slice by slice
 ``sparse_entries``     in which forms the entries of such features are stored
@@ -19,6 +24,7 @@
 ``arrow_files``        a Hugging Face dataset's columns as such layers
 ``hub``                what lies on the Hugging Face hub, where a name asks for it
 ``model_paths``        what is a model, and not activations
+``descriptions``       what a path would be read as, for people
 ``pairing``            which layer of one model is compared with which of the other
 ``token_ids``    which token stands where
 ``masks``              which tokens count
@@ -26,6 +32,7 @@
 ``dlpack``             arrays of other libraries, looked at before torch takes them
 ``plain``              tensors that are memory of their own, and no others
 ``stored``             one array as found: in memory, or in place in a mapped file
+``quantised``          integers of 8 bits, and the scales that stand beside them
 ``mapping``            read-only file mappings whose pages can be given back
 =====================  =====================================================================
 """

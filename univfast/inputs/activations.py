@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -24,10 +24,12 @@ from univfast.inputs.stored import Stored, from_memory
 from univfast.inputs.stores import STORES
 from univfast.registry import resolve
 
-__all__ = ["open_activations", "open_controls", "open_models"]
+__all__ = ["check_files", "open_activations", "open_controls", "open_models"]
 
 
-def open_activations(source: object, name: str, width: int | None = None) -> Activations:
+def open_activations(
+    source: object, name: str, files: str | None = None, width: int | None = None
+) -> Activations:
     """Activations from a tensor, an array, a dict of layer name to these, a file or a directory.
 
     Args:
@@ -37,17 +39,19 @@ def open_activations(source: object, name: str, width: int | None = None) -> Act
             ``.safetensors`` file, or of a model file of ``univfast train``, whose activations are
             captured. Files are mapped and read in place; members of a compressed ``.npz`` and files
             in PyTorch's format from before version 1.6 are loaded whole. Or that of a directory of
-            shards or a Hugging Face dataset, as ``open_directory`` reads them; or a name on the
-            hub, ``hf://datasets/org/name@revision``. Sparse features are one layer each, as
+            shards or a Hugging Face dataset, as ``open_directory`` reads them; of what other tools
+            wrote, as ``univfast.stores`` does; or a name on the hub,
+            ``hf://datasets/org/name@revision``. Sparse features are one layer each, as
             ``join_sparse`` finds them, or a sparse tensor or array of SciPy.
         name: what to call ``source`` in errors where it has no file name.
+        files: the pattern of the files, where it is a directory; None where their names say it.
         width: how many features there are, where sparse features are stored without that.
 
     Raises:
         InputError: a file that cannot be read, or what cannot be activations.
         TypeError: ``source`` is none of these.
     """
-    found = source if isinstance(source, Activations) else _open(source, name, width)
+    found = source if isinstance(source, Activations) else _open(source, name, files, width)
     for layer in found.layers.values():
         if isinstance(layer, SparseLayer) and width not in (None, layer.neurons):
             raise InputError(
@@ -57,14 +61,14 @@ def open_activations(source: object, name: str, width: int | None = None) -> Act
     return found
 
 
-def _open(source: object, name: str, width: int | None) -> Activations:
+def _open(source: object, name: str, files: str | None, width: int | None) -> Activations:
     if is_hub_name(source):
         there = fetch(str(source))
-        found = _open_path(there.path, width)
+        found = _open_path(there.path, files, width)
         return replace(found, name=there.name, origin=there.about())
     if isinstance(source, (str, os.PathLike)):
         check_path(name, source)
-        return _open_path(os.fsdecode(source), width)
+        return _open_path(os.fsdecode(source), files, width)
     if isinstance(source, Mapping):
         for layer in source:
             if not isinstance(layer, str):
@@ -102,30 +106,33 @@ def _collect(name: str, found: Mapping[str, Found], width: int | None) -> Activa
     ids = next((x.ids for x in sparse.values() if x.ids is not None), None)
     return replace(
         made,
-        parts={part: layer for layer, x in sparse.items() for part in x.parts},
-        reading=tuple(
-            f"{name}: {layer!r} are sparse features, of {', '.join(x.parts) or 'a sparse array'}"
-            for layer, x in sparse.items()
-        ),
+        made_of={part: layer for layer, x in sparse.items() for part in x.parts},
+        reading=tuple(_told(found)),
         ids=None if ids is None else ids.tensor().flatten().long(),
     )
 
 
-def open_models(given: object, name: str, width: int | None = None) -> list[Activations]:
+def open_models(
+    given: object, name: str, files: str | None = None, width: int | None = None
+) -> list[Activations]:
     """Each of a list of models, or the only one; as `open_activations` opens them.
 
     Raises:
         InputError: the list is empty.
     """
     if not isinstance(given, (list, tuple)):
-        return [open_activations(given, name, width)]
+        return [open_activations(given, name, files, width)]
     if not given:
         raise InputError(f"{name}: got no models; give at least one")
-    return [open_activations(x, f"{name}[{i}]", width) for i, x in enumerate(given)]
+    return [open_activations(x, f"{name}[{i}]", files, width) for i, x in enumerate(given)]
 
 
 def open_controls(
-    given: object, name: str, others: int, width: int | None = None
+    given: object,
+    name: str,
+    others: int,
+    files: str | None = None,
+    width: int | None = None,
 ) -> list[list[Activations]]:
     """Of each other model its controls; nothing where there are none.
 
@@ -139,20 +146,56 @@ def open_controls(
             (inner,) = given
             if isinstance(inner, (list, tuple)):  # as several models have it
                 given = inner
-        return [open_models(given, name, width)]
+        return [open_models(given, name, files, width)]
     if not isinstance(given, (list, tuple)) or len(given) != others:
         found = len(given) if isinstance(given, (list, tuple)) else 1
         raise InputError(
             f"{name}: got {found}, and there are {others} other models; give a list of controls for"
             " each of them, in their order"
         )
-    return [open_models(of_one, f"{name}[{i}]", width) for i, of_one in enumerate(given)]
+    return [open_models(of_one, f"{name}[{i}]", files, width) for i, of_one in enumerate(given)]
 
 
-def _open_path(path: str, width: int | None) -> Activations:
+def _told(content: Mapping[str, Found]) -> Iterator[str]:
+    """What of the arrays of a file is not as the file says, or of several arrays."""
+    for name, stored in content.items():
+        if isinstance(stored, InputError):
+            continue
+        if isinstance(stored, SparseStored):
+            parts = ", ".join(stored.parts) or "a sparse array"
+            yield f"layer {name!r}: sparse features, made of {parts}"
+            continue
+        if stored.quantiser is not None:
+            yield f"layer {name!r}: integers of 8 bits, read as (integer - zero_point) * scale"
+        if stored.told:
+            yield f"layer {name!r}: {stored.told}"
+
+
+def check_files(files: str | None, *sources: object) -> None:
+    """Refuses a pattern of files where no source, of models or of lists of them, is a directory.
+
+    Raises:
+        InputError: so it is.
+    """
+    pending = [*sources] if files is not None else []
+    while pending:
+        source = pending.pop()
+        if isinstance(source, (list, tuple)):
+            pending += source
+        elif is_hub_name(source) or (
+            isinstance(source, (str, os.PathLike)) and os.path.isdir(source)
+        ):
+            return
+    if files is not None:
+        raise InputError("files: is for directories of files, and none was given; leave it out")
+
+
+def _open_path(path: str, files: str | None = None, width: int | None = None) -> Activations:
     if os.path.isdir(path):
         store = next((store for store in STORES.values() if store.is_that(path)), None)
-        stored_there: Activations = resolve(store.opener)(path) if store else open_directory(path)
+        if files is not None or store is None:
+            return open_directory(path, files)
+        stored_there: Activations = resolve(store.opener)(path)
         return stored_there
     if (whole := open_whole(path)) is not None:
         return whole

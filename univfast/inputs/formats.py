@@ -5,7 +5,7 @@ Whatever is wrong with one becomes an error of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
-    # Called with the file and the name that a lone array gets; gives its arrays by name, with the
-    # integers that say how many features there are; or the dict that it holds, where it is a model
-    # file of ``univfast train``.
-    Array = Stored | SparseStored | tuple[int, ...]
-    Reader = Callable[["SourceFile", str], dict[str, Stored] | dict[str, Array] | dict[str, Any]]
+    # Called with the file and the name that a lone array gets; gives its arrays by name, with an
+    # error for what is none, and the integers that may say how many features there are; or the dict
+    # that it holds, where it is a model file of ``univfast train``.
+    Array = Stored | SparseStored | InputError | tuple[int, ...]
+    Reader = Callable[["SourceFile", str], Mapping[str, Array] | dict[str, Any]]
     Opener = Callable[["SourceFile"], Activations]
 
 __all__ = [
@@ -34,8 +34,10 @@ __all__ = [
     "FileFormat",
     "SourceFile",
     "files_in_words",
+    "format_of",
     "in_words",
     "open_whole",
+    "read_array",
     "read_file",
     "suffixes",
 ]
@@ -75,6 +77,7 @@ class FileFormat:
         is_that: whether a file is one, by its content; the first format that says so is taken.
         reader: reads it; ``"module:name"`` or a function.
         opener: instead of a reader, where a file is more than arrays that lie in it.
+        mark: what tells it, in a few words.
     """
 
     name: str
@@ -83,6 +86,7 @@ class FileFormat:
     is_that: Callable[[SourceFile], bool]
     reader: str | Reader | None = None
     opener: str | Opener | None = None
+    mark: str = ""
 
     def __post_init__(self) -> None:
         if not self.suffixes:
@@ -110,6 +114,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="a tensor, or a dict of layer name to tensor",
             is_that=lambda file: _holds(file, "/data.pkl") or _is_pickle(file),
             reader="univfast.inputs.torch_files:read_torch",
+            mark="a zip file with data.pkl in it, or a pickle, as PyTorch writes",
         ),
         FileFormat(
             "npy",
@@ -117,6 +122,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="an array",
             is_that=lambda file: file.start.startswith(b"\x93NUMPY"),
             reader="univfast.inputs.numpy_files:read_npy",
+            mark="it begins as NumPy writes an array",
         ),
         FileFormat(
             "npz",
@@ -124,6 +130,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="arrays by layer name",
             is_that=lambda file: file.members is not None,
             reader="univfast.inputs.numpy_files:read_npz",
+            mark="a zip file, as NumPy writes arrays",
         ),
         FileFormat(
             "safetensors",
@@ -131,6 +138,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="tensors by layer name",
             is_that=lambda file: file.start[8:] == b"{",
             reader="univfast.inputs.safetensors_files:read_safetensors",
+            mark="it begins with a length and a header in JSON",
         ),
         FileFormat(
             "Parquet",
@@ -138,6 +146,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="columns of lists, a token or a sequence a row",
             is_that=lambda file: file.start.startswith(b"PAR1"),
             opener="univfast.stores.parquet:open_parquet",
+            mark="it begins with PAR1",
         ),
         FileFormat(
             "HDF5",
@@ -145,6 +154,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="datasets by path",
             is_that=lambda file: file.start.startswith(b"\x89HDF\r\n\x1a\n"),
             opener="univfast.stores.hdf5:open_hdf5",
+            mark="it begins as HDF5 does",
         ),
         # The last, as nothing in such a file tells what it is.
         FileFormat(
@@ -153,6 +163,7 @@ FORMATS: Registry[FileFormat] = Registry(
             help="an array, with its shape and dtype in a .json or .meta file beside it",
             is_that=lambda file: file.path.lower().endswith((".memmap", ".bin", ".dat", ".raw")),
             reader="univfast.stores.memmaps:read_raw",
+            mark="its name, and the file beside it",
         ),
     ],
 )
@@ -163,9 +174,9 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for known in _of_arrays() for suffix in known.suffixes)
 
 
-def in_words() -> str:
-    """The formats of files that hold arrays, for a message."""
-    first = [known.suffixes[0] for known in _of_arrays()]
+def in_words(every: bool = False) -> str:
+    """The formats of files that hold arrays, or of ``every`` file, for a message."""
+    first = [known.suffixes[0] for known in (FORMATS.values() if every else _of_arrays())]
     return f"{', '.join(first[:-1])} or {first[-1]}"
 
 
@@ -179,15 +190,56 @@ def files_in_words() -> str:
     return f"{', '.join(each[:-1])} or {each[-1]}"
 
 
-def read_file(path: str, lone: str) -> dict[str, Found] | dict[str, Any]:
+def format_of(path: str) -> FileFormat:
+    """What a file is, by its content. Raises InputError."""
+    with _read(path) as (_, known):
+        return known
+
+
+def _told(file: SourceFile) -> FileFormat:
+    for known in FORMATS.values():
+        if known.is_that(file):
+            return known
+    raise InputError(
+        f"{file.path}: is not a file of activations; give a {in_words(every=True)} file"
+    )
+
+
+def read_array(path: str, what: str) -> Stored:
+    """The array of a file that holds but one.
+
+    Args:
+        path: of the file.
+        what: it holds, for messages: ``"mask"``.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.stored import Stored
+
+    content = read_file(path, what)
+    if is_model_file(content) or len(content) != 1:
+        raise InputError(f"{path}: a file of {what} holds one array; save the {what} alone")
+    (stored,) = content.values()
+    if isinstance(stored, InputError):
+        raise stored
+    if not isinstance(stored, Stored):
+        raise InputError(f"{path}: is of sparse features; give one plain array")
+    return stored
+
+
+def read_file(path: str, lone: str) -> Mapping[str, Found] | dict[str, Any]:
     """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
 
-    Arrays that are sparse features together are one, as `join_sparse` has it.
+    What is beside them and cannot be read, such as text, has an error in its place. Arrays
+    that are sparse features together are one, as `join_sparse` has it.
 
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
     from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.quantised import with_scales
     from univfast.inputs.sparse_names import join_sparse
 
     with _read(path) as (file, known):
@@ -199,7 +251,9 @@ def read_file(path: str, lone: str) -> dict[str, Found] | dict[str, Any]:
         reader: Reader = resolve(known.reader)
         found = reader(file, lone)
         file.mapped.check()
-        return found if is_model_file(found) else join_sparse(found, lone, path)
+        if is_model_file(found):
+            return found
+        return with_scales(join_sparse(found, lone, path), path)
 
 
 def open_whole(path: str) -> Activations | None:
@@ -214,10 +268,6 @@ def open_whole(path: str) -> Activations | None:
 @contextmanager
 def _read(path: str) -> Iterator[tuple[SourceFile, FileFormat]]:
     """A file and its format; what goes wrong while it is read becomes an error of one line."""
-    with reading(path, give=f"give one file ({in_words()})"):
+    with reading(path, give=f"give one file ({in_words(every=True)})"):
         file = SourceFile(path)
-        known = next((known for known in FORMATS.values() if known.is_that(file)), None)
-        if known is None:
-            every = ", ".join(known.suffixes[0] for known in FORMATS.values())
-            raise InputError(f"{path}: is not a file of activations; give one of {every}")
-        yield file, known
+        yield file, _told(file)

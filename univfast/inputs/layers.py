@@ -89,7 +89,7 @@ class StoredLayer:
     def __init__(self, name: str, stored: Stored, source: str) -> None:
         """Raises InputError, naming ``source`` and the layer, for what cannot be activations."""
         self.name = name
-        self.dtype = stored.dtype
+        self.dtype = stored.read_as
         self.shape = tuple(stored.data.shape)
         check_layer(name, self.dtype, self.shape, source)
         self.neurons = self.shape[-1]
@@ -109,7 +109,9 @@ class StoredLayer:
             self._stored.mapped.check()
         rows = self._rows(start, stop)
         if not isinstance(rows, torch.Tensor):
-            return self._stored.copy_rows(rows)
+            rows = self._stored.copy_rows(rows)
+        if self._stored.quantiser is not None:
+            return self._stored.quantiser.floats(rows)
         if rows.stride(1) != 1 and self.neurons == 1:
             rows = rows.as_strided((stop - start, 1), (rows.stride(0), 1))
         rows = rows.resolve_neg()
@@ -186,9 +188,10 @@ class Activations:
         text: what one of those ids stands for; None where that is not known.
         keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
             where all do.
-        reading: lines that say what the source was read as, and why.
+        parts: which shards the files of a directory are, by their names; of all layers.
+        reading: why it is read as it is: lines for people.
         origin: of what was fetched from the hub, its name there and the commit; None else.
-        parts: arrays that a layer of sparse features is made of, by name: that of the layer.
+        made_of: arrays that a layer of sparse features is made of, by name: that of the layer.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -205,29 +208,32 @@ class Activations:
     places: torch.Tensor | None = None
     text: Callable[[int], str] | None = None
     keep: torch.Tensor | None = None
+    parts: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
     origin: Mapping[str, object] | None = None
-    parts: Mapping[str, str] = field(default_factory=dict)
+    made_of: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
 
 
 def collect(
     name: str,
-    found: Mapping[str, T],
+    found: Mapping[str, T | InputError],
     make: Callable[[str, T], Layer],
     test_set: str | None = None,
     unusable: Mapping[str, InputError] | None = None,
 ) -> Activations:
     """The activations ``name`` of whatever ``make`` makes a layer of.
 
-    What it refuses with an InputError joins ``unusable``. Raises the first of these errors where no
-    layer is left.
+    An error in the place of a layer, and what ``make`` refuses with one, joins ``unusable``. Raises
+    the first of these errors where no layer is left.
     """
     layers: dict[str, Layer] = {}
     refused = dict(unusable or {})
     for layer, content in found.items():
         try:
+            if isinstance(content, InputError):
+                raise content
             layers[layer] = make(layer, content)
         except InputError as error:  # noqa: PERF203
             refused[layer] = error

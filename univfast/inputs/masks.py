@@ -10,9 +10,8 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order, to_tensor
-from univfast.inputs.formats import read_file
+from univfast.inputs.formats import read_array
 from univfast.inputs.layers import Activations
-from univfast.inputs.model_paths import is_model_file
 
 __all__ = ["kept_tokens", "open_mask"]
 
@@ -75,11 +74,7 @@ def kept_tokens(
 
 def _read(path: str | os.PathLike[str]) -> torch.Tensor:
     name = os.fsdecode(path)
-    content = read_file(name, "mask")
-    if is_model_file(content) or len(content) != 1:
-        raise InputError(f"{name}: a mask file must hold one array; save the mask alone")
-    (stored,) = content.values()
-    found: torch.Tensor = stored.tensor()
+    found = read_array(name, "mask").tensor()
     if found.numel() == 0:
         raise InputError(f"{name}: the mask is empty; give one value a token")
     if found.dtype == torch.bool:

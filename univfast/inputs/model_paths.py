@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 from univfast.errors import InputError
 from univfast.machine.reading import MOST_JSON, open_file, parse_json, reason
 
-__all__ = ["MODEL_FILE_FORMAT", "is_model_directory", "is_model_file"]
+__all__ = ["MODEL_FILE_FORMAT", "is_model_directory", "is_model_file", "is_saved_result"]
 
 MODEL_FILE_FORMAT = "univfast-checkpoint"
 
@@ -38,3 +38,9 @@ def is_model_directory(path: str | os.PathLike[str]) -> bool:
     except ValueError:
         return False  # some other program's
     return "model_type" in config or "architectures" in config
+
+
+def is_saved_result(path: str) -> bool:
+    """Whether a directory is a result that was written, whose arrays are no activations."""
+    names = ("summary.json", "neurons.csv")
+    return all(os.path.isfile(os.path.join(path, name)) for name in names)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
-from univfast.inputs.mapping import extent
+from univfast.inputs.mapping import MappedFile, extent
 from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_tensors import of_scipy_file
 from univfast.inputs.stored import Stored, from_numpy
@@ -40,41 +40,57 @@ def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     return {lone: from_numpy(_in_place(file, whole, where), where, file.mapped)}
 
 
-def read_npz(file: SourceFile, lone: str) -> dict[str, Stored] | dict[str, SparseStored]:
+def read_npz(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | InputError] | dict[str, SparseStored]:
     """The arrays of a ``.npz`` file: in place as ``numpy.savez`` writes them.
 
     Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole. What
     ``scipy.sparse.save_npz`` wrote is one sparse array.
     """
-    arrays: dict[str, Stored] = {}
-    form = None
-    sparse = {member.name for member in file.members or ()} >= _SCIPY
+    members = {member.name: member for member in file.members or ()}
+    if members.keys() >= _SCIPY:
+        form = _array(file, members["format.npy"], file.path)[0]
+        if form.dtype.kind in "SU" and form.size == 1:
+            kind, where = str(form.astype(str).item()), f"{file.path}: layer {lone!r}"
+            named = {x.name.removesuffix(".npy"): x for x in file.members or ()}
+            del named["format"]
+            parts = {name: from_numpy(*_placed(file, x, where)) for name, x in named.items()}
+            return {lone: of_scipy_file(kind, parts, where)}
+    arrays: dict[str, Stored | InputError] = {}
     for member in file.members or ():
         layer = member.name.removesuffix(".npy")
-        where = f"{file.path}: layer {layer!r}"
-        if layer == member.name:
-            raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
-        if member.compressed:
-            array, mapped = _loaded(file, member, where), None
-        else:
-            array, mapped = _in_place(file, member.span, where), file.mapped
-        if sparse and layer == "format" and array.dtype.kind in "SU" and array.size == 1:
-            form = str(array.astype(str).item())
-        else:
-            arrays[layer] = from_numpy(array, where, mapped)
-    if form is None:
-        return arrays
-    return {lone: of_scipy_file(form, arrays, f"{file.path}: layer {lone!r}")}
+        if layer in arrays:
+            raise ValueError(f"two members {layer!r}")
+        try:
+            where = f"{file.path}: layer {layer!r}"
+            if layer == member.name:
+                raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
+            arrays[layer] = from_numpy(*_placed(file, member, where))
+        except InputError as error:
+            arrays[layer] = error
+    return arrays
 
 
-def _loaded(file: SourceFile, member: Member, where: str) -> NDArray[Any]:
+def _placed(
+    file: SourceFile, member: Member, where: str
+) -> tuple[NDArray[Any], str, MappedFile | None]:
+    """The array of a member, as `from_numpy` takes it."""
+    array, mapped = _array(file, member, where)
+    return array, where, mapped
+
+
+def _array(file: SourceFile, member: Member, where: str) -> tuple[NDArray[Any], MappedFile | None]:
+    """The array of a member, and the mapping that it is in; None where it was compressed."""
+    if not member.compressed:
+        return _in_place(file, member.span, where), file.mapped
     with open_file(file.path) as opened:
         data = read_member(opened, member)
     header = _Header(data[:_HEADER].tobytes(), len(data), where)
     array: NDArray[Any] = np.ndarray(
         header.shape, header.dtype, data.data, header.length, order=header.order
     )
-    return array
+    return array, None
 
 
 def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> NDArray[Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 from collections.abc import Mapping
 from dataclasses import replace
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
+from univfast.inputs.numbering import counts_up
 
-__all__ = ["all_layers", "check_sources", "in_order", "match_layers"]
+__all__ = ["all_layers", "check_sources", "chosen_layers", "in_order", "match_layers"]
 
 # Of a capture, what its tokens follow from, and how it is given.
 _OPTIONS = {"context": "--context N", "skip": "--skip", "positions": "--positions"}
@@ -32,7 +34,7 @@ def match_layers(a: Activations, b: Activations, pattern: str | None) -> list[tu
     """
     both = f"{a.name} and {b.name}"
     check_sources(a, b)
-    layers_a, layers_b = _select(a, pattern), _select(b, pattern)
+    layers_a, layers_b = chosen_layers(a, pattern), chosen_layers(b, pattern)
     if len(layers_a) == len(layers_b) == 1 and LONE_LAYER in (*layers_a, *layers_b):
         pairs = list(zip(layers_a.values(), layers_b.values(), strict=True))
     else:
@@ -69,7 +71,7 @@ def all_layers(
         InputError: token counts or their order differ, or captures are of other tokens.
     """
     check_sources(a, b)
-    layers_a, layers_b = (list(_select(model, pattern).values()) for model in (a, b))
+    layers_a, layers_b = (list(chosen_layers(model, pattern).values()) for model in (a, b))
     for model, layers in ((a.name, layers_a), (b.name, layers_b)):
         _check_tokens(model, layers)
         for layer in layers[1:]:
@@ -93,6 +95,28 @@ def check_sources(a: Activations, b: Activations) -> None:
         _check_captured(f"{a.name} and {b.name}", a.captured, b.captured)
     if a.ids is not None and b.ids is not None:
         _check_ids(f"{a.name} and {b.name}", a, b)
+    _check_parts(a, b)
+
+
+def _check_parts(a: Activations, b: Activations) -> None:
+    """Refuses files that are numbered otherwise, unless both are counted from the start."""
+    if not (a.parts and b.parts) or a.parts == b.parts:
+        return
+    if all(_are_counted(x.parts) for x in (a, b)):
+        return
+    one, other = next(
+        ((x, y) for x, y in zip(a.parts, b.parts, strict=False) if x != y),
+        (f"{len(a.parts)} files", f"{len(b.parts)}"),
+    )
+    raise InputError(
+        f"{a.name} and {b.name}: their files are numbered otherwise ({one} and {other}), so that"
+        " they may hold other tokens; keep the same files of both"
+    )
+
+
+def _are_counted(parts: tuple[str, ...]) -> bool:
+    numeric = all(part.isdecimal() for part in parts)
+    return numeric and counts_up([int(part) for part in parts])
 
 
 def _check_captured(both: str, a: Mapping[str, object], b: Mapping[str, object]) -> None:
@@ -136,19 +160,28 @@ def _shown(value: object) -> str:
     return (",".join(value) if isinstance(value, list) else str(value or "")) or "none"
 
 
-def _select(model: Activations, pattern: str | None) -> dict[str, Layer]:
+def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
+    """The layers of a model whose names match a glob; all where there is none.
+
+    Raises:
+        InputError: none does, or what does is no layer.
+    """
+
     def wanted(name: str) -> bool:
         return pattern is None or fnmatch.fnmatchcase(name, pattern)
 
     for name, error in model.unusable.items():
         if wanted(name):
-            raise InputError(f"{error}, or leave it out with --layers GLOB")
+            layers = "GLOB"
+            if len(model.layers) == 1:
+                layers = repr(glob.escape(*model.layers))
+            raise InputError(f"{error}, or leave it out with layers={layers}")
     chosen = {name: layer for name, layer in model.layers.items() if wanted(name)}
-    part = next(filter(wanted, model.parts), None)
+    part = next(filter(wanted, model.made_of), None)
     if not chosen and part is not None:
         raise InputError(
-            f"{model.name}: {part!r} is a part of the sparse features {model.parts[part]!r}, made"
-            f" of {_listed([x for x in model.parts if model.parts[x] == model.parts[part]])};"
+            f"{model.name}: {part!r} is a part of the sparse features {model.made_of[part]!r}, made"
+            f" of {_listed([x for x in model.made_of if model.made_of[x] == model.made_of[part]])};"
             " choose these by --layers GLOB"
         )
     if not chosen:

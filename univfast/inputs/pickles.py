@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, BinaryIO
 
@@ -18,8 +18,19 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
+from univfast.inputs.torch_dtypes import DTYPE_NAMES, INTEGERS_OF, STORAGES
 
-__all__ = ["SAVE_AGAIN", "Other", "Pickle", "SparsePlace", "Storage", "TensorPlace", "kind_of"]
+__all__ = [
+    "SAVE_AGAIN",
+    "Other",
+    "Pickle",
+    "SparsePlace",
+    "Storage",
+    "TensorPlace",
+    "kind_of",
+    "more_than_tensors",
+    "shown_key",
+]
 
 SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 
@@ -27,34 +38,9 @@ SAVE_AGAIN = "save a tensor, or a dict of tensors, with torch.save"
 # stand for more than can ever be read.
 _MOST_UPON_EACH_OTHER = 1 << 28
 
-_DTYPES = {
-    f"{name}Storage": dtype
-    for name, dtype in (
-        ("Double", torch.float64),
-        ("Float", torch.float32),
-        ("Half", torch.float16),
-        ("BFloat16", torch.bfloat16),
-        ("Long", torch.int64),
-        ("Int", torch.int32),
-        ("Short", torch.int16),
-        ("Char", torch.int8),
-        ("Byte", torch.uint8),
-        ("Bool", torch.bool),
-        ("ComplexFloat", torch.complex64),
-        ("ComplexDouble", torch.complex128),
-        ("QInt8", torch.qint8),
-        ("QUInt8", torch.quint8),
-        ("QInt32", torch.qint32),
-        ("Untyped", torch.uint8),
-    )
-}
-_DTYPE_NAMES = {
-    name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
-}
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 # Tensors that have no place of their own in a file, and what they are called.
 _NO_PLACE = {
-    "_rebuild_qtensor": "quantized",
     "_rebuild_nested_tensor": "nested",
     "_rebuild_meta_tensor_no_storage": "meta",
     "_rebuild_from_type_v2": "subclassed",
@@ -65,6 +51,7 @@ _SPARSE = ("_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor")
 # The sparse tensors that are read, and of how many tensors each is made.
 _LAYOUTS = {"sparse_coo": 2, "sparse_csr": 3}
 _MODULES = ("torch._utils", "torch._tensor")
+_PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 # What beside tensors `torch.load` makes with ``weights_only=True``.
 _HARMLESS = {
     *(f"collections {name}" for name in ("OrderedDict", "defaultdict", "Counter")),
@@ -98,7 +85,10 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """A tensor, within its storage. ``offset`` and ``stride`` are in values."""
+    """A tensor, within its storage. ``offset`` and ``stride`` are in values.
+
+    ``quantised``: the scale and zero point of its integers, numbers or tensors of one a neuron.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -106,14 +96,19 @@ class TensorPlace:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     negated: bool = False
+    quantised: tuple[Any, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Other:
-    """What is no plain tensor, by what it is called; ``tensor`` where it is one of another kind."""
+    """What is no plain tensor, by what it is called.
+
+    ``tensor``: it is one of another kind. ``refused``: it asks for what is never executed.
+    """
 
     kind: str
     tensor: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +125,7 @@ class SparsePlace(Other):
 @dataclass(frozen=True)
 class _Global:
     name: str
+    known: bool = True
 
 
 class _Mark:
@@ -191,6 +187,10 @@ class Pickle:
         self.others.append(Other(kind, tensor))
         return self.others[-1]
 
+    def _refused(self, name: str) -> Other:
+        self.others.append(Other(name.replace(" ", "."), refused=True))
+        return self.others[-1]
+
     def _set_items(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -216,28 +216,31 @@ class Pickle:
     def _global(self, name: str) -> None:
         module, _, short = name.partition(" ")
         known = name in _HARMLESS or (module in _MODULES and short.startswith("_rebuild_"))
-        kind = module in ("torch", "torch.storage") and short in {**_DTYPES, **_DTYPE_NAMES}
-        if not known and not kind:
-            shown = "".join(c if c.isprintable() else "?" for c in name.replace(" ", "."))
-            raise InputError(
-                f"{self._path}: holds more than tensors (it asks for {shown}) and was not "
-                f"executed; {SAVE_AGAIN}"
-            )
-        self._push(_Global(name))
+        kind = module in ("torch", "torch.storage") and short in {**STORAGES, **DTYPE_NAMES}
+        self._push(_Global(name, known or kind))
 
     def _reduce(self, new_object: bool = False) -> None:
         arguments, what = self._stack.pop(), self._stack.pop()
         if not isinstance(what, _Global) or not isinstance(arguments, tuple):
             raise ValueError("calls what cannot be called")
-        self._push(self._other(what.name) if new_object else self._called(what.name, arguments))
+        if not what.known:
+            self._push(self._refused(what.name))
+        elif new_object:
+            self._push(self._other(what.name))
+        else:
+            self._push(self._called(what.name, arguments))
 
     def _called(self, name: str, arguments: tuple[Any, ...]) -> Any:
         module, _, short = name.partition(" ")
         if module in _MODULES and short in _TENSORS:
             return self._tensor(arguments, short.endswith("_v3"))
+        if module in _MODULES and short == "_rebuild_qtensor":
+            return self._quantised(arguments)
         if module in _MODULES and short == "_rebuild_parameter":
             return arguments[0]
         if name == "collections OrderedDict" and not arguments:
+            return {}
+        if name == "collections defaultdict" and len(arguments) <= 1:
             return {}
         if name == "torch.serialization _get_layout":
             return self._other(str(arguments[0]).removeprefix("torch."))
@@ -247,7 +250,7 @@ class Pickle:
             return self._sparse(arguments[0].kind, arguments[1])
         if module in _MODULES:
             return self._other(_NO_PLACE.get(short, "special"), tensor=True)
-        return self._other(short)
+        return self._other("bytes" if name == "_codecs encode" else short)
 
     def _tensor(self, arguments: tuple[Any, ...], has_dtype: bool) -> TensorPlace | Other:
         storage, offset, size, stride = arguments[:4]
@@ -287,35 +290,67 @@ class Pickle:
         if not places or not isinstance(size, tuple) or len(size) != 2:
             return self._other(kind, tensor=True)
         extent(size, None, 1)
-        self.others.append(SparsePlace(kind, True, tuple(tensors), size))
+        self.others.append(SparsePlace(kind, tensor=True, parts=tuple(tensors), size=size))
         return self.others[-1]
 
-    def _storage(self, pid: Any) -> Storage:
+    def _quantised(self, arguments: tuple[Any, ...]) -> TensorPlace | Other:
+        found = self._tensor(arguments[:4], has_dtype=False)
+        scheme, *numbers = arguments[4]
+        by_neuron = _Global("torch per_channel_affine")
+        known = scheme in (_Global("torch per_tensor_affine"), by_neuron)
+        if isinstance(found, Other) or found.dtype not in INTEGERS_OF or not known:
+            return self._other("quantized", tensor=True)
+        if scheme == by_neuron and numbers.pop() != len(found.size) - 1:
+            return self._other("quantized (by tokens, not neurons)", tensor=True)
+        scale, zero = numbers
+        return replace(found, dtype=INTEGERS_OF[found.dtype], quantised=(scale, zero))
+
+    def _storage(self, pid: Any) -> Storage | _Global:
+        if pid[0] == "module" and isinstance(pid[1], _Global):  # with its source, in old files
+            return pid[1]
         kind, of, key, _, values, *view = pid
         if kind != "storage" or not isinstance(of, _Global) or not isinstance(key, str):
             raise ValueError("refers to what is no storage")
         if type(values) is not int or values < 0 or any(view):
             raise ValueError("a storage of no size")
-        found = Storage(key, _DTYPES[of.name.partition(" ")[2]], values)
+        found = Storage(key, STORAGES[of.name.partition(" ")[2]], values)
         if self.storages.setdefault(key, found) != found:
             raise ValueError(f"storage {key!r} is two things")
         return found
 
     def _build(self) -> None:
-        self._stack.pop()  # attributes of an OrderedDict
-        if not isinstance(self._stack[-1], (dict, Other)):
+        state = self._stack.pop()  # attributes, as of an OrderedDict
+        built = self._stack[-1]
+        if isinstance(built, Other) and built.kind == _PARAMETER_DICT and isinstance(state, dict):
+            held, keys = state.get("_parameters"), state.get("_keys")
+            if isinstance(held, dict) and isinstance(keys, dict):
+                self._stack[-1] = {key: held.get(key, state.get(key)) for key in keys}
+        elif not isinstance(built, (dict, Other)):
             self._stack[-1] = self._other("subclassed", tensor=True)
 
 
 def kind_of(value: object) -> str:
     """What a value that a pickle holds is called."""
+    if isinstance(value, _Global):
+        return value.name.replace(" ", ".")
     return value.kind if isinstance(value, Other) else type(value).__name__
+
+
+def shown_key(key: object) -> str:
+    """A key of a dict that is no text."""
+    return key.kind if isinstance(key, Other) else repr(key)
+
+
+def more_than_tensors(kind: str) -> str:
+    """What is said of what a pickle asks for, but tensors."""
+    shown = "".join(c if c.isprintable() else "?" for c in kind)
+    return f"holds more than tensors (it asks for {shown}) and was not executed; {SAVE_AGAIN}"
 
 
 def _dtype(value: Any) -> torch.dtype:
     if not isinstance(value, _Global):
         raise ValueError("a tensor of no dtype")
-    return _DTYPE_NAMES[value.name.partition(" ")[2]]
+    return DTYPE_NAMES[value.name.partition(" ")[2]]
 
 
 def _memoize(pickle: Pickle, at: int) -> None:

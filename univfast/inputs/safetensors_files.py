@@ -14,6 +14,7 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import extent
+from univfast.inputs.natural import natural_key
 from univfast.inputs.sparse_names import Noted, says_width
 from univfast.inputs.stored import Stored, from_bits
 from univfast.machine.reading import parse_json
@@ -40,8 +41,12 @@ _DTYPES = {
 _MOST_HEADER = 100_000_000
 
 
-def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | tuple[int, ...]]:
-    """The arrays of the file, in place, in its order; and how many features are, if it says that.
+def read_safetensors(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | InputError | tuple[int, ...]]:
+    """The arrays of the file, in place, in natural order of their names.
+
+    With them, how many features there are, if the file says that.
 
     Raises whatever a damaged header causes: ValueError where its arrays do not follow each other to
     the end of the file, as the format demands.
@@ -60,14 +65,16 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | tuple[in
         end = stop
     if data + end != len(mapped.bytes):
         raise ValueError(f"{data + end} bytes by its header, {len(mapped.bytes)} are there")
-    arrays: dict[str, Stored | tuple[int, ...]] = {}
-    for layer, entry in entries.items():
+    arrays: dict[str, Stored | InputError | tuple[int, ...]] = {}
+    for layer in sorted(entries, key=natural_key):
+        entry = entries[layer]
         dtype = _DTYPES.get(entry.dtype)
         if dtype is None:
-            raise InputError(
+            arrays[layer] = InputError(
                 f"{file.path}: layer {layer!r} has dtype {entry.dtype}, which is not supported; "
                 "convert it to float32"
             )
+            continue
         start, stop = entry.offsets
         if stop - start != extent(entry.shape, None, dtype.itemsize):
             raise ValueError(f"bytes {start} to {stop} for shape {list(entry.shape)}")

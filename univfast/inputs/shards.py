@@ -113,7 +113,7 @@ class ShardedLayer:
         """Raises InputError, naming the files, for what cannot be one layer's activations."""
         self.name = name
         for shard in shards:
-            check_layer(name, shard.place.dtype, shard.place.shape, shard.path)
+            check_layer(name, shard.place.read_as, shard.place.shape, shard.path)
         first = shards[0].place
         for shard in shards:
             if _kind(shard) != _kind(shards[0]):
@@ -122,7 +122,7 @@ class ShardedLayer:
                     f"the one and {_described(shard.place)} in the other; give all shards one "
                     "width and dtype"
                 )
-        self.dtype = first.dtype
+        self.dtype = first.read_as
         self.neurons = first.shape[-1]
         self._shards = shards
         self._ends = list(accumulate(shard.tokens for shard in shards))
@@ -175,8 +175,8 @@ class ShardedLayer:
 
 
 def _kind(shard: Shard) -> tuple[torch.dtype, int]:
-    return shard.place.dtype, shard.place.shape[-1]
+    return shard.place.read_as, shard.place.shape[-1]
 
 
 def _described(place: Place) -> str:
-    return f"{str(place.dtype).removeprefix('torch.')} {list(place.shape)}"
+    return f"{str(place.read_as).removeprefix('torch.')} {list(place.shape)}"

@@ -16,7 +16,7 @@ from univfast.inputs.layers import Layer, StoredLayer, check_layer, fingerprint
 from univfast.inputs.sparse_entries import Entries
 from univfast.inputs.stored import Stored
 
-__all__ = ["Part", "SparseLayer", "SparseStored", "Unusable", "as_layer"]
+__all__ = ["Part", "SparseLayer", "SparseStored", "as_layer"]
 
 # Entries that tell one list from another, at so many places.
 _SAMPLES, _SAMPLED = 16, 256
@@ -76,26 +76,10 @@ class SparseStored:
         return replace(self, width=self.width if width is None else width)
 
 
-@dataclass(frozen=True)
-class Unusable:
-    """What stands among arrays and is none that can be read, with the reason."""
-
-    error: InputError
-    dtype: torch.dtype = torch.bool
-
-    def tensor(self) -> NoReturn:
-        raise self.error
-
-    def place(self) -> NoReturn:
-        raise self.error
-
-
 def as_layer(
-    name: str, found: Stored | SparseStored | Unusable, source: str, width: int | None = None
+    name: str, found: Stored | SparseStored, source: str, width: int | None = None
 ) -> Layer:
     """A layer of what was found. Raises InputError, naming ``source``, for what cannot be one."""
-    if isinstance(found, Unusable):
-        raise found.error
     if isinstance(found, Stored):
         return StoredLayer(name, found, source)
     sparse = found.of_width(width)

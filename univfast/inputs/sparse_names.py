@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 
 from univfast.errors import InputError
-from univfast.inputs.sparse import SparseStored, Unusable
+from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_entries import Coo, Csr, Rows, TopK, column
 from univfast.inputs.stored import Stored
 
@@ -28,7 +28,7 @@ class Noted(tuple[int, ...]):
     __slots__ = ()
 
 
-Found: TypeAlias = Stored | SparseStored | Unusable
+Found: TypeAlias = Stored | SparseStored | InputError
 """What stands in a file under a name."""
 
 _INDICES = (
@@ -88,7 +88,7 @@ class _Group:
 
 
 def join_sparse(
-    found: Mapping[str, Stored | SparseStored | tuple[int, ...]], lone: str, where: str
+    found: Mapping[str, Stored | SparseStored | InputError | tuple[int, ...]], lone: str, where: str
 ) -> dict[str, Found]:
     """Arrays by name, those that are sparse features joined to one, in the order of the first.
 
@@ -97,12 +97,12 @@ def join_sparse(
         lone: what to call the features where their arrays have no name before ``top_acts``.
         where: what begins an error, the file or the argument.
 
-    What cannot be told apart is `Unusable`, with both readings.
+    What cannot be told apart is an error, with both readings.
 
     Raises:
         InputError: an array belongs to two layers, or two layers have one name.
     """
-    joined: dict[str, SparseStored | Unusable] = {}
+    joined: dict[str, SparseStored | InputError] = {}
     layers: dict[str, str] = {}  # of each array that is a part
     for group in _groups(found, lone, where).values():
         forms = list(_forms(group))
@@ -127,18 +127,18 @@ def join_sparse(
             joined and says_width(name) and _numbers(value) is not None
         ):
             continue
-        elif isinstance(value, SparseStored):
+        elif isinstance(value, (SparseStored, InputError)):
             arrays[name] = value
         elif isinstance(value, Stored):
             arrays[name] = _apart(name, value, found, where)
         else:
             error = f"{where}: layer {name!r} is a number, not a tensor; save tensors alone"
-            arrays[name] = Unusable(InputError(error))
+            arrays[name] = InputError(error)
     return arrays
 
 
 def _groups(
-    found: Mapping[str, Stored | SparseStored | tuple[int, ...]], lone: str, where: str
+    found: Mapping[str, Stored | SparseStored | InputError | tuple[int, ...]], lone: str, where: str
 ) -> dict[str | None, _Group]:
     groups: dict[str | None, _Group] = {}
     for name, value in found.items():
@@ -165,11 +165,11 @@ def _groups(
     return groups
 
 
-def _numbers(value: Stored | SparseStored | tuple[int, ...]) -> tuple[int, ...] | None:
+def _numbers(value: Stored | SparseStored | InputError | tuple[int, ...]) -> tuple[int, ...] | None:
     """The integers that say a width or a shape; None where it is something else."""
     if isinstance(value, tuple):
         return value
-    if isinstance(value, SparseStored):
+    if isinstance(value, (SparseStored, InputError)):
         return None
     few = len(value.data.shape) <= 1 and prod(value.data.shape) <= _MOST_AXES
     if not few or value.dtype not in _INTEGERS:
@@ -177,7 +177,7 @@ def _numbers(value: Stored | SparseStored | tuple[int, ...]) -> tuple[int, ...] 
     return tuple(int(x) for x in value.tensor().flatten().tolist())
 
 
-def _forms(group: _Group) -> Iterator[tuple[tuple[str, ...], SparseStored | Unusable]]:
+def _forms(group: _Group) -> Iterator[tuple[tuple[str, ...], SparseStored | InputError]]:
     """What sparse features the arrays may be: the ends of their names, and what they make."""
     for end in _VALUES:
         values = group.of(end, 1, integers=False)
@@ -191,7 +191,7 @@ def _forms(group: _Group) -> Iterator[tuple[tuple[str, ...], SparseStored | Unus
 
 def _top_forms(
     group: _Group, values: Stored
-) -> Iterator[tuple[tuple[str, ...], SparseStored | Unusable]]:
+) -> Iterator[tuple[tuple[str, ...], SparseStored | InputError]]:
     """Of values ``[..., k]``."""
     for end in _INDICES:
         indices = group.of(end, 2)
@@ -201,7 +201,7 @@ def _top_forms(
 
 def _lists(
     group: _Group, values: Stored
-) -> Iterator[tuple[tuple[str, ...], SparseStored | Unusable]]:
+) -> Iterator[tuple[tuple[str, ...], SparseStored | InputError]]:
     """Of values ``[entries]``."""
     count = tuple(values.data.shape)
 
@@ -232,21 +232,21 @@ def _row(stored: Stored, at: int) -> Stored:
     return Stored(stored.data[at], stored.dtype, stored.mapped)
 
 
-def _coo(group: _Group, axes: list[Rows], values: Stored) -> SparseStored | Unusable:
+def _coo(group: _Group, axes: list[Rows], values: Stored) -> SparseStored | InputError:
     shape = _shape(group)
     if shape is None or len(shape) != 2:
-        return Unusable(_no_tokens(group, "as shape, [tokens, features]"))
+        return _no_tokens(group, "as shape, [tokens, features]")
     row, feature = axes
     return _stored(group, Coo([row], shape[:1], feature, Rows(values), sums=True), shape[:1])
 
 
-def _located(group: _Group, locations: Stored, values: Stored) -> SparseStored | Unusable:
+def _located(group: _Group, locations: Stored, values: Stored) -> SparseStored | InputError:
     shape, tokens = _shape(group), group.of(_TOKENS, 2)
     leading = None if shape is None else shape[:-1]
     if leading is None and tokens is not None:
         leading = tuple(tokens.data.shape)
     if leading is None or len(leading) != 2:
-        return Unusable(_no_tokens(group, "as tokens, [samples, positions]"))
+        return _no_tokens(group, "as tokens, [samples, positions]")
     axes = [column(locations, 0), column(locations, 1)]
     entries = Coo(axes, leading, column(locations, 2), Rows(values), sums=False)
     return _stored(group, entries, leading, tokens)
@@ -268,7 +268,7 @@ def _stored(
     entries: TopK | Csr | Coo,
     leading: tuple[int, ...],
     tokens: Stored | None = None,
-) -> SparseStored | Unusable:
+) -> SparseStored | InputError:
     """With the width that is said beside, if what is said agrees."""
     widths = {end: group.said[end][0] for end in _WIDTHS if len(group.said.get(end, ())) == 1}
     shape = _shape(group)
@@ -276,10 +276,10 @@ def _stored(
         widths["shape"] = shape[-1]
     elif shape is not None:
         error = f"{group.where}: has {prod(leading)} tokens, and its shape is {list(shape)}"
-        return Unusable(InputError(f"{error}; mend one of them"))
+        return InputError(f"{error}; mend one of them")
     if len({*widths.values()}) > 1:
         said = " and ".join(f"{width} by {end}" for end, width in widths.items())
-        return Unusable(InputError(f"{group.where}: has {said} features; mend one of them"))
+        return InputError(f"{group.where}: has {said} features; mend one of them")
     said, width = next(iter(widths.items()), ("", None))
     parts = tuple(group.names.values())
     return SparseStored(group.where, entries, leading, width, said, parts, tokens)
@@ -294,12 +294,10 @@ def _apart(name: str, value: Stored, found: Mapping[str, object], where: str) ->
         if not isinstance(beside, Stored) or beside.dtype not in _INTEGERS:
             continue
         if tuple(beside.data.shape) == shape and _numbers_features(beside):
-            return Unusable(
-                InputError(
-                    f"{where}: layer {name!r} may be neurons, or the largest features of each"
-                    f" token whose numbers are in {other!r} of the same shape; save it alone if it"
-                    " is neurons, or call them top_acts and top_indices"
-                )
+            return InputError(
+                f"{where}: layer {name!r} may be neurons, or the largest features of each"
+                f" token whose numbers are in {other!r} of the same shape; save it alone if it"
+                " is neurons, or call them top_acts and top_indices"
             )
     return value
 

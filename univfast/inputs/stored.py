@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from univfast.errors import InputError
 from univfast.inputs.dlpack import BackwardsError, tensor_of
 from univfast.inputs.mapping import MappedFile
 from univfast.inputs.plain import plain_tensor
+from univfast.inputs.quantised import Quantiser
 
 __all__ = ["Place", "Stored", "from_bits", "from_memory", "from_numpy"]
 
@@ -25,12 +26,20 @@ class Stored:
 
     ``data`` is a NumPy array where PyTorch has no tensor for it: in the other byte order, at an
     address that is no multiple of the item size, or with a negative stride. ``copy_rows`` makes a
-    tensor of a part of it.
+    tensor of a part of it. ``quantiser``: what its integers stand for; ``told``: what of it is not
+    as its file says, and why.
     """
 
     data: torch.Tensor | NDArray[Any]
     dtype: torch.dtype
     mapped: MappedFile | None = None
+    quantiser: Quantiser | None = None
+    told: str = ""
+
+    @property
+    def read_as(self) -> torch.dtype:
+        """The dtype of what is read."""
+        return self.dtype if self.quantiser is None else torch.float32
 
     def copy_rows(self, rows: NDArray[Any]) -> torch.Tensor:
         """A part of ``data``, where that is a NumPy array, as a contiguous tensor."""
@@ -52,7 +61,8 @@ class Stored:
             strides = tuple(stride * size for stride in data.stride())
         else:
             address, values, strides = data.ctypes.data, data.dtype.str, data.strides
-        return Place(tuple(data.shape), self.dtype, address - self.mapped.address, strides, values)
+        offset = address - self.mapped.address
+        return Place(tuple(data.shape), self.dtype, offset, strides, values, self.quantiser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +77,18 @@ class Place:
     offset: int
     strides: tuple[int, ...]
     values: str
+    quantiser: Quantiser | None = None
+
+    @property
+    def read_as(self) -> torch.dtype:
+        """The dtype of what is read."""
+        return self.dtype if self.quantiser is None else torch.float32
 
     def map(self, mapped: MappedFile) -> Stored:
         """The array in place. Raises ValueError where it would reach beyond the file."""
         span = (self.offset, len(mapped.bytes))
-        return from_bits(
-            mapped.array(self.shape, self.values, span, self.strides), self.dtype, mapped
-        )
+        bits = mapped.array(self.shape, self.values, span, self.strides)
+        return replace(from_bits(bits, self.dtype, mapped), quantiser=self.quantiser)
 
 
 def from_numpy(array: NDArray[Any], where: str, mapped: MappedFile | None = None) -> Stored:
@@ -84,6 +99,9 @@ def from_numpy(array: NDArray[Any], where: str, mapped: MappedFile | None = None
             "pass the data (.data) and give the mask as mask="
         )
     array = np.asarray(array)
+    if _is_bfloat16(array.dtype):
+        bits = from_bits(array.view(np.int16), torch.bfloat16, mapped)
+        return replace(bits, told=f"dtype {array.dtype} is bfloat16, which NumPy has no name for")
     try:
         dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
     except (TypeError, ValueError):
@@ -91,6 +109,12 @@ def from_numpy(array: NDArray[Any], where: str, mapped: MappedFile | None = None
             f"{where}: has dtype {array.dtype}, which PyTorch cannot share; convert it to float32"
         ) from None
     return Stored(_in_place(array, dtype), dtype, mapped)
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is that of ml_dtypes (JAX), which in files is two bytes without a name: |V2."""
+    lone = dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None
+    return lone and dtype.name in ("bfloat16", "void16")
 
 
 def from_bits(bits: NDArray[Any], dtype: torch.dtype, mapped: MappedFile | None) -> Stored:

@@ -9,8 +9,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order, to_tensor
-from univfast.inputs.formats import read_file
-from univfast.inputs.model_paths import is_model_file
+from univfast.inputs.formats import read_array
 
 __all__ = ["open_token_ids"]
 
@@ -30,11 +29,7 @@ def open_token_ids(ids: object, shape: tuple[int, ...], name: str = "token_ids")
     """
     if isinstance(ids, (str, os.PathLike)):
         name = os.fsdecode(ids)
-        content = read_file(name, name)
-        if is_model_file(content) or len(content) != 1:
-            raise InputError(f"{name}: a file of token ids must hold one array; save them alone")
-        (stored,) = content.values()
-        found = stored.tensor().clone()  # used when its file may have been written to
+        found = read_array(name, "token ids").tensor().clone()  # its file may change
     else:
         found = to_tensor(ids, name)
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:

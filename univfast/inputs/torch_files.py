@@ -21,7 +21,10 @@ from univfast.inputs.pickles import (
     SparsePlace,
     TensorPlace,
     kind_of,
+    more_than_tensors,
+    shown_key,
 )
+from univfast.inputs.quantised import Quantiser
 from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_names import says_width
 from univfast.inputs.sparse_tensors import of_parts
@@ -39,7 +42,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 def read_torch(
     file: SourceFile, lone: str
-) -> dict[str, Stored | SparseStored | tuple[int, ...]] | dict[str, Any]:
+) -> dict[str, Stored | SparseStored | InputError | tuple[int, ...]] | dict[str, Any]:
     """The tensors of the file, in place; and the integers that may say how many features are.
 
     Those of the format from before PyTorch 1.6, and compressed or negated ones, are loaded whole. A
@@ -51,29 +54,42 @@ def read_torch(
         model: dict[str, Any] = load_plain(path)
         return model
     tensors = {lone: content} if isinstance(content, (TensorPlace, Other)) else content
+    if isinstance(content, Other) and content.refused:
+        raise InputError(f"{path}: {more_than_tensors(content.kind)}")
     if not isinstance(tensors, dict) or (isinstance(content, Other) and not content.tensor):
         raise InputError(f"{path}: holds a {kind_of(content)}; {SAVE_AGAIN}")
-    arrays: dict[str, Stored | SparseStored | tuple[int, ...]] = {}
-    for layer, value in tensors.items():
-        if not isinstance(layer, str):
-            shown = layer.kind if isinstance(layer, Other) else repr(layer)
-            raise InputError(f"{path}: layer names must be text, found {shown}; {SAVE_AGAIN}")
-        where = f"{path}: layer {layer!r}"
-        if isinstance(value, SparsePlace):
-            parts = [data.stored(part) for part in value.parts]
-            arrays[layer] = of_parts(value.kind, parts, value.size, where)
-            continue
-        if says_width(layer) and (said := _integers(value)):
-            arrays[layer] = said
-            continue
-        if isinstance(value, Other) and value.tensor:
-            raise InputError(
-                f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
-            )
-        if not isinstance(value, TensorPlace):
-            raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
-        arrays[layer] = data.stored(value)
-    return arrays
+    found: dict[str, Stored | SparseStored | InputError | tuple[int, ...]] = {}
+    for key, value in tensors.items():
+        layer = key if isinstance(key, str) else f"[{shown_key(key)}]"
+        if layer in found:
+            raise InputError(f"{path}: has two layers {layer!r}; {SAVE_AGAIN}")
+        try:
+            found[layer] = _stored(key, value, data, f"{path}: layer {layer!r}")
+        except InputError as error:
+            found[layer] = error
+    return found
+
+
+def _stored(
+    key: object, value: object, data: _Data, where: str
+) -> Stored | SparseStored | tuple[int, ...]:
+    """A tensor, or what says a width. Raises InputError for anything else."""
+    if not isinstance(key, str):
+        raise InputError(f"{where}: layer names must be text, found {shown_key(key)}; {SAVE_AGAIN}")
+    if isinstance(value, SparsePlace):
+        parts = [data.stored(part) for part in value.parts]
+        return of_parts(value.kind, parts, value.size, where)
+    if says_width(key) and (said := _integers(value)):
+        return said
+    if isinstance(value, Other) and value.tensor:
+        raise InputError(
+            f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
+        )
+    if isinstance(value, Other) and value.refused:
+        raise InputError(f"{where}: {more_than_tensors(value.kind)}")
+    if not isinstance(value, TensorPlace):
+        raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
+    return data.stored(value)
 
 
 def _integers(value: object) -> tuple[int, ...]:
@@ -145,7 +161,22 @@ class _Data:
             data = self._load(key)[place.offset * size :].data
             array = np.ndarray(place.size, bits, buffer=data, strides=strides)
         found = from_bits(array, place.dtype, mapped)
+        if place.quantised is not None:
+            where = f"{self.file.path}: the scale of a quantised tensor"
+            return self._quantiser(place.quantised, where).on(found, where)
         return Stored(found.tensor().neg(), place.dtype) if place.negated else found
+
+    def _quantiser(self, numbers: tuple[Any, Any], where: str) -> Quantiser:
+        """Of tensors, or of plain numbers. Raises ValueError for all else."""
+        parts = []
+        for number in numbers:
+            if isinstance(number, TensorPlace) and number.quantised is None:
+                parts.append(self.stored(number).tensor())
+            elif type(number) in (int, float):
+                parts.append(torch.tensor(number, dtype=torch.float64, device="cpu"))
+            else:
+                raise ValueError("a quantised tensor without scale and zero point")
+        return Quantiser.of(parts[0], parts[1], where)
 
     def _load(self, key: str) -> NDArray[np.uint8]:
         if key not in self.loaded and key in self.spans:

@@ -15,7 +15,7 @@ from torch import Tensor
 from univfast.columns import COLUMNS, columns_of
 from univfast.contexts.records import stored_records
 from univfast.errors import InputError
-from univfast.inputs.formats import read_file
+from univfast.inputs.formats import read_array
 from univfast.machine.reading import damaged, open_file, parse_json
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.summaries import check_summary
@@ -116,7 +116,7 @@ def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
 
 
 def _null_excess(folder: Path, summary: dict[str, Any]) -> Tensor | None:
-    (stored,) = read_file(str(folder / _NULL), "null").values()
+    stored = read_array(str(folder / _NULL), "r of chance")
     # Copied, for its file is replaced when the result is saved again.
     null: Tensor = stored.tensor().clone()
     if null.numel() == 0:

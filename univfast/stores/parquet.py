@@ -16,6 +16,7 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.layers import Activations, Layer, collect
+from univfast.inputs.natural import natural_key
 from univfast.inputs.shards import OpenFiles
 from univfast.machine.reading import check_folder, reading
 from univfast.stores.companions import IDS, MASKS, companion, flags_of, ids_of
@@ -116,7 +117,8 @@ def _line(source: str, paths: list[str], schema: dict[str, Any], depth: int) -> 
 
 def _sorted(source: str, schema: dict[str, Any], parts: list[Part], files: OpenFiles) -> _Table:
     table = _Table({}, {}, [])
-    for name, kind in schema.items():
+    for name in sorted(schema, key=natural_key):
+        kind = schema[name]
         depth, dtype = depth_of(kind), dtype_of(kind)
         if depth in (1, 2) and dtype is not None:
             table.layers[name] = Column(name, dtype, depth, parts, files)

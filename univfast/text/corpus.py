@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from univfast.errors import InputError
-from univfast.inputs.formats import in_words, read_file, suffixes
-from univfast.inputs.model_paths import is_model_file
+from univfast.inputs.formats import in_words, read_array, suffixes
 from univfast.inputs.stored import Stored
 from univfast.machine.reading import open_file
 from univfast.text.vocabulary import Vocabulary
@@ -117,12 +116,7 @@ def _window(path: str, samples: int | None, longest: int | None, options: Corpus
 
 
 def _open_tokens(path: str) -> Stored:
-    content = read_file(path, "tokens")
-    if is_model_file(content) or len(content) != 1:
-        raise InputError(f"{path}: a file of tokens holds one array; save the tokens alone")
-    (found,) = content.values()
-    if not isinstance(found, Stored):
-        raise InputError(f"{path}: holds no plain array; save the tokens alone")
+    found = read_array(path, "tokens")
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         raise InputError(
             f"{path}: holds {str(found.dtype).removeprefix('torch.')}, not tokens; save token ids "

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from univfast.checks import check_choice
 from univfast.errors import InputError
-from univfast.inputs.directories import PLACES, SHARD, TOKENS
+from univfast.inputs.captures import PLACES, SHARD, TOKENS
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.files import make_directory, remove_unfinished, replacing
 from univfast.machine.reading import open_file, read_json
