@@ -41,7 +41,7 @@ def sparse(make: Callable[[], Any]) -> Any:
 
 def assert_same(source: object, dense: Tensor, name: str = "activations", **options: Any) -> None:
     """That a source is read as a dense array is, by the layer and by what is made of it."""
-    (layer,) = open_activations(source, "b", options.get("width")).layers.values()
+    (layer,) = open_activations(source, "b", width=options.get("width")).layers.values()
     assert (layer.name, layer.dtype, layer.tokens) == (name, dense.dtype, TOKENS)
     flat = dense.reshape(TOKENS, -1)
     for start, stop in ((0, TOKENS), (7, 8), (100, 333), (599, 600), (5, 5)):
@@ -154,7 +154,7 @@ def test_locations(tmp_path: Path) -> None:
     file = tmp_path / "b.safetensors"
     save_file({"locations": locations, "activations": activations, "tokens": ids}, file)
     assert_same(file, dense, width=WIDTH)
-    found = open_activations(file, "b", WIDTH).ids
+    found = open_activations(file, "b", width=WIDTH).ids
     assert found is not None
     assert torch.equal(found, ids.flatten())
 

@@ -10,6 +10,7 @@
 ``stores``             ``STORES``: the directories that other tools wrote
 ``torch_dtypes``       PyTorch's dtypes, by the names in its files
 ``pickles``            what a pickle of PyTorch describes, without calling anything
+``pickled``            what stands in one: tensors by their places, and other things
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
 ``file_names``         what the names of files say of that
