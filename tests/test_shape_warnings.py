@@ -13,7 +13,7 @@ from torch import nn
 import univfast as uf
 from support.command import run
 from univfast.errors import UnivfastWarning
-from univfast.report.saved import load_result
+from univfast.report.saved import load
 from univfast.report.verdict import verdict
 
 WIDE = (
@@ -83,5 +83,5 @@ def test_a_saved_result_keeps_it(tmp_path: Path) -> None:
     with pytest.warns(UnivfastWarning):
         result = uf.correlate(x, x, draws=2)
     result.save(tmp_path)
-    assert load_result(tmp_path).summary["warnings"] == result.summary["warnings"]
+    assert load(tmp_path).summary["warnings"] == result.summary["warnings"]
     assert "64 tokens for 70 neurons" in (tmp_path / "report.html").read_text()

@@ -46,6 +46,7 @@ registries, which `registry` lists.
 ``control_matches``  what is matched where networks that learned nothing take a side
 ``counts``       the numbers of a summary
 ``details``      what details add to a result
+``provenance``   what a summary says of the activations
 ``result``       `CorrelationResult`
 ``views``        what is shown of it, a layer of it, its first neurons
 ``reference``    the definitions in plain float64 NumPy (a folder)

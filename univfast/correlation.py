@@ -20,7 +20,7 @@ from univfast.features.token_features import TokenText
 from univfast.inputs.activations import check_files, open_activations, open_controls, open_models
 from univfast.inputs.axes import along_axis
 from univfast.inputs.formats import in_words
-from univfast.inputs.layers import Activations, fingerprint_of
+from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.processes import Processes
@@ -28,6 +28,7 @@ from univfast.machine.torch_state import PlainState, in_plain_state, not_compile
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
+from univfast.provenance import provenance
 from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
@@ -146,21 +147,24 @@ class _Task:
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
-        files, axis = options["files"], options["axis"]
+        files, width, axis = options["files"], options["width"], options["axis"]
         controls_a, controls_b = options["controls_a"], options["controls_b"]
         check_files(files, a, b, controls_a, controls_b)
 
         def along(models: Sequence[Activations]) -> list[Activations]:
             return [along_axis(model, axis) for model in models]
 
-        self._models = along([open_activations(a, "a", files), *open_models(b, "b", files)])
+        found = [open_activations(a, "a", files, width), *open_models(b, "b", files, width)]
+        self._models = along(found)
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
         others = len(self._models) - 1
         lineup = line_up(
             self._models,
-            [] if controls_a is None else along(open_models(controls_a, "controls_a", files)),
-            [along(x) for x in open_controls(controls_b, "controls_b", others, files)],
+            []
+            if controls_a is None
+            else along(open_models(controls_a, "controls_a", files, width)),
+            [along(x) for x in open_controls(controls_b, "controls_b", others, files, width)],
             options["layers"],
             self._all_pairs,
             options["control_tokens"],
@@ -249,14 +253,9 @@ class _Task:
         )
         if not direction:
             result = self._explained(result)
-        result.summary["fingerprints"] = [fingerprint_of(model) for model in models]
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
         result.summary["warnings"] = shape_warnings(layouts, self._way.tokens(0))
-        found = [model.about for model in models if model.about is not None]
-        if len(found) == len(models):  # live models: what they were run on
-            names = ("hooks", "matched", "model_class")
-            each = {name: [about[name] for about in found] for name in names}
-            result.summary["text"] = {**found[0], **each}
+        result.summary.update(provenance(models))
         return result
 
     def _explained(self, result: CorrelationResult) -> CorrelationResult:

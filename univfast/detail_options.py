@@ -4,7 +4,15 @@ from typing import Annotated, Any, TypedDict
 
 from univfast.checks import as_integer
 from univfast.input_options import AxisOptions
-from univfast.option import Option, as_file_pattern, as_functions, as_names, as_token_text, switch
+from univfast.option import (
+    Option,
+    as_count,
+    as_file_pattern,
+    as_functions,
+    as_names,
+    as_token_text,
+    switch,
+)
 
 __all__ = ["ContextOptions", "DetailOptions", "ExplainOptions", "FileOptions", "TokenOptions"]
 
@@ -48,8 +56,20 @@ class FileOptions(TypedDict, total=False):
 
 
 class TokenOptions(TypedDict, total=False):
-    """Which tokens are used, and what they are."""
+    """How activations are read: which tokens are used, and what they and their features are."""
 
+    width: Annotated[
+        int | None,
+        Option(
+            None,
+            doc="of sparse features, how many there are, where their files do not say it; None"
+            " where they do.",
+            help="Of sparse features, how many there are, where their files do not say it.",
+            check=as_count,
+            low=1,
+            metavar="N",
+        ),
+    ]
     mask: Annotated[
         object | None,
         Option(

@@ -72,9 +72,9 @@ def explain(
         TypeError: an argument of a type that cannot be used.
     """
     given = complete(ExplainOptions, options, "explain")
-    files = given["files"]
+    files, width = given["files"], given["width"]
     check_files(files, a, b)
-    opened = [open_activations(a, "a", files), *open_models(b, "b", files)]
+    opened = [open_activations(a, "a", files, width), *open_models(b, "b", files, width)]
     models = [along_axis(model, given["axis"]) for model in opened]
     if len(models) != len(result.summary["models"]):
         raise InputError(

@@ -16,6 +16,7 @@ __all__ = [
     "Option",
     "Panel",
     "as_axis",
+    "as_count",
     "as_file_pattern",
     "as_functions",
     "as_it_is",
@@ -58,6 +59,11 @@ def as_axis(name: str, value: Any) -> int | None:
 def as_limit(name: str, value: Any, low: float) -> float | None:
     """A number, or None for none."""
     return None if value is None else as_number(name, value, low)
+
+
+def as_count(name: str, value: Any, low: int) -> int | None:
+    """A whole number, or None where it is not known."""
+    return None if value is None else as_integer(name, value, low)
 
 
 def as_path(name: str, value: Any) -> str | None:

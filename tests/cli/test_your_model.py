@@ -16,7 +16,7 @@ from support import ROOT
 from support.command import run
 from support.families import make, pixels, save, text_ids
 from support.language_models import Directories
-from univfast.report.saved import load_result
+from univfast.report.saved import load
 
 PAGE = (ROOT / "docs" / "your-model.md").read_text()
 SECTIONS = dict(re.findall(r"^##? (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -72,7 +72,7 @@ def test_models_of_text(
         for out, models in (("live", names), ("stored", ("acts-a", "acts-b"))):
             given = text if out == "live" else ("--quiet",)
             assert run("correlate", *models, *given, "--draws", 1, "--out", out) == 0
-        live, stored = (load_result(name).correlation for name in ("live", "stored"))
+        live, stored = (load(name).correlation for name in ("live", "stored"))
         assert (live - stored).abs().max() < 1e-6
 
 
@@ -100,7 +100,7 @@ def test_adapters(directories: Directories, place: Path) -> None:
         model.save_pretrained("adapter")
     (command,) = commands("Adapters")
     assert run(*command, "--draws", 1, "--out", "result", "--quiet") == 0
-    found = load_result("result")
+    found = load("result")
     assert found.summary["text"]["model_class"] == ["GPT2LMHeadModel"] * 2
     assert 0 < float(found.correlation.mean()) < 0.999
 
@@ -123,7 +123,7 @@ def test_sentences_as_samples(directories: Directories, place: Path) -> None:
         "--quiet",
     )
     assert run("correlate", "a", "a", *text, "--draws", 1, "--out", "result") == 0
-    tokens = load_result("result").summary["tokens"]
+    tokens = load("result").summary["tokens"]
     assert tokens == sum(
         len(x) for x in tokenizer(sentences, add_special_tokens=False)["input_ids"]
     )

@@ -99,8 +99,9 @@ def test_refused_everywhere(name: str) -> None:
             quiet(call)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
-    refuses("a: layer 'activations'", lambda: uf.correlate(bad, A))
-    refuses("b: layer 'x'", lambda: uf.correlate({"x": A}, {"x": bad}))
+    if name not in ("coo", "csr"):  # which are read as activations
+        refuses("a: layer 'activations'", lambda: uf.correlate(bad, A))
+        refuses("b: layer 'x'", lambda: uf.correlate({"x": A}, {"x": bad}))
     refuses("mask", lambda: uf.correlate(A, A, mask=bad))
     refuses("token_ids", lambda: uf.correlate(A, A, details=True, token_ids=bad))
     paired, pairs = uf.PairedCorrelation(4), uf.AllPairsCorrelation({"x": 4}, {"y": 4})

@@ -17,6 +17,7 @@
 ``activation_files``  files of activations, written and damaged
 ``lying_files``       files whose headers say what is not there
 ``shards``            directories of such files
+``hub``               a stand-in of the Hugging Face hub
 ``language_models``   directories of Hugging Face models, and texts
 ``families``          tiny models of families of Hugging Face transformers
 ``live_models``       models that are run by a test itself

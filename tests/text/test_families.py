@@ -17,7 +17,7 @@ from support import ROOT
 from support.command import run
 from support.families import FAMILIES, WINDOW, configuration, make, plain_layers, save, text_ids
 from support.language_models import open_one, refused
-from univfast.report.saved import load_result
+from univfast.report.saved import load
 from univfast.text.models import load_model
 
 PAGE = (ROOT / "docs" / "your-model.md").read_text()
@@ -86,7 +86,7 @@ def test_directories_give_what_the_models_give(
     out = tmp_path / "result"
     command = ("correlate", *folders, *text, "--match", "index", "--draws", 1, "--quiet")
     assert run(*command, "--out", out) == 0, capfd.readouterr().err
-    found = load_result(out)
+    found = load(out)
     # Plain: hooks of the test, one window at a time.
     names = base_names(family, hooks, models[0])
     assert len(names) == 2

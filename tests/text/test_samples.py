@@ -20,7 +20,7 @@ from support import ROOT
 from support.command import error_line, run
 from support.families import NO_TEXT, make, pixels, plain_rows, save, text_ids
 from support.language_models import CPU, captured
-from univfast.report.saved import load_result
+from univfast.report.saved import load
 from univfast.text import TextOptions, control_activations, open_run
 from univfast.text.models import load_model
 
@@ -68,7 +68,7 @@ def test_directories_give_what_the_models_give(
     out = tmp_path / "result"
     command = ("correlate", *folders, *given, "--match", "index", "--draws", 1, "--out", out)
     assert run(*command) == 0, capfd.readouterr().err
-    found = load_result(out)
+    found = load(out)
     names = names_of(models[0], hooks)
     run_as = models
     if family == "whisper":

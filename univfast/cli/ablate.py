@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from univfast.cli.options import PATH, Command, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.tables import Column, decimal, named, print_table, wrapped
-from univfast.cli.text_options import check_exists, given, take_text, text_alone_options
+from univfast.cli.text_options import given, local_model, take_text, text_alone_options
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,12 +139,12 @@ def ablate(
     from univfast.machine.files import check_directory
     from univfast.machine.locks import holding_directory
 
-    check_exists(model)
+    name, model = model, local_model(model)
     if out is not None:
         check_directory(out)
         if os.path.isdir(model) and os.path.isdir(out) and os.path.samefile(model, out):
             raise InputError(f"{out}: is the directory of the model; name another --out")
-    result = _result(model, directory, reverse)
+    result = _result(name, directory, reverse)
     wanted = Wanted([*layers] or None, learned, top, repeats, seed, mean_tokens)
     names = {
         "neurons": directory,
@@ -153,6 +154,7 @@ def ablate(
     }
     with progress_bar("ablate", "batches", quiet) as progress, typed(names):
         found, about = _measured(model, result, wanted, options, progress)
+    found = replace(found, model=name)
     found.settings.update(
         result=directory, reverse=reverse, models=result.summary["models"], text=about
     )
@@ -171,6 +173,7 @@ def _result(model: str, directory: str, reverse: bool) -> CorrelationResult:
     Raises:
         InputError: there is none, or the model is another of it.
     """
+    from univfast.inputs.hub import is_hub_name
     from univfast.report.saved import load
 
     folder = os.path.join(directory, "reverse") if reverse else directory
@@ -190,7 +193,7 @@ def _result(model: str, directory: str, reverse: bool) -> CorrelationResult:
             if number:
                 do = f"correlate it as A, or give {own}"
             raise InputError(f"{model}: is {letter} of the result, and not {own}; {do}")
-    if _is_model(own):
+    if _is_model(own) or (is_hub_name(own) and is_hub_name(model)):
         raise InputError(
             f"{model}: is none of the models of the result in {directory}; give {own}"
             + ("" if reverse else f", or {others[0]} with --reverse")
@@ -199,7 +202,8 @@ def _result(model: str, directory: str, reverse: bool) -> CorrelationResult:
 
 
 def _same(one: str, other: str) -> bool:
-    return os.path.exists(other) and os.path.samefile(one, other)
+    there = os.path.exists(one) and os.path.exists(other)
+    return one == other or (there and os.path.samefile(one, other))
 
 
 def _is_model(path: str) -> bool:

@@ -11,8 +11,8 @@ from univfast.cli.options import PATH, Command, device_option, option, quiet_opt
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.text_options import (
-    check_exists,
     given,
+    local_model,
     say_matched,
     take_text,
     text_options,
@@ -82,7 +82,7 @@ def capture(model: str, out: str, quiet: bool, **options: Any) -> None:
     Or MODEL is a model file of 'univfast train', which reads its held-out test set. --out gets a
     dict of layer name to a float32 tensor [samples, sequence, neurons]: of its MLPs, or of --hooks.
     """
-    check_exists(model)
+    model = local_model(model)
     if os.path.isdir(model):
         _refuse(model, options, ("site", "data"), "a model file of 'univfast train'")
         _capture_directory(model, out, quiet, options)

@@ -16,7 +16,7 @@ from univfast.cli.options import (
     quiet_option,
 )
 from univfast.cli.printing import say, shown
-from univfast.cli.text_options import check_exists, given, take_text, text_options
+from univfast.cli.text_options import given, local_model, take_text, text_options
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def control(model: str, seed: int, out: str, match_rate: bool, quiet: bool, **op
     Or MODEL is a model file of 'univfast train', which reads its own held-out test set, and --out
     gets another.
     """
-    check_exists(model)
+    model = local_model(model)
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out")
     of_text = [

@@ -61,6 +61,7 @@ Examples:
 @option("top_k")
 @option("exclude_self")
 @option("reverse")
+@option("width")
 @option("mask")
 @option("details")
 @option("token_ids")

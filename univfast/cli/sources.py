@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from univfast.search.matchings import MATCHINGS
 if TYPE_CHECKING:
     import torch
 
+    from univfast.inputs.hub import Snapshot
     from univfast.inputs.layers import Activations
     from univfast.neuron_weights.weight_table import WeightTable
     from univfast.text import TextRun
@@ -65,6 +66,7 @@ def sources(
             are given twice, or not for each model.
         InputError: what cannot be used.
     """
+    from univfast.inputs.hub import is_hub_name
     from univfast.inputs.model_paths import is_model_directory
 
     paths = _control_paths(options, len(models) - 1)
@@ -73,12 +75,15 @@ def sources(
         raise click.UsageError(
             "--controls makes controls, --controls-a and --controls-b name some; leave one out"
         )
+    names, origins = list(models), [_origin(model) for model in models]
+    models = [x.path if x is not None else model for x, model in zip(origins, models, strict=True)]
     directories = [model for model in models if is_model_directory(model)]
     hooks_b = options.pop("hooks_b")
     wrong = [*given(options), *(["--hooks-b"] if hooks_b else [])]
     if directories or wrong:
         for model in models:
-            check_exists(model)
+            if not is_hub_name(model):
+                check_exists(model)
     if not directories:
         if wrong:
             raise click.UsageError(
@@ -104,13 +109,29 @@ def sources(
     axis, options["axis"] = options["axis"], None
     with open_run(models, each, text, device, axis) as run:
         options["mask"] = run.keep
-        first, *others = run.activations
+        first, *others = [
+            activations
+            if origin is None
+            else replace(activations, name=name, origin=origin.about())
+            for activations, name, origin in zip(run.activations, names, origins, strict=True)
+        ]
         controls = _of_run(run, paths, number, match_rate, options["control_tokens"])
         if hooks_b and not MATCHINGS[options["match"]].all_pairs:
             others = [in_order(first, other) for other in others]
             own, *theirs = controls
             controls = [own, *([in_order(first, x) for x in of_one] for of_one in theirs)]
         yield Sources([first, *others], controls, partial(_weights_of_run, run.models[0], hooks))
+
+
+def _origin(model: str) -> Snapshot | None:
+    """Of a model on the hub, what was fetched; None of all others, activations on the hub too."""
+    from univfast.inputs.hub import fetch, is_hub_name
+    from univfast.inputs.model_paths import is_model_directory
+
+    if not is_hub_name(model):
+        return None
+    there = fetch(model)
+    return there if is_model_directory(there.path) else None
 
 
 def _control_paths(options: dict[str, Any], others: int) -> list[list[str]]:
@@ -184,10 +205,11 @@ def _weights_of_file(path: str) -> WeightTable | None:
     """Of a model file of `univfast train`; None of other files, and of directories."""
     from univfast.experiment import from_dict
     from univfast.inputs.formats import read_file
+    from univfast.inputs.hub import is_hub_name
     from univfast.inputs.layers import LONE_LAYER
     from univfast.inputs.model_paths import is_model_file
 
-    content = None if os.path.isdir(path) else read_file(path, LONE_LAYER)
+    content = None if os.path.isdir(path) or is_hub_name(path) else read_file(path, LONE_LAYER)
     return _weights(from_dict(content, path), None) if is_model_file(content) else None
 
 

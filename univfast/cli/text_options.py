@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from univfast.cli.options import PATH
-from univfast.cli.printing import complain, say
+from univfast.cli.printing import complain, plain_warnings, say
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "check_exists",
     "drop_text",
     "given",
+    "local_model",
     "say_matched",
     "take_text",
     "text_alone_options",
@@ -175,6 +176,21 @@ def _of_hooks(models: Iterable[object]) -> Iterator[tuple[list[str], dict[str, A
     for model in models:
         if isinstance(model, Activations) and model.about is not None:
             yield [*model.layers], {**model.about}
+
+
+def local_model(model: str) -> str:
+    """The path of a model: what a name on the hub stands for, or the path that it is.
+
+    Raises:
+        InputError: what a name stands for cannot be had, or there is nothing at a path.
+    """
+    from univfast.inputs.hub import fetch, is_hub_name
+
+    if is_hub_name(model):
+        with plain_warnings():
+            return fetch(model).path
+    check_exists(model)
+    return model
 
 
 def check_exists(model: str) -> None:

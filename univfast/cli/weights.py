@@ -13,7 +13,7 @@ from univfast.cli.failures import typed
 from univfast.cli.options import PATH, Command, device_option, quiet_option
 from univfast.cli.printing import say, shown
 from univfast.cli.progress import progress_bar
-from univfast.cli.text_options import check_exists
+from univfast.cli.text_options import local_model
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def weights(
     from univfast.machine.locks import holding_file
     from univfast.neuron_weights.weights import weights_of
 
-    check_exists(model)
+    model = local_model(model)
     if os.path.exists(out) and os.path.samefile(model, out):
         raise InputError(f"{out}: is the model itself; name another --out file")
     check_writable(out)

@@ -11,6 +11,7 @@
 ``stores``             ``STORES``: the directories that other tools wrote
 ``torch_dtypes``       PyTorch's dtypes, by the names in its files
 ``pickles``            what a pickle of PyTorch describes, without calling anything
+``pickled``            what stands in one: tensors by their places, and other things
 ``natural``            names in natural order
 ``directories``        which files of a directory are which layer
 ``file_names``         what the names of files say of that
@@ -18,7 +19,12 @@
 ``numbering``          whether the numbered files are all there, and once
 ``captures``           the directories that univfast capture wrote
 ``shards``             the layer that lies in many files, few of them open at a time
+``sparse``             sparse features as layers, made dense slice by slice
+``sparse_entries``     in which forms the entries of such features are stored
+``sparse_names``       which arrays of a file belong together as such features
+``sparse_tensors``     sparse tensors of PyTorch and arrays of SciPy as such features
 ``arrow_files``        a Hugging Face dataset's columns as such layers
+``hub``                what lies on the Hugging Face hub, where a name asks for it
 ``model_paths``        what is a model, and not activations
 ``descriptions``       what a path would be read as, for people
 ``pairing``            which layer of one model is compared with which of the other

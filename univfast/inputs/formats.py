@@ -17,13 +17,16 @@ from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
     from univfast.inputs.layers import Activations
+    from univfast.inputs.sparse import SparseStored
+    from univfast.inputs.sparse_names import Found
     from univfast.inputs.stored import Stored
     from univfast.inputs.zip_files import Member
 
     # Called with the file and the name that a lone array gets; gives its arrays by name, with an
-    # error for what is none, or the dict that it holds, where it is a model file of ``univfast
-    # train``.
-    Reader = Callable[["SourceFile", str], Mapping[str, Stored | InputError] | dict[str, Any]]
+    # error for what is none, and the integers that may say how many features there are; or the dict
+    # that it holds, where it is a model file of ``univfast train``.
+    Array = Stored | SparseStored | InputError | tuple[int, ...]
+    Reader = Callable[["SourceFile", str], Mapping[str, Array] | dict[str, Any]]
     Opener = Callable[["SourceFile"], Activations]
 
 __all__ = [
@@ -213,6 +216,7 @@ def read_array(path: str, what: str) -> Stored:
         InputError: the file cannot be read, or holds something else.
     """
     from univfast.inputs.model_paths import is_model_file
+    from univfast.inputs.stored import Stored
 
     content = read_file(path, what)
     if is_model_file(content) or len(content) != 1:
@@ -220,20 +224,23 @@ def read_array(path: str, what: str) -> Stored:
     (stored,) = content.values()
     if isinstance(stored, InputError):
         raise stored
-    found: Stored = stored
-    return found
+    if not isinstance(stored, Stored):
+        raise InputError(f"{path}: is of sparse features; give one plain array")
+    return stored
 
 
-def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[str, Any]:
+def read_file(path: str, lone: str) -> Mapping[str, Found] | dict[str, Any]:
     """The arrays of a file by name, in its order; a lone array gets the name ``lone``.
 
-    What is beside them and cannot be read, such as text, has an error in its place.
+    What is beside them and cannot be read, such as text, has an error in its place. Arrays
+    that are sparse features together are one, as `join_sparse` has it.
 
     The format is told by content, so any file name will do. Where the file is a model file of
     ``univfast train`` (``is_model_file``), the dict that was saved. Raises InputError.
     """
     from univfast.inputs.model_paths import is_model_file
     from univfast.inputs.quantised import with_scales
+    from univfast.inputs.sparse_names import join_sparse
 
     with _read(path) as (file, known):
         if known.reader is None:
@@ -244,7 +251,9 @@ def read_file(path: str, lone: str) -> Mapping[str, Stored | InputError] | dict[
         reader: Reader = resolve(known.reader)
         found = reader(file, lone)
         file.mapped.check()
-        return found if is_model_file(found) else with_scales(found, path)
+        if is_model_file(found):
+            return found
+        return with_scales(join_sparse(found, lone, path), path)
 
 
 def open_whole(path: str) -> Activations | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -23,6 +24,7 @@ __all__ = [
     "Layer",
     "StoredLayer",
     "check_layer",
+    "check_no_ranks",
     "collect",
     "fingerprint",
     "fingerprint_of",
@@ -36,6 +38,8 @@ _SAMPLES = 16
 # Bytes that tokens are spread over, for each of theirs, up to which all are brought ahead: of an
 # array whose first axis is neurons, the tokens of a slice lie all over the file.
 _SPREAD = 2
+# What is stored beside the numbers of features, in an order of its own for each token.
+_RANKS = re.compile(r"(.+[./_-])?top_?k?_(acts|activations|values|vals)")
 # Characters of a layer's name: what reads CSV takes 131,072 in a cell, and a name is no text.
 _LONGEST_NAME = 10_000
 
@@ -213,6 +217,8 @@ class Activations:
             where all do.
         parts: which shards the files of a directory are, by their names; of all layers.
         reading: why it is read as it is: lines for people.
+        origin: of what was fetched from the hub, its name there and the commit; None else.
+        made_of: arrays that a layer of sparse features is made of, by name: that of the layer.
         begin, end: called before and after tokens of the layers are read in a pass, by what is made
             to be read and then given back; None for what is there anyway.
     """
@@ -231,6 +237,8 @@ class Activations:
     keep: torch.Tensor | None = None
     parts: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
+    origin: Mapping[str, object] | None = None
+    made_of: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[], None] | None = None
     end: Callable[[], None] | None = None
 
@@ -275,6 +283,7 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
             f"{source}: layer {name[:40]!r}... has a name of {len(name)} characters; give it one "
             f"of {_LONGEST_NAME} at most"
         )
+    check_no_ranks(name, where)
     check_dtype(dtype, where)
     if len(shape) < 2:
         raise InputError(
@@ -284,6 +293,16 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
         raise InputError(f"{where} has shape {list(shape)}, so no neurons; give at least one")
     if 0 in shape:
         raise InputError(f"{where} has shape {list(shape)}, so no tokens; give at least one")
+
+
+def check_no_ranks(name: str, where: str) -> None:
+    """Raises InputError, which ``where`` begins, for what is no neurons by its name."""
+    if _RANKS.fullmatch(name):
+        raise InputError(
+            f"{where} holds, by its name, the largest values of each token, so that a column is a"
+            " rank and no neuron; save the numbers of their features beside, as top_indices in one"
+            " file, or rename it"
+        )
 
 
 def _flat(data: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:

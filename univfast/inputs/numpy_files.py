@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
-from univfast.inputs.mapping import extent
+from univfast.inputs.mapping import MappedFile, extent
+from univfast.inputs.sparse import SparseStored
+from univfast.inputs.sparse_tensors import of_scipy_file
 from univfast.inputs.stored import Stored, from_numpy
 from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file
@@ -20,6 +22,9 @@ __all__ = ["read_npy", "read_npz"]
 
 # Bytes: NumPy refuses headers of more than 10,000 characters itself.
 _HEADER = 1 << 16
+
+# Members of what ``scipy.sparse.save_npz`` writes, whatever its form.
+_SCIPY = {"format.npy", "shape.npy", "data.npy"}
 
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -31,49 +36,69 @@ _HEADER_READERS = {
 
 def read_npy(file: SourceFile, lone: str) -> dict[str, Stored]:
     """The array of a ``.npy`` file, in place."""
-    whole = (0, len(file.mapped.bytes))
-    return {lone: _in_place(file, whole, f"{file.path}: layer {lone!r}")}
+    whole, where = (0, len(file.mapped.bytes)), f"{file.path}: layer {lone!r}"
+    return {lone: from_numpy(_in_place(file, whole, where), where, file.mapped)}
 
 
-def read_npz(file: SourceFile, lone: str) -> dict[str, Stored | InputError]:
+def read_npz(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | InputError] | dict[str, SparseStored]:
     """The arrays of a ``.npz`` file: in place as ``numpy.savez`` writes them.
 
-    Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole.
+    Those of ``numpy.savez_compressed`` have no place in the file and are loaded whole. What
+    ``scipy.sparse.save_npz`` wrote is one sparse array.
     """
+    members = {member.name: member for member in file.members or ()}
+    if members.keys() >= _SCIPY:
+        form = _array(file, members["format.npy"], file.path)[0]
+        if form.dtype.kind in "SU" and form.size == 1:
+            kind, where = str(form.astype(str).item()), f"{file.path}: layer {lone!r}"
+            named = {x.name.removesuffix(".npy"): x for x in file.members or ()}
+            del named["format"]
+            parts = {name: from_numpy(*_placed(file, x, where)) for name, x in named.items()}
+            return {lone: of_scipy_file(kind, parts, where)}
     arrays: dict[str, Stored | InputError] = {}
     for member in file.members or ():
         layer = member.name.removesuffix(".npy")
         if layer in arrays:
             raise ValueError(f"two members {layer!r}")
         try:
-            arrays[layer] = _member(file, member, layer)
+            where = f"{file.path}: layer {layer!r}"
+            if layer == member.name:
+                raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
+            arrays[layer] = from_numpy(*_placed(file, member, where))
         except InputError as error:
             arrays[layer] = error
     return arrays
 
 
-def _member(file: SourceFile, member: Member, layer: str) -> Stored:
-    where = f"{file.path}: layer {layer!r}"
-    if layer == member.name:
-        raise InputError(f"{where}: is not an array; save arrays alone, with numpy.savez")
+def _placed(
+    file: SourceFile, member: Member, where: str
+) -> tuple[NDArray[Any], str, MappedFile | None]:
+    """The array of a member, as `from_numpy` takes it."""
+    array, mapped = _array(file, member, where)
+    return array, where, mapped
+
+
+def _array(file: SourceFile, member: Member, where: str) -> tuple[NDArray[Any], MappedFile | None]:
+    """The array of a member, and the mapping that it is in; None where it was compressed."""
     if not member.compressed:
-        return _in_place(file, member.span, where)
+        return _in_place(file, member.span, where), file.mapped
     with open_file(file.path) as opened:
         data = read_member(opened, member)
     header = _Header(data[:_HEADER].tobytes(), len(data), where)
     array: NDArray[Any] = np.ndarray(
         header.shape, header.dtype, data.data, header.length, order=header.order
     )
-    return from_numpy(array, where)
+    return array, None
 
 
-def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> Stored:
+def _in_place(file: SourceFile, span: tuple[int, int], where: str) -> NDArray[Any]:
     start, stop = span
     begin = file.mapped.bytes[start : min(start + _HEADER, stop)].tobytes()
     header = _Header(begin, stop - start, where)
     span = (start + header.length, stop)
-    array = file.mapped.array(header.shape, header.dtype, span, order=header.order)
-    return from_numpy(array, where, file.mapped)
+    return file.mapped.array(header.shape, header.dtype, span, order=header.order)
 
 
 class _Header:

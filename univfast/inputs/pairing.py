@@ -183,6 +183,13 @@ def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
                 layers = repr(glob.escape(*model.layers))
             raise InputError(f"{error}, or leave it out with layers={layers}")
     chosen = {name: layer for name, layer in model.layers.items() if wanted(name)}
+    part = next(filter(wanted, model.made_of), None)
+    if not chosen and part is not None:
+        raise InputError(
+            f"{model.name}: {part!r} is a part of the sparse features {model.made_of[part]!r}, made"
+            f" of {_listed([x for x in model.made_of if model.made_of[x] == model.made_of[part]])};"
+            " choose these by --layers GLOB"
+        )
     if not chosen:
         raise InputError(
             f"{model.name}: no layer matches {pattern!r}; there are {_listed(list(model.layers))}"

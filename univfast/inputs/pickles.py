@@ -18,12 +18,14 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
+from univfast.inputs.pickled import Other, SparsePlace, Storage, TensorPlace
 from univfast.inputs.torch_dtypes import DTYPE_NAMES, INTEGERS_OF, STORAGES
 
 __all__ = [
     "SAVE_AGAIN",
     "Other",
     "Pickle",
+    "SparsePlace",
     "Storage",
     "TensorPlace",
     "kind_of",
@@ -46,6 +48,9 @@ _NO_PLACE = {
     "_rebuild_wrapper_subclass": "subclassed",
     "_rebuild_parameter_with_state": "subclassed",
 }
+_SPARSE = ("_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor")
+# The sparse tensors that are read, and of how many tensors each is made.
+_LAYOUTS = {"sparse_coo": 2, "sparse_csr": 3}
 _MODULES = ("torch._utils", "torch._tensor")
 _PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 # What beside tensors `torch.load` makes with ``weights_only=True``.
@@ -58,53 +63,6 @@ _HARMLESS = {
     "torch.serialization _get_layout",
     "_codecs encode",
 }
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A storage that a pickle names: what it is called in the file, and what it holds.
-
-    Attributes:
-        key: its name.
-        dtype: of its values; uint8 where it has none.
-        values: how many.
-    """
-
-    key: str
-    dtype: torch.dtype
-    values: int
-
-    @property
-    def bytes(self) -> int:
-        return self.values * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class TensorPlace:
-    """A tensor, within its storage. ``offset`` and ``stride`` are in values.
-
-    ``quantised``: the scale and zero point of its integers, numbers or tensors of one a neuron.
-    """
-
-    storage: Storage
-    dtype: torch.dtype
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    negated: bool = False
-    quantised: tuple[Any, Any] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Other:
-    """What is no plain tensor, by what it is called.
-
-    ``tensor``: it is one of another kind. ``refused``: it asks for what is never executed.
-    """
-
-    kind: str
-    tensor: bool = False
-    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,8 +187,10 @@ class Pickle:
             return {}
         if name == "torch.serialization _get_layout":
             return self._other(str(arguments[0]).removeprefix("torch."))
-        if short == "_rebuild_sparse_tensor" and isinstance(arguments[0], Other):
-            return self._other(arguments[0].kind, tensor=True)
+        if name == "torch Size":
+            return arguments[0]
+        if short in _SPARSE and isinstance(arguments[0], Other):
+            return self._sparse(arguments[0].kind, arguments[1])
         if module in _MODULES:
             return self._other(_NO_PLACE.get(short, "special"), tensor=True)
         return self._other("bytes" if name == "_codecs encode" else short)
@@ -264,6 +224,17 @@ class Pickle:
             return self._other("conjugated", tensor=True)
         negated = bool(metadata and metadata.get("neg"))
         return TensorPlace(storage, dtype, offset, size, stride, negated)
+
+    def _sparse(self, kind: str, parts: tuple[Any, ...]) -> Other:
+        """A sparse tensor, which counts as no plain one; of two axes and their dtypes, by place."""
+        *tensors, size = (x for x in parts if not isinstance(x, bool))
+        count = _LAYOUTS.get(kind)
+        places = all(isinstance(x, TensorPlace) for x in tensors) and len(tensors) == count
+        if not places or not isinstance(size, tuple) or len(size) != 2:
+            return self._other(kind, tensor=True)
+        extent(size, None, 1)
+        self.others.append(SparsePlace(kind, tensor=True, parts=tuple(tensors), size=size))
+        return self.others[-1]
 
     def _quantised(self, arguments: tuple[Any, ...]) -> TensorPlace | Other:
         found = self._tensor(arguments[:4], has_dtype=False)

@@ -11,6 +11,7 @@ import torch
 from univfast.errors import InputError
 
 if TYPE_CHECKING:
+    from univfast.inputs.sparse_names import Found
     from univfast.inputs.stored import Stored
 
 __all__ = ["INTEGERS", "Quantiser", "with_scales"]
@@ -74,9 +75,7 @@ class Quantiser:
         return rows.to(torch.float32).sub_(self.zero_point).mul_(self.scale)
 
 
-def with_scales(
-    found: Mapping[str, Stored | InputError], source: str
-) -> dict[str, Stored | InputError]:
+def with_scales(found: Mapping[str, Found], source: str) -> dict[str, Found]:
     """The arrays of a file by name: integers with the scales that stand beside them, without these.
 
     The scale of ``NAME`` is called ``NAME.scale``, ``NAME_scale`` or ``NAME/scale``; where the file
@@ -86,7 +85,9 @@ def with_scales(
         InputError: an ``offset`` beside a scale, which can be read in two ways; or scales that fit
             no array.
     """
-    arrays = {name: x for name, x in found.items() if not isinstance(x, InputError)}
+    from univfast.inputs.stored import Stored
+
+    arrays = {name: x for name, x in found.items() if isinstance(x, Stored)}
     integers = [name for name, stored in arrays.items() if stored.dtype in INTEGERS]
     left = dict(found)
     for name in integers:

@@ -6,6 +6,7 @@ library, which maps files private and writable, so that none larger than memory 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from univfast.errors import InputError
 from univfast.inputs.formats import SourceFile
 from univfast.inputs.mapping import extent
 from univfast.inputs.natural import natural_key
+from univfast.inputs.sparse_names import Noted, says_width
 from univfast.inputs.stored import Stored, from_bits
 from univfast.machine.reading import parse_json
 
@@ -30,6 +32,8 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
 }
 # The others that the format has.
 _NOT_READ = {
@@ -40,8 +44,12 @@ _NOT_READ = {
 _MOST_HEADER = 100_000_000
 
 
-def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | InputError]:
+def read_safetensors(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | InputError | tuple[int, ...]]:
     """The arrays of the file, in place, in natural order of their names.
+
+    With them, how many features there are, if the file says that.
 
     Raises whatever a damaged header causes: ValueError where its arrays do not follow each other to
     the end of the file, as the format demands.
@@ -51,7 +59,7 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | InputErr
     if data > min(8 + _MOST_HEADER, len(mapped.bytes)):
         raise ValueError(f"a header of {data - 8} bytes")
     header = parse_json(mapped.bytes[8:data].tobytes(), once=True)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     entries = {name: _Entry(entry) for name, entry in header.items()}
     end = 0
     for start, stop in sorted(entry.offsets for entry in entries.values()):
@@ -60,7 +68,7 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | InputErr
         end = stop
     if data + end != len(mapped.bytes):
         raise ValueError(f"{data + end} bytes by its header, {len(mapped.bytes)} are there")
-    arrays: dict[str, Stored | InputError] = {}
+    arrays: dict[str, Stored | InputError | tuple[int, ...]] = {}
     for layer in sorted(entries, key=natural_key):
         entry = entries[layer]
         dtype = _DTYPES.get(entry.dtype)
@@ -77,7 +85,18 @@ def read_safetensors(file: SourceFile, lone: str) -> dict[str, Stored | InputErr
             raise ValueError(f"bytes {start} to {stop} for shape {list(entry.shape)}")
         bits = mapped.array(entry.shape, f"<i{dtype.itemsize}", (data + start, data + stop))
         arrays[layer] = from_bits(bits, dtype, mapped)
-    return arrays
+    return {**_said(metadata), **arrays}
+
+
+def _said(metadata: Any) -> dict[str, tuple[int, ...]]:
+    """The integers that metadata has under names that say how many features there are."""
+    found: dict[str, tuple[int, ...]] = {}
+    pairs = metadata.items() if isinstance(metadata, dict) else ()
+    for name, text in pairs:
+        numbers = re.fullmatch(r"\s*[\[(]?\s*(\d{1,18}(?:\s*,\s*\d{1,18})*)\s*[\])]?\s*", str(text))
+        if numbers is not None and says_width(name):
+            found[name] = Noted(int(x) for x in numbers[1].split(","))
+    return found
 
 
 class _Entry:

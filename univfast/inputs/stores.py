@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from univfast.errors import InputError
 from univfast.inputs.formats import suffixes
 from univfast.inputs.natural import natural_key
-from univfast.registry import Registry
+from univfast.registry import Registry, resolve
 
 if TYPE_CHECKING:
     from univfast.inputs.layers import Activations
@@ -93,6 +93,12 @@ STORES: Registry[Store] = Registry(
             help="arrays and groups of zarr, version 2 or 3",
             is_that=lambda path: not {".zgroup", ".zarray", "zarr.json"}.isdisjoint(_names(path)),
             opener="univfast.stores.zarr_groups:open_zarr",
+        ),
+        Store(
+            "delphi",
+            help="`0_1023.safetensors` and so on of sparse latents, in a directory a hookpoint",
+            is_that=lambda path: bool(resolve("univfast.stores.delphi:is_delphi")(path)),
+            opener="univfast.stores.delphi:open_delphi",
         ),
     ],
 )

@@ -18,12 +18,16 @@ from univfast.inputs.pickles import (
     SAVE_AGAIN,
     Other,
     Pickle,
+    SparsePlace,
     TensorPlace,
     kind_of,
     more_than_tensors,
     shown_key,
 )
 from univfast.inputs.quantised import Quantiser
+from univfast.inputs.sparse import SparseStored
+from univfast.inputs.sparse_names import says_width
+from univfast.inputs.sparse_tensors import of_parts
 from univfast.inputs.stored import Stored, from_bits
 from univfast.inputs.zip_files import Member, read_member
 from univfast.machine.reading import open_file, reading
@@ -36,8 +40,10 @@ _MOST_PICKLE = 64 << 20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_torch(file: SourceFile, lone: str) -> dict[str, Stored | InputError] | dict[str, Any]:
-    """The tensors of the file, in place.
+def read_torch(
+    file: SourceFile, lone: str
+) -> dict[str, Stored | SparseStored | InputError | tuple[int, ...]] | dict[str, Any]:
+    """The tensors of the file, in place; and the integers that may say how many features are.
 
     Those of the format from before PyTorch 1.6, and compressed or negated ones, are loaded whole. A
     model file of ``univfast train`` is returned as the dict that it is.
@@ -52,7 +58,7 @@ def read_torch(file: SourceFile, lone: str) -> dict[str, Stored | InputError] | 
         raise InputError(f"{path}: {more_than_tensors(content.kind)}")
     if not isinstance(tensors, dict) or (isinstance(content, Other) and not content.tensor):
         raise InputError(f"{path}: holds a {kind_of(content)}; {SAVE_AGAIN}")
-    found: dict[str, Stored | InputError] = {}
+    found: dict[str, Stored | SparseStored | InputError | tuple[int, ...]] = {}
     for key, value in tensors.items():
         layer = key if isinstance(key, str) else f"[{shown_key(key)}]"
         if layer in found:
@@ -64,10 +70,17 @@ def read_torch(file: SourceFile, lone: str) -> dict[str, Stored | InputError] | 
     return found
 
 
-def _stored(key: object, value: object, data: _Data, where: str) -> Stored:
-    """A tensor. Raises InputError for anything else."""
+def _stored(
+    key: object, value: object, data: _Data, where: str
+) -> Stored | SparseStored | tuple[int, ...]:
+    """A tensor, or what says a width. Raises InputError for anything else."""
     if not isinstance(key, str):
         raise InputError(f"{where}: layer names must be text, found {shown_key(key)}; {SAVE_AGAIN}")
+    if isinstance(value, SparsePlace):
+        parts = [data.stored(part) for part in value.parts]
+        return of_parts(value.kind, parts, value.size, where)
+    if says_width(key) and (said := _integers(value)):
+        return said
     if isinstance(value, Other) and value.tensor:
         raise InputError(
             f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
@@ -77,6 +90,12 @@ def _stored(key: object, value: object, data: _Data, where: str) -> Stored:
     if not isinstance(value, TensorPlace):
         raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
     return data.stored(value)
+
+
+def _integers(value: object) -> tuple[int, ...]:
+    """A number, or a shape; empty where it is neither."""
+    found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return found if all(type(x) is int for x in found) else ()
 
 
 def load_plain(path: str) -> Any:

@@ -10,5 +10,6 @@
 ``zarr_groups``        the arrays of a zarr group
 ``chunked``            an array in chunks, of HDF5 or zarr, as a layer
 ``companions``         masks and token ids that stand beside activations
+``delphi``             latents that delphi cached: sparse features of hookpoints
 =====================  =====================================================================
 """

@@ -107,6 +107,10 @@ def open_samples(path: str) -> SampleWindows:
     for name, stored in content.items():
         if isinstance(stored, InputError):
             raise stored
+        if not isinstance(stored, Stored):
+            raise InputError(
+                f"{path}: {name} is sparse, no array that models read; give a dense one"
+            )
         arrays[name] = stored
         shape = list(stored.data.shape)
         if name == "input_ids" or name in _MASKS:

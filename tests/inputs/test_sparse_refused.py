@@ -1,0 +1,123 @@
+"""Sparse features that could be read in two ways, or not at all: one line that says so."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from safetensors.torch import save_file
+
+import univfast as uf
+from univfast.inputs.activations import open_activations
+
+INDICES = torch.tensor([[0, 7], [3, 9], [1, 2]])
+VALUES = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+TOP = {"top_indices": INDICES, "top_acts": VALUES}
+
+
+def refused(source: object, *parts: str, **options: Any) -> None:
+    with pytest.raises(uf.InputError) as caught:
+        uf.correlate(source, source, **options)
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_the_width_is_not_guessed(tmp_path: Path) -> None:
+    torch.save(TOP, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "width: ", "a.pt", "the highest number is 9")
+    refused(tmp_path / "a.pt", "feature 9 at token 1", "9 features", width=9)
+    refused({**TOP, "d_sae": 12}, "width: is 10, and a", "12 features by d_sae", width=10)
+    refused({**TOP, "d_sae": 12, "width": 16}, "12 by d_sae and 16 by width")
+    refused(torch.eye(4).to_sparse(), "width: is 5", "4 features", width=5)
+
+
+@pytest.mark.parametrize("width", [0, -3, 2.5, "many"])
+def test_a_width_that_is_none(width: Any) -> None:
+    with pytest.raises((uf.InputError, TypeError), match=r"^width: "):
+        uf.correlate(TOP, TOP, width=width)
+
+
+def test_ranks_are_never_read_as_neurons(tmp_path: Path) -> None:
+    torch.save({"mlp.0.top_indices": INDICES, "mlp.0.top_acts": VALUES}, tmp_path / "a.pt")
+    both = "'mlp.0.top_acts'", "'mlp.0.top_indices'"
+    refused(tmp_path / "a.pt", *both, layers="*top_acts", width=10)
+    refused({"mlp.0.top_acts": VALUES}, "a column is a rank", "top_indices")
+    refused({"x": VALUES, "y": INDICES}, "may be neurons, or", "'y'", layers="x")
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    np.save(apart / "top_acts.npy", VALUES.numpy())
+    np.save(apart / "top_indices.npy", INDICES.numpy())
+    refused(apart, "a column is a rank", layers="top_acts")
+    refused(apart / "top_acts.npy", "a column is a rank")
+
+
+def test_other_integers_beside_can_be_left_out() -> None:
+    ids = torch.tensor([[5, 5], [9, 9], [7, 7]])
+    assert list(open_activations({"x": VALUES, "ids": ids}, "a").layers) == ["x"]
+
+
+def test_two_readings() -> None:
+    refused({**TOP, "indices": INDICES, "d_sae": 12}, "may be made of", "'indices'", "rename")
+    refused({**TOP, "activations": torch.ones(3, 4), "d_sae": 12}, "'activations': is an array")
+
+
+def test_entries_that_cannot_be(tmp_path: Path) -> None:
+    twice = {"top_indices": torch.tensor([[1, 1], [0, 2]]), "top_acts": VALUES[:2]}
+    refused(twice, "has feature 1 twice at token 0", width=4)
+    below = {"top_indices": torch.tensor([[1, -1], [0, 2]]), "top_acts": VALUES[:2]}
+    refused(below, "has feature -1 at token 0", width=4)
+    nan = {"top_indices": INDICES, "top_acts": VALUES.clone().fill_(float("nan"))}
+    refused(nan, "nan at token 0", width=10)
+
+
+def test_entries_that_are_not_sorted(tmp_path: Path) -> None:
+    rows = {"row": torch.tensor([0, 2, 1]), "col": torch.tensor([1, 0, 2])}
+    entries = {**rows, "data": torch.ones(3), "shape": torch.tensor([3, 4])}
+    refused(entries, "not sorted by token", ".coalesce()")
+    refused({**entries, "row": torch.tensor([0, 1, 3])}, "of token 3 of 3")
+    del entries["shape"]
+    refused(entries, "does not say of how many tokens", "shape", width=4)
+
+
+def test_rows_that_do_not_fit() -> None:
+    starts = torch.tensor([0, 2, 1, 3])
+    entries = {"indptr": starts, "indices": torch.tensor([0, 1, 0]), "data": torch.ones(3)}
+    refused({**entries, "shape": torch.tensor([3, 2])}, "do not follow each other")
+    short = {**entries, "indptr": torch.tensor([0, 1, 2, 2]), "shape": torch.tensor([3, 2])}
+    refused(short, "not all of its entries")
+    refused({**short, "shape": torch.tensor([4, 2])}, "3 tokens", "[4, 2]")
+
+
+def test_locations_without_tokens(tmp_path: Path) -> None:
+    locations = torch.tensor([[0, 0, 1], [0, 1, 0]])
+    save_file({"locations": locations, "activations": torch.ones(2)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "how many tokens", "tokens, [samples", width=3)
+
+
+@pytest.mark.parametrize("kind", ["csc_matrix", "bsr_array", "dia_array"])
+def test_scipy_of_other_forms(tmp_path: Path, kind: str) -> None:
+    made = getattr(scipy.sparse, kind)(np.eye(4, 4))
+    refused(made, "a: layer 'activations'", ".tocsr()")
+    scipy.sparse.save_npz(tmp_path / "a.npz", made)
+    refused(tmp_path / "a.npz", "a.npz", ".tocsr()")
+
+
+def test_sparse_files_are_no_masks_and_no_tokens(tmp_path: Path) -> None:
+    torch.save(torch.eye(4).to_sparse(), tmp_path / "a.pt")
+    x = torch.randn(4, 4)
+    for name in ("mask", "token_ids"):
+        with pytest.raises(uf.InputError, match=r"a\.pt: .*sparse features; give one plain array"):
+            uf.correlate(x, x, **{name: tmp_path / "a.pt"}, details=True)
+
+
+def test_dense_dimensions(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(torch.eye(4).to_sparse(1), tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "is a sparse_coo tensor [4, 4] of parts [[1, 4], [4, 4]]")
