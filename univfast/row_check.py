@@ -35,12 +35,14 @@ class BatchRows:
         samples: how many; None where it is not known.
         tokens: shapes of its token ids, or of the mask that was given: the leading axes that layers
             may have; none of batches that are no tokens.
+        masked: whether these are of the mask alone, which then says which axis samples are on.
         kept: tokens that are no padding; None where that is not known.
         others: whether it has samples of another kind too, as images beside a text.
     """
 
     samples: int | None
     tokens: tuple[Shape, ...] = ()
+    masked: bool = False
     kept: int | None = None
     others: bool = False
 
@@ -62,7 +64,7 @@ def rows_of(batch: object, mask: object = None) -> BatchRows:
     seen = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     kept = int(seen.sum()) if isinstance(seen, Tensor) and tuple(seen.shape) in tokens else None
     others = bool(tokens) and isinstance(batch, Mapping) and any(x.ndim > 2 for x in _kinds(batch))
-    return BatchRows(samples, (*tokens, *given), kept, others)
+    return BatchRows(samples, (*tokens, *given), not tokens and bool(given), kept, others)
 
 
 def _kinds(batch: Mapping[object, object]) -> list[Tensor]:
@@ -156,7 +158,7 @@ class RowCheck:
         told = site.layer in self._told and not inside
         if rows.tokens:
             if leading in rows.tokens:
-                square = len(leading) == 2 and leading[0] == leading[1] > 1
+                square = len(leading) == 2 and leading[0] == leading[1] > 1 and not rows.masked
                 return not told and (square or (inside and len(leading) == 1))
             count = math.prod(leading)
             if any(math.prod(t) == count and same_order(leading, t) for t in rows.tokens):

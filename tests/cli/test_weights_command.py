@@ -12,6 +12,7 @@ import pytest
 
 from support.command import SMALL_MODEL, error_line, run
 from support.language_models import CPU, LLAMA_HOOKS, Directories, on_text
+from support.saved_results import as_cells
 from univfast.experiment import load_model as load_model_file
 from univfast.neuron_weights.weights import weights
 from univfast.text.models import load_model
@@ -35,7 +36,7 @@ def test_of_a_directory(
     tokenizer = load_vocabulary(str(directories.llama), model.config).tokenizer
     table = weights(model.module, LLAMA_HOOKS, top_k=3, tokenizer=tokenizer)
     assert [row["layer"] for row in found] == table.layer
-    assert [float(row["up_out_cosine"]) for row in found] == table.up_out_cosine.tolist()
+    assert [float(row["up_out_cosine"]) for row in found] == as_cells(table.up_out_cosine).tolist()
     assert [json.loads(row["top_texts"]) for row in found] == table.top_texts
     ids = json.loads(found[5]["bottom_tokens"])
     assert json.loads(found[5]["bottom_texts"]) == [tokenizer.decode([one]) for one in ids]

@@ -77,13 +77,17 @@ def with_options(message: str) -> str:
     if colon and name in _options():
         message = f"{_options()[name]}: {rest}"
     said, semicolon, advice = message.partition("; ")
+    said = _AXIS.sub("--axis ", said)  # which is in the readings themselves
     return said + semicolon + _ARGUMENT.sub(_as_option, advice)
+
+
+_AXIS = re.compile(r"\baxis=(?=-?\d)")
 
 
 # An argument in a text, which may say its value: a text, a number, or a word for one.
 _ARGUMENT = re.compile(
     r"(?<![\w./\\'-])([a-z]+(?:_[a-z]+)*)="
-    r"(?:('[^']*'|[A-Z][\w/,.=*]*|\d+(?![\w./]))|(?![\w./\\'\"]))"
+    r"(?:('[^']*'|[A-Z][\w/,.=*]*|-?\d+(?![\w./]))|(?![\w./\\'\"]))"
 )
 
 
@@ -92,7 +96,7 @@ def _options() -> dict[str, str]:
     """Options that have the name of an argument, or another."""
     found = [name for name, (_, option) in declared(CorrelateOptions).items() if option.help]
     found += ["bos", "context", "hooks", "hooks_b", "match_rate", "max_tokens", "positions"]
-    found += ["site", "skip", "text"]
+    found += ["inputs", "site", "skip", "text"]
     named = {name: f"--{name.replace('_', '-')}" for name in found}
     return {**named, "layer_numbers": "--layer-number"}
 
@@ -103,7 +107,10 @@ def _as_option(found: re.Match[str]) -> str:
         return found[0]
     if value == "False":
         return option.replace("--", "--no-", 1)
-    return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
+    if value in (None, "True"):
+        return option
+    plain = re.fullmatch(r"'([\w.,:/-]+)'", value)  # a shell takes it as it is
+    return f"{option} {plain[1] if plain else value}"
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def find_sites(
         for layer in captured.moved:
             raise InputError(
                 f"hooks: rates cannot be matched at layer {layer!r}, whose neurons are not on its"
-                " last axis; make plain controls (match_rate=False, --no-match-rate)"
+                " last axis; make plain controls (match_rate=False)"
             )
     found: list[RateSite] = []
     for layer, module in modules.items():

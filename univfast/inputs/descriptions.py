@@ -114,7 +114,7 @@ def _no_activations(path: str) -> Description | None:
             what = config.get("architectures") or config.get("model_type")
             names = ", ".join(map(str, what)) if isinstance(what, list) else str(what)
             return Description(
-                path, "a Hugging Face model", [f"config.json: {names}; it reads a text (--text)"]
+                path, "a Hugging Face model", [f"config.json: {names}; it reads a text"]
             )
         return None
     if format_of(path).name == "torch" and is_model_file(read_file(path, LONE_LAYER)):

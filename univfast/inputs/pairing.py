@@ -188,7 +188,7 @@ def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
         raise InputError(
             f"{model.name}: {part!r} is a part of the sparse features {model.made_of[part]!r}, made"
             f" of {_listed([x for x in model.made_of if model.made_of[x] == model.made_of[part]])};"
-            " choose these by --layers GLOB"
+            " choose these by layers=GLOB"
         )
     if not chosen:
         raise InputError(

@@ -144,7 +144,7 @@ def read_text(
         if model.reads != "input_ids" or not model.vocabulary:
             raise InputError(
                 f"{model.directory}: reads {model.reads}, no tokens; use a model that reads text,"
-                " or give what it reads (--inputs)"
+                " or give what it reads (inputs=)"
             )
     # A file of tokens needs no tokenizer, unless it is asked which of them are what.
     used = not holds_tokens(options.text) or options.corpus.bos or bool(options.filters.skip)

@@ -114,9 +114,9 @@ def open_samples(path: str) -> SampleWindows:
         arrays[name] = stored
         shape = list(stored.data.shape)
         if name == "input_ids" or name in _MASKS:
-            what = "token ids, which --text is for" if name == "input_ids" else "a mask"
+            what = "token ids, which are given as a text" if name == "input_ids" else "a mask"
             raise InputError(
-                f"{path}: {name} is {what}; leave it out, and say with --mask which tokens count"
+                f"{path}: {name} is {what}; leave it out, and say with mask= which tokens count"
             )
         if not stored.dtype.is_floating_point:
             kind = str(stored.dtype).removeprefix("torch.")
