@@ -19,3 +19,9 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     for path, layers in zip(paths, (a, b), strict=True):
         torch.save(layers, path)
     return paths
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No width of somebody's terminal, which pytest-xdist hands on."""
+    monkeypatch.delenv("COLUMNS", raising=False)
