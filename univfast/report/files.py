@@ -124,7 +124,7 @@ def _all_files(
     if published:
         columns = result.published_columns()
         files["published.csv"] = _table(columns)
-    files.update(_drawn(result, list(beside.values())))
+    files.update(_drawn(result, beside))
     parts = {name: part for name, (_, part) in beside.items()}
     if result.reverse is not None:
         parts[_REVERSE] = result.reverse
@@ -148,7 +148,7 @@ def _redrawn(folder: Path, parts_of: Sequence[str]) -> tuple[CorrelationResult, 
     if _REVERSE in parts_of and (folder / _REVERSE / _SUMMARY).is_file():
         parts[_REVERSE] = _redrawn(folder / _REVERSE, ())
     try:
-        files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()])
+        files = _drawn(result, {name: (title, parts[name][0]) for name, title in titles.items()})
     except InputError:  # of contexts.jsonl, which it names
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -171,7 +171,7 @@ def _inside(folder: str, files: Mapping[str, Content]) -> dict[str, Content]:
 
 
 def _drawn(
-    result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
+    result: CorrelationResult, beside: Mapping[str, tuple[str, CorrelationResult]]
 ) -> dict[str, Content]:
     from univfast.report.html import report_html
     from univfast.report.plots import figures, png_bytes
