@@ -40,6 +40,8 @@ def tiles(summary: dict[str, Any]) -> str:
     live = summary["neurons"] - summary["dead"]
     universal = summary["universal"]
     share = f"{universal / live:.1%} of {live:,} live" if live else "no live neuron"
+    if live and summary["mean_excess"] is None:
+        share = "none can be, without a baseline"
     found = [("universal", whole(universal), share)]
     if all_pairs(summary):
         where = "in B" if len(summary["models"]) == 2 else "in the other models"
@@ -93,7 +95,7 @@ def charts(result: CorrelationResult) -> str:
         else ", as in every report. No neuron lies outside."
     )
     outside = [
-        f"{outline['outside']:.2%} of {outline['label']}"
+        f"{_share(outline['outside'])} of {outline['label']}"
         for outline in outlines(result, axis)
         if outline["outside"]
     ]
@@ -112,6 +114,10 @@ def charts(result: CorrelationResult) -> str:
         "</div>",
     ]
     return "\n".join(filter(None, parts))
+
+
+def _share(share: float) -> str:
+    return f"{share:.2%}" if share >= 1e-4 else "under 0.01%"
 
 
 # The scripts read it where there is nothing to slide.
@@ -216,6 +222,12 @@ def _range(result: CorrelationResult) -> str:
 
 def layers_chart(result: CorrelationResult) -> str:
     """Layers by depth, and the map of where matches are."""
+    if bool(result.correlation.isnan().all()):
+        return '<p class="empty">Nothing to draw: no neuron has a match.</p>'
+    if bool(result.excess.isnan().all()):
+        reason = "Universal neurons by depth: none can be, without a baseline (rotation none)."
+        depth = f'<p class="empty">{reason}</p>'
+        return f'<div class="live"><div class="pair">\n{depth}\n{_heat(result)}\n</div></div>'
     controls = result.summary["controls"] is not None
     chance = result.null_excess is not None
     keys = '<li><i class="accent"></i>universal</li>'
@@ -238,8 +250,9 @@ def _heat(result: CorrelationResult) -> str:
     if not tables:
         reason = "No map of where matches are: by index each neuron's match is in its own layer."
         return f'<p class="empty">{reason}</p>'
-    known = [name for name in ("universal", "mutual") if all(one[name] for one in tables)]
-    kinds = [*known, "all"]
+    has_excess = not bool(result.excess.isnan().all())
+    asked = ("universal", "mutual") if has_excess else ("mutual",)
+    kinds = [name for name in asked if all(one[name] for one in tables)] + ["all"]
     radios = "".join(
         f'<label><input type="radio" name="kind" value="{kind}"'
         f"{' checked' if not i else ''}>{kind}</label>"
@@ -250,14 +263,15 @@ def _heat(result: CorrelationResult) -> str:
         for i, one in enumerate(tables)
     )
     model = f'<label>model <select id="model">{options}</select></label>' if tables[1:] else ""
+    at = f"Universal at threshold {result.summary['threshold']:g}. " if "universal" in kinds else ""
     return (
-        f'<figure><h3>Where matches are</h3><div class="switches">'
+        '<figure><h3>Where matches are</h3><div class="switches">'
         f"<fieldset><legend>Matches</legend>{radios}</fieldset>"
         '<fieldset><legend>as</legend><label><input type="radio" name="as" value="count" checked>'
         'counts</label><label><input type="radio" name="as" value="ratio">ratio</label></fieldset>'
         f'{model}</div><div class="chart" id="heat" role="img" '
         'aria-label="Layers of A by layers of the matches"></div>'
-        f"<figcaption>At threshold {result.summary['threshold']:g}. As ratio: to what the numbers "
+        f"<figcaption>{at}As ratio: to what the numbers "
         "of neurons in the row and of matches in the column give alone, 1 where layers do not "
         "matter. A click on a cell filters the table.</figcaption></figure>"
     )
@@ -268,8 +282,8 @@ def neuron_table(result: CorrelationResult) -> str:
     rows = len(listed(result))
     has_excess = not bool(result.excess.isnan().all())
     if not rows:
-        shown = "None: no neuron has a correlation."
-    elif not has_excess:
+        return '<p class="live empty">None: no neuron has a correlation.</p>'
+    if not has_excess:
         shown = "By correlation, as there is no baseline; none is called universal."
     else:
         shown = "Those above the slider's threshold. A row opens what is known of its neuron."

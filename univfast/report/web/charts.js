@@ -133,15 +133,20 @@ const univfast = (() => {
 
   const source = (columns) => new Bokeh.ColumnDataSource({ data: columns });
 
-  // A box of words at the pointer. Values are escaped by Bokeh.
+  // A box of words at the pointer. Bokeh escapes the values.
   function hover(figure, renderers, rows) {
-    figure.add_tools(new Bokeh.HoverTool({ renderers, tooltips: rows, point_policy: "follow_mouse" }));
+    const lines = rows.map(([name, value]) =>
+      `<div><span style="color:var(--soft)">${name}</span> <bdi>${value}</bdi></div>`);
+    const tooltips = `<div style="font:13px/1.45 ${AS_TEXT}">${lines.join("")}</div>`;
+    figure.add_tools(new Bokeh.HoverTool({ renderers, tooltips, limit: 1, point_policy: "follow_mouse",
+      show_arrow: false }));
   }
 
   // Calls with what a box that is drawn over a chart holds: two values, or four.
   function brush(figure, dimensions, chosen) {
     const overlay = new Bokeh.BoxAnnotation({
       fill_color: colour("accent"), fill_alpha: 0.12, line_color: colour("accent"), line_width: 1,
+      visible: false,
     });
     const tool = new Bokeh.BoxSelectTool({ dimensions, overlay, renderers: [] });
     figure.add_tools(tool);
@@ -196,6 +201,7 @@ const univfast = (() => {
       x_axis_label: d.hasExcess ? "excess (r − baseline)" : "r (no baseline)",
       y_axis_label: "neurons",
     });
+    if (!log) figure.left[0].ticker.setv({ min_interval: 1 });
     const columns = () => {
       const { edges, flagged, rest } = bars(d);
       const total = rest.map((x, k) => x + flagged[k]);
@@ -300,8 +306,9 @@ const univfast = (() => {
       };
     };
     const data = source(columns());
-    const points = figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: data, size: 6,
-      fill_color: { field: "colour" }, fill_alpha: 0.75, line_color: colour("page"), line_width: 0.5,
+    const points = figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: data,
+      size: dense ? 3 : 6, fill_color: { field: "colour" }, fill_alpha: dense ? 0.5 : 0.75,
+      line_color: dense ? null : colour("page"), line_width: 0.5,
       hover_line_color: colour("text") });
     const rows = [["neuron", "@name"], ["match", "@match"], ["r", "@r"]];
     if (d.hasExcess) rows.push(["baseline", "@baseline"], ["excess", "@excess"]);
@@ -317,12 +324,41 @@ const univfast = (() => {
     } };
   }
 
-  // Ticks at some of the names, so that they leave room for each other.
-  function nameTicks(axis, names, most) {
-    const step = Math.ceil(names.length / most);
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `12px ${AS_TEXT}`;
+  const widthOf = (text) => pen.measureText(text).width;
+
+  // Names of layers without the words that all begin or end with, and so short that they leave room.
+  function labels(names, pixels) {
+    const words = names.map((name) => middle(name, 400).match(/[\p{L}\p{N}]+|[^\p{L}\p{N}]/gu) ?? [""]);
+    const common = (lists) => {
+      const most = Math.min(...lists.map((list) => list.length - 1));
+      let same = 0;
+      while (same < most && lists.every((list) => list[same] === lists[0][same])) same += 1;
+      return same;
+    };
+    const long = names.length > 1 && Math.max(...names.map(widthOf)) > pixels;
+    const first = long ? common(words) : 0;
+    const rest = words.map((list) => list.slice(first));
+    const last = long ? common(rest.map((list) => [...list].reverse())) : 0;
+    return rest.map((list) => {
+      const name = (first ? "…" : "") + list.slice(0, list.length - last).join("") + (last ? "…" : "");
+      let most = 40;
+      while (most > 3 && widthOf(middle(name, most)) > pixels) most -= 1;
+      return middle(name, most);
+    });
+  }
+
+  // Ticks at some of the names, turned where they would touch each other otherwise.
+  function nameTicks(axis, names, { pixels, room, turned }) {
+    const found = labels(names, pixels);
+    const widest = Math.max(...found.map(widthOf)) + 10;
+    const turn = turned && widest * names.length > room;
+    const step = Math.max(1, Math.ceil((names.length * (turn || !turned ? 17 : widest)) / room));
     const at = names.map((_, k) => k).filter((k) => k % step === 0);
     axis.ticker = new Bokeh.FixedTicker({ ticks: at });
-    axis.major_label_overrides = new Map(at.map((k) => [k, middle(names[k], 20)]));
+    axis.major_label_overrides = new Map(at.map((k) => [k, found[k]]));
+    if (turn) axis.major_label_orientation = 0.9;
   }
 
   // Universal neurons of each layer as bars, chance and controls as dots on a line.
@@ -340,12 +376,12 @@ const univfast = (() => {
     const known = [...now.universal, ...now.chance, ...now.control].filter((x) => !Number.isNaN(x));
     const figure = chart({ x_range: [-0.6, d.layers.length - 0.4], height: 300,
       y_range: [0, (top ?? Math.max(1, ...known)) * 1.08], y_axis_label: "neurons" });
-    const narrow = element.clientWidth < 500;
-    nameTicks(figure.below[0], d.layers, narrow ? 8 : 24);
-    if (d.layers.length > 6 || narrow) figure.below[0].major_label_orientation = 0.9;
+    figure.left[0].ticker.setv({ min_interval: 1 });
+    const room = element.clientWidth - 80;
+    nameTicks(figure.below[0], d.layers, { pixels: 100, room, turned: true });
     const x = { field: "x" };
-    const columns = figure.vbar({ x, top: { field: "universal" }, width: 0.7, source: data,
-      fill_color: colour("accent"), line_color: null });
+    const columns = figure.vbar({ x, top: { field: "universal" },
+      width: d.layers.length < 4 ? 0.35 : 0.7, source: data, fill_color: colour("accent"), line_color: null });
     for (const [name, tone] of [["chance", "chance"], ["control", "control"]]) {
       figure.line({ x, y: { field: name }, source: data, line_color: colour(tone), line_width: 1.5 });
       figure.scatter({ x, y: { field: name }, source: data, size: 7, fill_color: colour(tone),
@@ -385,7 +421,7 @@ const univfast = (() => {
       return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const names = { rows: table.rows, columns: table.columns };
-    const few = names.rows.length <= 12 && names.columns.length <= (element.clientWidth < 500 ? 5 : 12);
+    const few = names.rows.length <= 12 && names.columns.length * 48 <= element.clientWidth - 120;
     const text = (cell) => (as === "ratio" ? (Number.isNaN(cell.ratio) ? "–" : cell.ratio.toFixed(2))
       : whole(cell.count));
     const data = source({
@@ -395,14 +431,15 @@ const univfast = (() => {
       row: found.map((c) => middle(names.rows[c.i])), column: found.map((c) => middle(names.columns[c.j])),
       count: found.map((c) => c.count), ratio: found.map((c) => (Number.isNaN(c.ratio) ? "–" : c.ratio.toFixed(2))),
     });
+    const height = Math.min(520, Math.max(260, 130 + 26 * names.rows.length));
     const figure = chart({ x_range: [-0.5, names.columns.length - 0.5],
-      y_range: [names.rows.length - 0.5, -0.5],
-      height: Math.min(560, Math.max(220, 90 + 34 * names.rows.length)),
+      y_range: [names.rows.length - 0.5, -0.5], height,
       x_axis_label: "layer of the match", y_axis_label: "layer of A" });
-    const narrow = element.clientWidth < 500;
-    nameTicks(figure.below[0], names.columns, narrow ? 8 : 24);
-    nameTicks(figure.left[0], names.rows, 24);
-    if (names.columns.length > 6 || narrow) figure.below[0].major_label_orientation = 0.9;
+    const pixels = Math.min(110, element.clientWidth / 4);
+    const widest = Math.max(...labels(names.rows, pixels).map(widthOf));
+    const room = element.clientWidth - widest - 70;
+    nameTicks(figure.below[0], names.columns, { pixels, room, turned: true });
+    nameTicks(figure.left[0], names.rows, { pixels, room: height - 130, turned: false });
     for (const grid of figure.center) grid.grid_line_color = null;
     const at = { x: { field: "x" }, y: { field: "y" }, source: data };
     const rects = figure.rect({ ...at, width: 0.96, height: 0.94, fill_color: { field: "colour" },

@@ -158,7 +158,12 @@ def outlines(result: CorrelationResult, axis: list[float]) -> list[dict[str, Any
     found: list[tuple[str, Tensor | None]] = [(chance, result.null_excess)]
     for side, control in (("A", result.control_a), (b, result.control_b)):
         if control is not None:
-            found.append((f"mean over untrained {side}", control - result.baseline))
+            found.append(
+                (
+                    f"untrained {side} in its place, mean r \N{MINUS SIGN} baseline",
+                    control - result.baseline,
+                )
+            )
     edges = np.round(np.arange(round((axis[1] - axis[0]) / BIN) + 1) * BIN + axis[0], 9)
     lines = []
     for label, values in found:

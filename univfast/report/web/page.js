@@ -24,7 +24,9 @@
       state.page = 0;
       fill();
     };
-    charts.push(histogram(byId("histogram"), d, { log: state.log, onBrush: brushed("span") }));
+    if (byId("histogram")) {
+      charts.push(histogram(byId("histogram"), d, { log: state.log, onBrush: brushed("span") }));
+    }
     if (byId("cloud")) {
       charts.push(cloud(byId("cloud"), d, { x: d.baseline, y: d.r, labels: ["baseline", "r"],
         log: state.log, onBrush: brushed("box"), thresholdLine: true }));
@@ -301,6 +303,10 @@
     }
   }
 
+  // Where no neuron has a correlation there is nothing to draw and nothing to list.
+  if (!rows.length) return;
+  const kinds = Array.from(document.querySelectorAll('input[name="kind"]'), (input) => input.value);
+  state.kind = kinds[0] ?? state.kind;
   head();
   byId("threshold").addEventListener("input", follow);
   byId("reset-threshold").addEventListener("click", () => {
