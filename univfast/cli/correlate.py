@@ -19,7 +19,7 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result
+from univfast.cli.printing import complain, load_pictures, plain_warnings, print_result, say, shown
 from univfast.cli.progress import progress_bar
 from univfast.cli.sources import Sources, sources
 from univfast.cli.text_options import text_options
@@ -252,18 +252,37 @@ def _give(
         print_result(result, as_json, out)
 
 
-@click.command(short_help="Draw the plots and report of a saved result again.")
-@click.argument("directory", type=PATH)
-def report(directory: str) -> None:
-    """Draw the plots and report.html of a saved result again.
+@click.command(short_help="Draw the plots and report of saved results again.")
+@click.argument("directory", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE.html",
+    help="Write one page with all of them beside each other, on the same axes; needs two or more.",
+)
+def report(directory: tuple[str, ...], out: str | None) -> None:
+    """Draw the plots and report.html of saved results again.
 
-    DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
+    Each DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
     neurons.csv are read from it.
     """
     from univfast.machine.locks import holding_directory
-    from univfast.report.files import redraw
+    from univfast.report.files import redraw, save_beside
 
+    if out is not None and len(directory) < 2:
+        raise InputError("out: puts results beside each other, and needs two directories or more")
+    if out is not None and not out.endswith((".html", ".htm")):
+        raise InputError(f"out: expected the name of a page, which ends in .html, got {out!r}")
+    if out is not None and os.path.isdir(os.path.dirname(out) or os.curdir):
+        own = {os.path.realpath(os.path.join(folder, "report.html")) for folder in directory}
+        if os.path.realpath(out) in own:
+            raise InputError(f"out: {out!r} is the report of one of them; give another name")
     load_pictures()
-    with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
-        result = redraw(directory)
-    print_result(result, as_json=False, out=directory)
+    results = []
+    for folder in directory:
+        with holding_directory(folder) if os.path.isdir(folder) else nullcontext():
+            results.append((folder, redraw(folder)))
+        print_result(results[-1][1], as_json=False, out=folder)
+    if out is not None:
+        save_beside(results, out)
+        say(f"Beside each other: {shown(out)}")

@@ -22,7 +22,7 @@ from univfast.report.saved import load_result, not_a_result
 from univfast.report.tables import csv_bytes
 from univfast.result import CorrelationResult
 
-__all__ = ["load_result", "redraw", "save_result", "summary_json"]
+__all__ = ["load_result", "redraw", "save_beside", "save_result", "summary_json"]
 
 
 # What a directory may hold that belongs to a result, beside what every one has.
@@ -96,6 +96,23 @@ def redraw(directory: str | os.PathLike[str]) -> CorrelationResult:
     result, files = _redrawn(Path(directory), _PARTS)
     write_files(directory, files)
     return result
+
+
+def save_beside(
+    results: Sequence[tuple[str, CorrelationResult]], path: str | os.PathLike[str]
+) -> None:
+    """Writes one page with several results beside each other, on the same axes.
+
+    Args:
+        results: what each is called, and the result; at least two.
+        path: of the page; replaced if it is there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from univfast.report.beside import beside_html
+
+    write_together({Path(path): beside_html(results).encode()})
 
 
 def _all_files(

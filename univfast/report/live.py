@@ -21,7 +21,15 @@ from univfast.report.web.matches import match_counts_by_layer
 if TYPE_CHECKING:
     from univfast.result import CorrelationResult
 
-__all__ = ["charts", "layers_chart", "models_named", "neuron_table", "tiles"]
+__all__ = [
+    "SWITCH",
+    "charts",
+    "histogram_legend",
+    "layers_chart",
+    "models_named",
+    "neuron_table",
+    "tiles",
+]
 
 _MOST_NAMED = 4  # models, in the head
 
@@ -104,7 +112,7 @@ def charts(result: CorrelationResult) -> str:
     parts = [
         '<div class="live">',
         _slider(result) if has_excess else _SLIDER_OFF,
-        _SWITCH,
+        SWITCH,
         f'<p class="note">{note} {how}</p>',
         '<div class="pair">' if has_excess else "",
         _histogram(result, axis, has_excess),
@@ -126,7 +134,7 @@ _SLIDER_OFF = (
     '<b id="threshold-value"></b><b id="now-universal"></b><b id="now-share"></b>'
     '<button type="button" id="reset-threshold"></button></div>'
 )
-_SWITCH = (
+SWITCH = (
     '<div class="switches"><fieldset><legend>Counts</legend>'
     '<label><input type="radio" name="counts" value="linear" checked>linear</label>'
     '<label><input type="radio" name="counts" value="log">log</label></fieldset></div>'
@@ -165,16 +173,21 @@ def _slider(result: CorrelationResult) -> str:
     )
 
 
+def histogram_legend(result: CorrelationResult, axis: list[float]) -> str:
+    """What the colours of a histogram are."""
+    keys = [("accent", "universal"), ("other", "other neurons")]
+    if bool(result.excess.isnan().all()):
+        keys = [("other", "neurons")]
+    swatches = "".join(f'<li><i class="{tone}"></i>{name}</li>' for tone, name in keys)
+    return swatches + "".join(
+        f'<li><i class="rule {outline["tone"]}"></i>{text(outline["label"])}, scaled to as many'
+        " neurons</li>"
+        for outline in outlines(result, axis)
+    )
+
+
 def _histogram(result: CorrelationResult, axis: list[float], has_excess: bool) -> str:
     title = "Excess of each neuron" if has_excess else "Correlation of each neuron"
-    keys = [("accent", "universal"), ("other", "other neurons")] if has_excess else []
-    swatches = "".join(f'<li><i class="{tone}"></i>{name}</li>' for tone, name in keys)
-    tones = ("rule chance", "rule dashes control", "rule dashes control2")
-    found = outlines(result, axis)
-    swatches += "".join(
-        f'<li><i class="{tone}"></i>{text(outline["label"])}, scaled to as many neurons</li>'
-        for tone, outline in zip(tones, found, strict=False)
-    )
     missing = (
         '<p class="note">No outline of chance: that needs at least two draws.</p>'
         if has_excess and result.null_excess is None
@@ -183,7 +196,7 @@ def _histogram(result: CorrelationResult, axis: list[float], has_excess: bool) -
     return (
         f'<figure><h3>{title}</h3><div class="chart" id="histogram" role="img" '
         f'aria-label="{title}, as a histogram"></div>'
-        f'<ul class="legend">{swatches}</ul>{missing}</figure>'
+        f'<ul class="legend">{histogram_legend(result, axis)}</ul>{missing}</figure>'
     )
 
 

@@ -22,5 +22,8 @@ def packed(values: Any, kind: Kind) -> Packed:
         kind: ``f8``, ``f4``, ``i4`` or ``u1``: a float or an integer of so many bytes.
     """
     array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
-    data = np.ascontiguousarray(array.astype(f"<{kind}")).tobytes()
+    array = np.array(array, dtype=f"<{kind}", order="C")
+    if kind in ("f8", "f4"):
+        array[np.isnan(array)] = np.nan  # one of the many, so that equal values are equal bytes
+    data = array.tobytes()
     return {"kind": kind, "data": base64.b64encode(data).decode("ascii")}

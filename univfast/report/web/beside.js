@@ -1,7 +1,9 @@
 "use strict";
 // Several results beside each other: the same charts of each, on the same axes.
 (() => {
-  const { byId, results, counted, bars, histogram, layersChart } = univfast;
+  const { byId, counted, bars, histogram, layersChart } = univfast;
+  // Each with its place on the page; one without any correlation has no charts.
+  const results = univfast.results.map((d, k) => Object.assign(d, { k })).filter((d) => d.live);
   const low = Math.min(...results.map((d) => d.axis[0]));
   const high = Math.max(...results.map((d) => d.axis[1]));
 
@@ -24,10 +26,10 @@
     };
     const log = document.querySelector('input[name="counts"]:checked').value === "log";
     const [top, most] = [Math.max(...results.map(highest)), Math.max(...results.map(inLayers))];
-    results.forEach((d, k) => {
-      histogram(byId(`histogram-${k}`), d, { log, top, height: 280 });
-      layersChart(byId(`layers-${k}`), d, most);
-    });
+    for (const d of results) {
+      histogram(byId(`histogram-${d.k}`), d, { log, top, height: 280 });
+      layersChart(byId(`layers-${d.k}`), d, most);
+    }
   }
 
   results.forEach(widen);

@@ -186,7 +186,6 @@ const univfast = (() => {
     return { edges, flagged, rest };
   }
 
-  const OUTLINES = ["chance", "control", "control2"];
   const LOG_FLOOR = 0.5; // of a logarithmic axis of counts: a neuron stands above it
 
   // The histogram of the excess, or of r where there is no baseline.
@@ -218,11 +217,11 @@ const univfast = (() => {
       fill_color: colour("other"), line_color: colour("page"), line_width: 0.5 });
     const green = figure.quad({ ...sides, bottom: { field: "low" }, top: { field: "high" },
       fill_color: colour("accent"), line_color: colour("page"), line_width: 0.5 });
-    d.nulls.forEach((one, k) => {
+    for (const one of d.nulls) {
       const y = one.bars.map((x) => Math.max(x, floor));
       figure.step({ x: found.edges, y: [...y, y[y.length - 1]], mode: "after", line_width: 2,
-        line_color: colour(OUTLINES[k]), line_dash: k ? [6, 3] : [] });
-    });
+        line_color: colour(one.tone), line_dash: one.tone === "chance" ? [] : [6, 3] });
+    }
     const line = d.hasExcess ? mark(figure, d.steps[d.at]) : null;
     hover(figure, [others, green], [[d.hasExcess ? "excess" : "r", "@from to @to"],
       ["neurons", "@total{0,0}"], ["universal", "@flagged{0,0}"]]);

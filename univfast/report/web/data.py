@@ -155,18 +155,15 @@ def outlines(result: CorrelationResult, axis: list[float]) -> list[dict[str, Any
         return []
     b = "B" if len(result.summary["models"]) == 2 else "the other models"
     chance = "wrong partners" if result.summary.get("shifts") else f"rotations of {b}"
-    found: list[tuple[str, Tensor | None]] = [(chance, result.null_excess)]
-    for side, control in (("A", result.control_a), (b, result.control_b)):
+    found: list[tuple[str, str, Tensor | None]] = [("chance", chance, result.null_excess)]
+    sides = (("control", "A", result.control_a), ("control2", b, result.control_b))
+    for tone, side, control in sides:
         if control is not None:
-            found.append(
-                (
-                    f"untrained {side} in its place, mean r \N{MINUS SIGN} baseline",
-                    control - result.baseline,
-                )
-            )
+            label = f"untrained {side} in its place, mean r \N{MINUS SIGN} baseline"
+            found.append((tone, label, control - result.baseline))
     edges = np.round(np.arange(round((axis[1] - axis[0]) / BIN) + 1) * BIN + axis[0], 9)
     lines = []
-    for label, values in found:
+    for tone, label, values in found:
         there = np.empty(0) if values is None else values.numpy()[~torch.isnan(values).numpy()]
         if there.size:
             bars = np.histogram(there, edges)[0] * (live / there.size)
