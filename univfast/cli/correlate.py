@@ -270,13 +270,19 @@ def report(directory: tuple[str, ...], out: str | None) -> None:
     from univfast.report.files import redraw, save_beside
 
     if out is not None and len(directory) < 2:
-        raise InputError("out: puts results beside each other, and needs two directories or more")
+        raise click.UsageError(
+            "--out: puts results beside each other, and needs two directories or more"
+        )
     if out is not None and not out.endswith((".html", ".htm")):
-        raise InputError(f"out: expected the name of a page, which ends in .html, got {out!r}")
+        raise click.UsageError(
+            f"--out: expected the name of a page, which ends in .html, got {out!r}"
+        )
     if out is not None and os.path.isdir(os.path.dirname(out) or os.curdir):
         own = {os.path.realpath(os.path.join(folder, "report.html")) for folder in directory}
         if os.path.realpath(out) in own:
-            raise InputError(f"out: {out!r} is the report of one of them; give another name")
+            raise click.UsageError(
+                f"--out: {out!r} is the report of one of them; give another name"
+            )
     load_pictures()
     results = []
     for folder in directory:

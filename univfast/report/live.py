@@ -71,7 +71,7 @@ def tiles(summary: dict[str, Any]) -> str:
     found.append(("by chance", *_chance(summary)))
     cells = "\n".join(
         f"<div{' class=first' if not i else ''}><dt>{text(name)}</dt>"
-        f"<dd>{text(count)}</dd><dd>{text(note)}</dd></div>"
+        f"<dd{' class=words' if ' ' in count else ''}>{text(count)}</dd><dd>{text(note)}</dd></div>"
         for i, (name, count, note) in enumerate(found)
     )
     return f'<dl class="tiles">\n{cells}\n</dl>'

@@ -168,7 +168,14 @@ def outlines(result: CorrelationResult, axis: list[float]) -> list[dict[str, Any
         if there.size:
             bars = np.histogram(there, edges)[0] * (live / there.size)
             outside = int((there < edges[0]).sum() + (there > edges[-1]).sum())
-            lines.append({"label": label, "bars": bars.tolist(), "outside": outside / there.size})
+            lines.append(
+                {
+                    "tone": tone,
+                    "label": label,
+                    "bars": bars.tolist(),
+                    "outside": outside / there.size,
+                }
+            )
     return lines
 
 
