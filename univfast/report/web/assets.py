@@ -40,7 +40,9 @@ def style() -> str:
 @cache
 def scripts(own: str) -> tuple[str, ...]:
     """The scripts, in the order that they run in; ``own`` is the last one's name."""
-    folder = files("bokeh") / "server" / "static" / "js"
+    import bokeh  # here, as only pages need it
+
+    folder = files(bokeh) / "server" / "static" / "js"
     bundles = (_inline((folder / name).read_text(encoding="utf-8")) for name in _BOKEH)
     return (*bundles, *(_inline(_own(name)) for name in ("charts.js", own)))
 

@@ -46,7 +46,7 @@ MOST_LISTED = 5_000
 """Neurons in the table of the page."""
 
 _STEP = 0.01  # of the threshold's slider
-_OWN = frozenset({"correlation", "baseline", "excess", "correlation_min", "correlation_max"})
+_SHOWN = frozenset({"correlation", "baseline", "excess", "correlation_min", "correlation_max"})
 
 
 def page_data(result: CorrelationResult) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _of_listed(result: CorrelationResult, places: dict[str, int]) -> dict[str, A
     columns = [
         {"name": column.name, "meaning": column.meaning, "values": packed(values, "f4")}
         for column in columns_of("neurons", result.having)
-        if column.dtype == "number" and column.name not in _OWN
+        if column.dtype == "number" and column.name not in _SHOWN
         if (values := _numbers(column.of(result), rows)) is not None
     ]
     tops = None

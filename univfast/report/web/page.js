@@ -227,14 +227,38 @@
 
   // ---------------------------------------------------------------- one neuron
 
-  function table(titles, lines) {
-    const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col", textContent: title })));
-    const body = lines.map((cells) => make("tr", {}, ...cells.map((text, k) => {
+  // A table whose first column is words; what the columns of "meant" mean stands at their names.
+  function table(titles, lines, meant = []) {
+    const head = make("tr", {}, ...titles.map((title, k) =>
+      make("th", { scope: "col", className: k ? "number" : "", textContent: title })));
+    const body = lines.map((cells, at) => make("tr", {}, ...cells.map((text, k) => {
       const cell = make("td", { className: k ? "number" : "word" }, make("bdi", { textContent: middle(text, 48) }));
       if (middle(text, 48) !== text) cell.title = text;
+      if (!k && meant[at]) cell.title = meant[at].meaning;
       return cell;
     })));
     return make("div", { className: "wide" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  }
+
+  // All numbers that are known of a neuron: those of the pair, and those that both have.
+  function numbers(row) {
+    const there = d.listed.columns.filter((one) => !Number.isNaN(known[one.name][row]));
+    const own = new Set(there.map((one) => one.name));
+    const both = there.filter((one) => own.has(`match_${one.name}`));
+    const ofBoth = new Set(both.flatMap((one) => [one.name, `match_${one.name}`]));
+    const pair = there.filter((one) => !ofBoth.has(one.name));
+    const say = (name) => short(known[name][row]);
+    const found = [];
+    if (pair.length) {
+      found.push(make("div", {}, make("h4", { textContent: "Numbers of the pair" }),
+        table(["", "value"], pair.map((one) => [one.name, say(one.name)]), pair)));
+    }
+    if (both.length) {
+      found.push(make("div", {}, make("h4", { textContent: "Of the neuron and of its match" }),
+        table(["", "neuron", "match"],
+          both.map((one) => [one.name, say(one.name), say(`match_${one.name}`)]), both)));
+    }
+    return found;
   }
 
   // Opens below the table what is known of a neuron: partners, each model, all numbers, contexts.
@@ -263,12 +287,7 @@
         models.map((one) => [one.model, matchName(d, one.matchLayer[row], one.matchNeuron[row], 40),
           signed(one.r[row]), signed(one.excess[row])]))));
     }
-    const numbers = d.listed.columns.filter((one) => !Number.isNaN(known[one.name][row]) && one.name !== "neuron" && one.name !== "match_neuron");
-    if (numbers.length) {
-      const list = make("dl", { className: "numbers" }, ...numbers.flatMap((one) => [
-        make("dt", { textContent: one.name, title: one.meaning }), make("dd", { textContent: short(known[one.name][row]) })]));
-      blocks.push(make("div", {}, make("h4", { textContent: "All numbers" }), list));
-    }
+    blocks.push(...numbers(row));
     parts.push(make("div", { className: "columns" }, ...blocks));
     const name = `${layerName(i)}/${numberOf(d, i)}`;
     const contexts = Array.from(document.querySelectorAll("details[data-neuron]"))
