@@ -108,7 +108,7 @@ def charts(result: CorrelationResult) -> str:
         if outline["outside"]
     ]
     note += f" Outlines leave out what lies outside: {', '.join(outside)}." if outside else ""
-    how = "Drag over a chart to filter the table of neurons."
+    how = '<span class="drag">Drag over a chart to filter the table of neurons.</span>'
     parts = [
         '<div class="live">',
         _slider(result) if has_excess else _SLIDER_OFF,
