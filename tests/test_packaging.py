@@ -29,7 +29,7 @@ def test_types_are_shipped() -> None:
 
 def test_what_the_report_is_made_of_is_shipped() -> None:
     web = resources.files("univfast.report.web")
-    for name in ("page.html", "report.css", "charts.js", "page.js", "beside.js"):
+    for name in ("page.html", "report.css", "values.js", "charts.js", "page.js", "beside.js"):
         assert web.joinpath(name).is_file(), name
 
 

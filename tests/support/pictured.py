@@ -64,7 +64,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-SCRIPTS = 5  # the data, BokehJS in two parts, and ours in two
+SCRIPTS = 6  # the data, BokehJS in two parts, and ours in three
 
 
 def assert_needs_nothing_from_elsewhere(page: Page) -> None:

@@ -7,7 +7,7 @@
 ``assets``      style, scripts and template, and the policy that they run under
 ==============  ==============================================================
 
-``page.html`` is the template, ``report.css`` the style. ``charts.js`` draws by BokehJS, ``page.js``
-lets charts, slider and table of a result follow each other, and ``beside.js`` draws several results
-on the same axes. All of it stands in the page.
+``page.html`` is the template, ``report.css`` the style. ``values.js`` unpacks the data,
+``charts.js`` draws by BokehJS, ``page.js`` lets charts, slider and table of a result follow each
+other, and ``beside.js`` draws several results on the same axes. All of it stands in the page.
 """

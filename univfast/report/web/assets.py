@@ -44,7 +44,7 @@ def scripts(own: str) -> tuple[str, ...]:
 
     folder = files(bokeh) / "server" / "static" / "js"
     bundles = (_inline((folder / name).read_text(encoding="utf-8")) for name in _BOKEH)
-    return (*bundles, *(_inline(_own(name)) for name in ("charts.js", own)))
+    return (*bundles, *(_inline(_own(name)) for name in ("values.js", "charts.js", own)))
 
 
 @cache
