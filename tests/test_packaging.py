@@ -27,6 +27,12 @@ def test_types_are_shipped() -> None:
     assert resources.files("univfast").joinpath("_native.pyi").is_file()
 
 
+def test_what_the_report_is_made_of_is_shipped() -> None:
+    web = resources.files("univfast.report.web")
+    for name in ("page.html", "report.css", "values.js", "charts.js", "page.js", "beside.js"):
+        assert web.joinpath(name).is_file(), name
+
+
 def test_the_stub_names_what_the_module_has() -> None:
     def declared(body: list[ast.stmt]) -> set[str]:
         names = set()

@@ -261,7 +261,7 @@ def test_results_from_before_there_were_controls(
     text = " ".join(capsys.readouterr().out.split())
     assert "universal (excess above 0.5). Not compared with untrained networks" in text
     assert "layer live dead universal chance mean r" in text
-    assert "Summary" in (out / "report.html").read_text()
+    assert "How it was computed" in (out / "report.html").read_text()
     assert json.loads((out / "summary.json").read_text()) == summary  # as it was
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html.parser import HTMLParser
 
@@ -34,19 +35,45 @@ def report(case: str) -> str:
 
 
 class Page(HTMLParser):
-    """Tags, what they load or link to, and the text of a page."""
+    """Tags, what they load or link to, and the text of a page, which scripts and styles are not."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.links: list[str] = []
         self.words: list[str] = []
+        self.markup: list[str] = []  # all but what scripts hold
+        self._inside = ""
         self.feed(page)
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.markup.append(self.get_starttag_text() or "")
+        if tag in ("script", "style"):
+            self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self._inside != "script":
+            self.markup.append(data)
+        if not self._inside:
+            self.words.append(data)
+
+
+SCRIPTS = 6  # the data, BokehJS in two parts, and ours in three
+
+
+def assert_needs_nothing_from_elsewhere(page: Page) -> None:
+    """No address but those of pictures in it, of its parts and of files beside it."""
+    for link in page.links:
+        assert re.match(r"data:(image/png;base64)?,|#[a-z]+$|[\w%./-]+\.(csv|json|html)$", link), (
+            link
+        )
+    assert page.tags.count("script") == SCRIPTS
+    assert page.tags.count("link") == 1  # the icon, which is empty
+    assert not {"iframe", "object", "embed", "base"} & {*page.tags}
+    assert not re.search(r"https?://|@import|url\(", "".join(page.markup))

@@ -21,7 +21,7 @@ from univfast.cli.options import (
     option,
     quiet_option,
 )
-from univfast.cli.printing import complain, load_pictures, plain_warnings
+from univfast.cli.printing import complain, load_pictures, plain_warnings, say, shown
 from univfast.cli.progress import progress_bars
 from univfast.cli.results import print_result
 from univfast.cli.sources import Sources, sources
@@ -272,25 +272,53 @@ def _save(
 
 @click.command(
     cls=Command,
-    short_help="Draw the plots and report of a saved result again.",
+    short_help="Draw the plots and report of saved results again.",
     epilog="""\b
 Examples:
   univfast report result/
-  univfast report result/ --all""",
+  univfast report result/ --all --figures png,svg
+  univfast report first/ second/ --out beside.html""",
 )
-@click.argument("directory", type=PATH)
+@click.argument("directory", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE.html",
+    help="Write one page with all of them beside each other, on the same axes; needs two or more.",
+)
 @figures_option
 @every_option
-def report(directory: str, figures: tuple[str, ...], every: bool) -> None:
-    """Draw the plots and report.html of a saved result again.
+def report(
+    directory: tuple[str, ...], out: str | None, figures: tuple[str, ...], every: bool
+) -> None:
+    """Draw the plots and report.html of saved results again.
 
-    DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
+    Each DIRECTORY is what 'univfast correlate --out' or 'univfast demo' wrote; summary.json and
     neurons.csv are read from it.
     """
     from univfast.machine.locks import holding_directory
-    from univfast.report.files import redraw
+    from univfast.report.files import redraw, save_beside
 
+    if out is not None and len(directory) < 2:
+        raise click.UsageError(
+            "--out: puts results beside each other, and needs two directories or more"
+        )
+    if out is not None and not out.endswith((".html", ".htm")):
+        raise click.UsageError(
+            f"--out: expected the name of a page, which ends in .html, got {out!r}"
+        )
+    if out is not None and os.path.isdir(os.path.dirname(out) or os.curdir):
+        own = {os.path.realpath(os.path.join(folder, "report.html")) for folder in directory}
+        if os.path.realpath(out) in own:
+            raise click.UsageError(
+                f"--out: {out!r} is the report of one of them; give another name"
+            )
     load_pictures()
-    with holding_directory(directory) if os.path.isdir(directory) else nullcontext():
-        result = redraw(directory, figures)
-    print_result(result, as_json=False, out=directory, every=every)
+    results = []
+    for folder in directory:
+        with holding_directory(folder) if os.path.isdir(folder) else nullcontext():
+            results.append((folder, redraw(folder, figures)))
+        print_result(results[-1][1], as_json=False, out=folder, every=every)
+    if out is not None:
+        save_beside(results, out)
+        say(f"Beside each other: {shown(out)}")

@@ -74,10 +74,11 @@ def contexts_section(records: Iterable[PairRecord]) -> str:
 
     best = heapq.nlargest(_PAIRS, counted(), key=lambda one: one.rank)
     if not best:
-        return section("What they do", '<p class="note">No pairs were looked at.</p>')
+        return section("What they do", '<p class="note">No pairs were looked at.</p>', "contexts")
     parts = [_note(pairs, len(best)), _families(families)]
     several = len({one.record.model for one in best}) > 1
-    return section("What they do", "\n".join([*parts, *(_pair(one, several) for one in best)]))
+    body = "\n".join([*parts, *(_pair(one, several) for one in best)])
+    return section("What they do", body, "contexts")
 
 
 def _note(pairs: int, shown: int) -> str:
@@ -163,7 +164,8 @@ def _pair(shown: _Shown, several: bool) -> str:
             if groups[name]:
                 lines.append(f"<p>{text(_heading(words, len(groups[name]), shown.counts[name]))}")
                 lines += [_example(example, *levels[id(example)]) for example in groups[name]]
-    return folded(" \N{MIDDLE DOT} ".join(said), "\n".join(lines))
+    neuron = f"{record.layer}/{record.neuron}"
+    return folded(" \N{MIDDLE DOT} ".join(said), "\n".join(lines), neuron)
 
 
 def _heading(words: str, shown: int, there: int) -> str:

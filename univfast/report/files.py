@@ -24,7 +24,7 @@ from univfast.report.saved import REVERSE, load, not_a_result
 from univfast.report.tables import as_written, csv_bytes
 from univfast.result import CorrelationResult
 
-__all__ = ["load", "redraw", "save_result", "summary_json"]
+__all__ = ["load", "redraw", "save_beside", "save_result", "summary_json"]
 
 
 # What a directory may hold that belongs to a result, beside what every one has.
@@ -103,6 +103,23 @@ def redraw(
     return result
 
 
+def save_beside(
+    results: Sequence[tuple[str, CorrelationResult]], path: str | os.PathLike[str]
+) -> None:
+    """Writes one page with several results beside each other, on the same axes.
+
+    Args:
+        results: what each is called, and the result; at least two.
+        path: of the page; replaced if it is there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from univfast.report.beside import beside_html
+
+    write_together({Path(path): beside_html(results).encode()})
+
+
 def _all_files(
     result: CorrelationResult,
     published: bool,
@@ -130,7 +147,7 @@ def _all_files(
     if published:
         columns = result.published_columns()
         files["published.csv"] = _table(columns)
-    files.update(_drawn(result, list(beside.values()), formats))
+    files.update(_drawn(result, beside, formats))
     parts = {name: part for name, (_, part) in beside.items()}
     if result.reverse is not None:
         parts[REVERSE] = result.reverse
@@ -156,7 +173,8 @@ def _redrawn(
     if REVERSE in parts_of and (folder / REVERSE / _SUMMARY).is_file():
         parts[REVERSE] = _redrawn(folder / REVERSE, (), formats)
     try:
-        files = _drawn(result, [(title, parts[name][0]) for name, title in titles.items()], formats)
+        titled = {name: (title, parts[name][0]) for name, title in titles.items()}
+        files = _drawn(result, titled, formats)
     except InputError:  # of contexts.jsonl, which it names
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -180,14 +198,15 @@ def _inside(folder: str, files: Mapping[str, Content]) -> dict[str, Content]:
 
 def _drawn(
     result: CorrelationResult,
-    beside: Sequence[tuple[str, CorrelationResult]],
+    beside: Mapping[str, tuple[str, CorrelationResult]],
     formats: Sequence[str],
 ) -> dict[str, Content]:
     """The report, and the pictures in some formats."""
     from univfast.report.html import report_html
     from univfast.report.plots import figure_bytes, figures, png_bytes
 
-    result, beside = as_written(result), [(title, as_written(one)) for title, one in beside]
+    result = as_written(result)
+    beside = {name: (title, as_written(one)) for name, (title, one) in beside.items()}
     pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
     files: dict[str, Content] = {
         "report.html": report_html(result, beside, pictures).encode(),

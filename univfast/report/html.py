@@ -2,72 +2,126 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from univfast.report.contexts import contexts_section
 from univfast.report.definitions import definitions
-from univfast.report.page import facts, figure, number, page, section, table, terms, text, whole
-from univfast.report.pictures.layers import MOST_PANELS
+from univfast.report.facts import all_pairs, control_facts, means, summary_facts
+from univfast.report.live import (
+    charts,
+    layers_chart,
+    models_named,
+    neuron_table,
+    tiles,
+)
+from univfast.report.page import (
+    facts,
+    folded,
+    middle,
+    named,
+    number,
+    page,
+    section,
+    table,
+    terms,
+    text,
+    whole,
+)
 from univfast.report.plots import figures, png_bytes
-from univfast.report.verdict import by_chance_in_words
-from univfast.search.matchings import MATCHINGS
+from univfast.report.still import still_pictures, top_neurons
+from univfast.report.web.data import page_data
 
 if TYPE_CHECKING:
     from univfast.result import CorrelationResult
 
 __all__ = ["report_html"]
 
-_TOP = 20  # neurons listed by name
-_NEEDS_DRAWS = "not available (needs at least two draws)"
+Beside = Mapping[str, tuple[str, "CorrelationResult"]]
 
 
 def report_html(
     result: CorrelationResult,
-    beside: Sequence[tuple[str, CorrelationResult]] = (),
+    beside: Beside = MappingProxyType({}),
     pictures: Mapping[str, bytes] | None = None,
 ) -> str:
-    """The result as a self-contained HTML page: verdict, summary, plots, tables, definitions.
+    """The result as a self-contained HTML page: verdict, charts, layers, neurons, definitions.
+
+    Without JavaScript, and on paper, pictures and a table of the first neurons stand in for charts.
 
     Args:
-        result: what the page is about. Only its table, its draws, its summary and its contexts
-            are read.
-        beside: titles of other results and these, for a comparison near the top.
+        result: what the page is about.
+        beside: other results by the directory that they are saved in, with their titles, for a
+            comparison near the top.
         pictures: all `figures` of the result as PNG, which takes longer than all the rest; None to
             draw them here.
     """
     summary = result.summary
     if pictures is None:
         pictures = {name: png_bytes(draw()) for name, draw in figures(result).items()}
-    sections = [
-        _side_by_side(result, beside) if beside else "",
-        section("Summary", _summary_table(summary)),
-        section("Plots", _figures(result, pictures)),
-        section("Models", _model_table(summary)) if "by_model" in summary else "",
-        section("Layers", _layer_table(summary["layers"])),
-        _top_neurons(result),
-        "" if result.explained is None else contexts_section(result.explained.records(result)),
-        section("How it was computed", terms(definitions(summary))),
-    ]
-    return page("Universal neurons: " + ", ".join(summary["models"]), result.verdict(), sections)
-
-
-def _side_by_side(
-    result: CorrelationResult, beside: Sequence[tuple[str, CorrelationResult]]
-) -> str:
-    own = str(result.summary.get("title", result.summary["match"]))
-    rows = [(title, one.summary) for title, one in [(own, result), *beside]]
-    cells = table(
-        ("result", "matching", *_COUNTS),
-        ((text(title), text(s["match"]), *_counts(s)) for title, s in rows),
-        ("result", "matching"),
+    contexts = (
+        "" if result.explained is None else contexts_section(result.explained.records(result))
     )
-    pictures = [
-        figure(png_bytes(figures(one)["excess"]()), f"Histogram of the excess: {title}", title)
-        for title, one in beside
-    ]
-    return section("Side by side", "\n".join([cells, *pictures]))
+    controls = folded("Controls: networks that learned nothing", facts(control_facts(summary)))
+    sections = {
+        "result": _verdict(result, beside),
+        "charts": section("Excess and correlation", charts(result), "charts"),
+        "still": f'<div class="still">\n{still_pictures(result, pictures)}\n</div>',
+        "layers": section("Layers", _layers(result), "layers"),
+        "neurons": section("Neurons", neuron_table(result) + top_neurons(result), "neurons"),
+        "contexts": contexts,
+        "controls": section("Controls", controls, "controls"),
+        "definitions": section("Definitions", terms(definitions(summary)), "definitions"),
+    }
+    parts = {
+        "result": "Result",
+        "charts": "Charts",
+        "layers": "Layers",
+        "neurons": "Neurons",
+        "contexts": "What they do",
+        "controls": "Controls",
+        "definitions": "Definitions",
+    }
+    title = "Universal neurons: " + ", ".join(middle(name, 60) for name in summary["models"][:4])
+    title += f" and {len(summary['models']) - 4} more" if len(summary["models"]) > 4 else ""
+    return page(
+        title=title,
+        heading=title,
+        models=models_named(summary),
+        parts=[(mark, name) for mark, name in parts.items() if sections[mark]],
+        links=_files(result, beside),
+        sections=sections.values(),
+        data=[page_data(result)],
+        script="page.js",
+    )
+
+
+def _files(result: CorrelationResult, beside: Beside) -> list[tuple[str, str]]:
+    """Addresses and names of what is saved beside the page."""
+    names = ["neurons.csv", "summary.json"]
+    if result.by_model or result.mutual is not None:
+        names.insert(1, "matches.csv")
+    if any(model.top_neuron is not None for model in (result.by_model or (result,))):
+        names.insert(2, "top.csv")
+    others = [(f"{quote(name)}/report.html", title) for name, (title, _) in beside.items()]
+    if result.reverse is not None:
+        others.append(("reverse/report.html", "reverse (B in A)"))
+    return [*((name, name) for name in names), *others]
+
+
+def _verdict(result: CorrelationResult, beside: Beside) -> str:
+    said = f'<p class="verdict">{text(result.verdict())}</p>'
+    # Absolute numbers first; how they came about, where it is asked for.
+    how = folded("How it was computed: settings, versions and all counts", facts(_how(result)))
+    body = [said, tiles(result.summary), how, _side_by_side(result, beside), _models(result)]
+    return '<section id="result">\n' + "\n".join(filter(None, body)) + "\n</section>"
+
+
+def _how(result: CorrelationResult) -> list[tuple[str, object]]:
+    rows = summary_facts(result.summary)
+    return rows if result.summary["controls"] else [*rows, *control_facts(result.summary)]
 
 
 # Columns of a row a result.
@@ -91,249 +145,70 @@ def _counts(summary: dict[str, Any]) -> tuple[str, ...]:
         number(summary["universal_by_chance"], ",.1f"),
         number(summary["universal_by_control"], ",.1f"),
         whole(summary["learned"]),
-        *_means(summary),
+        *means(summary),
     )
 
 
-def _means(numbers: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(number(numbers[f"mean_{of}"]) for of in ("correlation", "baseline", "excess"))
-
-
-def _summary_table(summary: dict[str, Any]) -> str:
-    rotation = summary["rotation"]
-    neurons, universal = summary["neurons"], summary["universal"]
-    live = neurons - summary["dead"]
-    share = f" ({universal / live:.1%} of live neurons)" if live else ""
-    significant = summary["q_below_0.05"]
-    first, *others = summary["models"]
-    correlation, baseline, excess = _means(summary)
-    rows: list[tuple[str, object]] = [
-        ("A", first),
-        *(("B" if len(others) == 1 else "compared with", other) for other in others),
-        ("matching", summary["match"]),
-        ("tokens", f"{summary['tokens']:,}"),
-        ("neurons of A", whole(neurons)),
-        ("dead", whole(summary["dead"])),
-        ("without a partner", whole(summary["unmatched"])),
-        ("mutual matches", whole(summary["mutual"])),
-        ("universal", f"{universal:,}{share}"),
-        ("their distinct partners", whole(summary["universal_partners"])),
-        ("of them in mutual pairs", whole(summary["universal_mutual"])),
-        ("universal by chance", by_chance_in_words(summary) or _NEEDS_DRAWS),
-        ("fdr (by chance / universal)", _fdr(summary)),
-        ("q < 0.05", _NEEDS_DRAWS if significant is None else whole(significant)),
-        *_by_control(summary),
-        *_by_index(summary),
-        ("mean correlation", correlation),
-        ("mean baseline", baseline),
-        ("mean excess", excess),
-        ("threshold of the excess", f"{summary['threshold']:g}"),
-        ("rotation", rotation["kind"]),
-        ("draws", rotation["draws"]),
-        ("seed", rotation["seed"]),
-        ("device", summary["device"]),
-        ("computed in", f"{number(summary['seconds'], '.2f')} s"),
-        ("univfast", summary["univfast"]),
+def _side_by_side(result: CorrelationResult, beside: Beside) -> str:
+    """This result and those beside it, a row each."""
+    others = {f"{quote(name)}/report.html": one for name, one in beside.items()}
+    if result.reverse is not None:
+        others["reverse/report.html"] = ("reverse: B in A", result.reverse)
+    if not others:
+        return ""
+    own = str(result.summary.get("title", result.summary["match"]))
+    rows = [
+        (named(own), result.summary),
+        *(
+            (f'<a href="{text(address)}">{named(title)}</a>', one.summary)
+            for address, (title, one) in others.items()
+        ),
     ]
-    # By index every neuron has its match, and with several models each has its own matches.
-    absent = set() if _all_pairs(summary) else {"without a partner"}
-    absent |= {"mutual matches"} if summary["mutual"] is None else set()
-    absent |= {"of them in mutual pairs"} if summary["universal_mutual"] is None else set()
-    return facts(row for row in rows if row[0] not in absent)
-
-
-def _by_control(summary: dict[str, Any]) -> list[tuple[str, object]]:
-    """What networks that learned nothing say."""
-    controls = summary["controls"]
-    if controls is None:
-        return [("universal by control", "not compared with networks that learned nothing")]
-    rows: list[tuple[str, object]] = [
-        ("tokens of controls", f"{controls['tokens']:,}"),
-        ("universal on these", whole(summary["universal_on_control_tokens"])),
-        ("universal by control", f"{summary['universal_by_control']:,.1f}"),
-        ("fdr by control", number(summary["fdr_control"], ".3f")),
-    ]
-    for side, name in (("b", "B"), ("a", "A"), ("both", "both")):
-        if controls[f"flagged_{side}"]:
-            counts = ", ".join(map(str, controls[f"flagged_{side}"]))
-            rows.append((f"flagged with {name} untrained", counts))
-    if controls["smallest_p"] is not None:
-        rows.append(("smallest p that so few controls give", f"{controls['smallest_p']:.3g}"))
-    by_control = number(summary["learned_by_control"], ",.1f")
-    return [*rows, ("learned", f"{summary['learned']:,} (by control: {by_control})")]
-
-
-def _by_index(summary: dict[str, Any]) -> list[tuple[str, object]]:
-    """What neuron i with neuron i gives, where that was looked at too."""
-    beside = summary.get("by_index")
-    if beside is None:
-        return []
-    by_chance = by_chance_in_words(beside) or _NEEDS_DRAWS
-    return [("by index, universal", f"{beside['universal']:,} (by chance {by_chance})")]
-
-
-def _all_pairs(summary: dict[str, Any]) -> bool:
-    return MATCHINGS[summary["match"]].all_pairs
-
-
-def _fdr(summary: dict[str, Any]) -> str:
-    if summary["universal_by_chance"] is None:
-        return _NEEDS_DRAWS
-    if summary["fdr"] is None:
-        return "not defined (no neuron was flagged)"
-    return number(summary["fdr"], ".3f")
-
-
-def _figures(result: CorrelationResult, pictures: Mapping[str, bytes]) -> str:
-    captions = {
-        "correlation": ("Plot of correlation against baseline", _correlation_caption),
-        "excess": ("Histogram of the excess", _excess_caption),
-        "layers": ("Heat map of the layers that matches are in", _layers_caption),
-        "models": ("Plot of the smallest against the largest correlation", _models_caption),
-    }
-    return "\n".join(
-        figure(png, captions[name][0], captions[name][1](result)) for name, png in pictures.items()
+    cells = table(
+        ("result", "matching", *_COUNTS),
+        ((title, text(s["match"]), *_counts(s)) for title, s in rows),
+        ("result", "matching"),
     )
+    return f"<h3>Side by side</h3>\n{cells}"
 
 
-def _correlation_caption(result: CorrelationResult) -> str:
+def _models(result: CorrelationResult) -> str:
+    """Each of several models by itself."""
     summary = result.summary
-    draws = summary["rotation"]["draws"]
-    averaged = (
-        f" The baseline is a mean over {draws} draws, which makes it narrower than the "
-        "correlation even where the networks share nothing: compare where they are centred, and "
-        "look for a tail to the right. The excess below is the fair comparison."
-        if draws > 1
-        else ""
-    )
-    return (
-        "Actual against baseline. Left: a dot a neuron. On the solid line a neuron correlates with "
-        f"{_other(summary)} as it would with a randomly rotated one; those above the dashed line, "
-        f"more than {summary['threshold']:g} higher, are universal (green). Right: the same "
-        f"numbers as two distributions.{averaged}"
-    )
-
-
-def _excess_caption(result: CorrelationResult) -> str:
-    chance = (
-        "The orange outline is the same distribution for random rotations of "
-        f"{_other(result.summary)}, scaled to as many neurons: bars that stay inside it are what "
-        "chance gives."
-        if result.null_excess is not None
-        else "There is no outline of what chance gives, as this result does not hold its draws."
-    )
-    return (
-        "Excess: how much higher a neuron's correlation is than its baseline. Universal neurons, "
-        f"right of the dashed line at {result.summary['threshold']:g}, are green. {chance}"
-    )
-
-
-def _layers_caption(result: CorrelationResult) -> str:
-    models = len(result.summary["models"]) - 1
-    panels = ", a panel a model" if models > 1 else ""
-    some = f", of the first {MOST_PANELS} models" if models > MOST_PANELS else ""
-    return (
-        f"Where matches are{panels}{some}: how many live neurons of a layer of A (rows) have their "
-        f"match in each layer of {_other(result.summary)} (columns), universal or not. Wider "
-        "layers have more matches by chance too."
-    )
-
-
-def _models_caption(result: CorrelationResult) -> str:
-    return (
-        "Over the models: each neuron's smallest correlation against its largest. Near the "
-        "diagonal it is about the same in all models; far below it, one of them has a neuron like "
-        "it and another has none. Universal neurons (green) are so by the mean over the models."
-    )
-
-
-def _other(summary: dict[str, Any]) -> str:
-    return "B" if len(summary["models"]) == 2 else "the other models"
-
-
-def _model_table(summary: dict[str, Any]) -> str:
+    if "by_model" not in summary:
+        return ""
     # By index every neuron has its match, and none is mutual.
-    own = ("dead", "unmatched", "mutual") if _all_pairs(summary) else ("dead",)
+    own = ("dead", "unmatched", "mutual") if all_pairs(summary) else ("dead",)
     names = {"unmatched": "without a partner"}
     head = ("compared with", *(names.get(name, name) for name in own), *_COUNTS)
     rows = (
-        (text(one["model"]), *(whole(one[name]) for name in own), *_counts(one))
+        (named(one["model"]), *(whole(one[name]) for name in own), *_counts(one))
         for one in summary["by_model"]
     )
     note = (
         '<p class="note">Each model by itself. The other numbers on this page are of correlations '
         "averaged over the models.</p>"
     )
-    return f"{note}\n{table(head, rows, ('compared with',))}"
+    return f"<h3>Models</h3>\n{note}\n{table(head, rows, ('compared with',))}"
 
 
-def _layer_table(layers: list[dict[str, Any]]) -> str:
+def _layers(result: CorrelationResult) -> str:
+    return f"{layers_chart(result)}\n{folded('Layers as a table', _layer_table(result))}"
+
+
+def _layer_table(result: CorrelationResult) -> str:
     counts = ("neurons", "dead", "universal")
     by = {"by chance": "universal_by_chance", "by control": "universal_by_control"}
-    means = ("mean correlation", "mean baseline", "mean excess")
-    head = ("layer", *counts, *by, "learned", *means)
+    of_means = ("mean correlation", "mean baseline", "mean excess")
+    head = ("layer", *counts, *by, "learned", *of_means)
     rows = (
         (
-            text(layer["layer"]),
+            named(layer["layer"]),
             *(whole(layer[name]) for name in counts),
             *(number(layer[name], ",.1f") for name in by.values()),
             whole(layer["learned"]),
-            *_means(layer),
+            *means(layer),
         )
-        for layer in layers
+        for layer in result.summary["layers"]
     )
     return table(head, rows)
-
-
-def _top_neurons(result: CorrelationResult) -> str:
-    """The neurons that stand out most: by excess, or by correlation where there is no baseline."""
-    by_excess = not bool(result.excess.isnan().all())
-    key = result.excess if by_excess else result.correlation
-    # A stable sort, so that ties keep the order of the neurons on every machine.
-    order = key.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)[:_TOP].tolist()
-    rows = [_neuron_row(result, i) for i in order if not math.isnan(float(key[i]))]
-    title = f"Neurons with the largest {'excess' if by_excess else 'correlation'}"
-    if not rows:
-        return section(title, '<p class="note">None: no neuron has a correlation.</p>')
-    several = result.correlation_min is not None
-    note = (
-        '<p class="note">The match is that in the model where r is highest.</p>\n'
-        if several and _all_pairs(result.summary)
-        else ""
-    )
-    cells = table(tuple(rows[0]), (tuple(row.values()) for row in rows), ("layer", "match layer"))
-    return section(title, note + cells)
-
-
-def _neuron_row(result: CorrelationResult, i: int) -> dict[str, str]:
-    """The cells by the names of their columns."""
-    row = {"layer": text(result.layer[i]), "neuron": str(int(result.neuron[i]))}
-    if _all_pairs(result.summary):  # by index it is the same neuron
-        row["match layer"] = text(result.match_layer[i])
-        row["match"] = str(int(result.match_neuron[i]))
-    row["correlation"] = number(float(result.correlation[i]))
-    if result.correlation_min is not None and result.correlation_max is not None:
-        row["smallest"] = number(float(result.correlation_min[i]))
-        row["largest"] = number(float(result.correlation_max[i]))
-    universal = '<span class="yes">yes</span>' if bool(result.universal[i]) else "no"
-    return {
-        **row,
-        "baseline": number(float(result.baseline[i])),
-        "\N{PLUS-MINUS SIGN} over draws": number(float(result.baseline_std[i]), ".3f"),
-        "excess": number(float(result.excess[i])),
-        "p": number(float(result.p_value[i]), ".2g"),
-        "q": number(float(result.q_value[i]), ".2g"),
-        "universal": universal,
-        **_control_cells(result, i),
-    }
-
-
-def _control_cells(result: CorrelationResult, i: int) -> dict[str, str]:
-    """What networks that learned nothing say of a neuron."""
-    if result.excess_control is None or result.learned is None:
-        return {}
-    learned = '<span class="yes">yes</span>' if bool(result.learned[i]) else "no"
-    return {
-        "above controls": number(float(result.excess_control[i])),
-        "learned": learned,
-    }

@@ -1,0 +1,126 @@
+"""All settings and counts of a summary, in words: what a report folds away."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from univfast.report.page import number, whole
+from univfast.report.verdict import by_chance_in_words
+from univfast.search.matchings import MATCHINGS
+
+__all__ = ["NEEDS_DRAWS", "all_pairs", "control_facts", "means", "summary_facts"]
+
+NEEDS_DRAWS = "not available (needs at least two draws)"
+
+Facts = list[tuple[str, object]]
+
+
+def summary_facts(summary: dict[str, Any]) -> Facts:
+    """Names and values, in the order to show them."""
+    rotation = summary["rotation"]
+    neurons, universal = summary["neurons"], summary["universal"]
+    live = neurons - summary["dead"]
+    share = f" ({universal / live:.1%} of live neurons)" if live else ""
+    significant = summary["q_below_0.05"]
+    first, *others = summary["models"]
+    correlation, baseline, excess = means(summary)
+    rows: Facts = [
+        ("A", first),
+        *(("B" if len(others) == 1 else "compared with", other) for other in others),
+        ("matching", summary["match"]),
+        ("tokens", f"{summary['tokens']:,}"),
+        ("neurons of A", whole(neurons)),
+        ("dead", whole(summary["dead"])),
+        ("without a partner", whole(summary["unmatched"])),
+        ("mutual matches", whole(summary["mutual"])),
+        ("universal", f"{universal:,}{share}"),
+        ("their distinct partners", whole(summary["universal_partners"])),
+        ("of them in mutual pairs", whole(summary["universal_mutual"])),
+        ("universal by chance", by_chance_in_words(summary) or NEEDS_DRAWS),
+        ("fdr (by chance / universal)", _fdr(summary)),
+        ("q < 0.05", NEEDS_DRAWS if significant is None else whole(significant)),
+        *_by_index(summary),
+        ("mean correlation", correlation),
+        ("mean baseline", baseline),
+        ("mean excess", excess),
+        ("threshold of the excess", f"{summary['threshold']:g}"),
+        ("rotation", rotation["kind"]),
+        ("draws", rotation["draws"]),
+        ("seed", rotation["seed"]),
+        ("device", summary["device"]),
+        ("computed in", f"{number(summary['seconds'], '.2f')} s"),
+        ("univfast", summary["univfast"]),
+        *_provenance(summary),
+    ]
+    # By index every neuron has its match, and with several models each has its own matches.
+    absent = set() if all_pairs(summary) else {"without a partner"}
+    absent |= {"mutual matches"} if summary["mutual"] is None else set()
+    absent |= {"of them in mutual pairs"} if summary["universal_mutual"] is None else set()
+    return [row for row in rows if row[0] not in absent]
+
+
+def control_facts(summary: dict[str, Any]) -> Facts:
+    """What networks that learned nothing say."""
+    controls = summary["controls"]
+    if controls is None:
+        return [("universal by control", "not compared with networks that learned nothing")]
+    rows: Facts = [
+        ("tokens of controls", f"{controls['tokens']:,}"),
+        ("universal on these", whole(summary["universal_on_control_tokens"])),
+        ("universal by control", number(summary["universal_by_control"], ",.1f")),
+        ("fdr by control", number(summary["fdr_control"], ".3f")),
+    ]
+    for side, name in (("b", "B"), ("a", "A"), ("both", "both")):
+        if controls[f"flagged_{side}"]:
+            counts = ", ".join(map(str, controls[f"flagged_{side}"]))
+            rows.append((f"flagged with {name} untrained", counts))
+    if controls["smallest_p"] is not None:
+        rows.append(("smallest p that so few controls give", f"{controls['smallest_p']:.3g}"))
+    by_control = number(summary["learned_by_control"], ",.1f")
+    return [*rows, ("learned", f"{whole(summary['learned'])} (by control: {by_control})")]
+
+
+def means(numbers: dict[str, Any]) -> tuple[str, ...]:
+    """Mean correlation, baseline and excess of a summary, or of a row of one."""
+    return tuple(number(numbers[f"mean_{of}"]) for of in ("correlation", "baseline", "excess"))
+
+
+def all_pairs(summary: dict[str, Any]) -> bool:
+    """Whether matches were searched among all neurons."""
+    return MATCHINGS[summary["match"]].all_pairs
+
+
+def _by_index(summary: dict[str, Any]) -> Facts:
+    """What neuron i with neuron i gives, where that was looked at too."""
+    beside = summary.get("by_index")
+    if beside is None:
+        return []
+    by_chance = by_chance_in_words(beside) or NEEDS_DRAWS
+    return [("by index, universal", f"{beside['universal']:,} (by chance {by_chance})")]
+
+
+def _provenance(summary: dict[str, Any]) -> Facts:
+    """Versions, fingerprints and the command, where the summary knows them."""
+    rows: Facts = []
+    for name in ("versions", "fingerprints"):
+        known = summary.get(name)
+        if isinstance(known, dict):
+            rows += [(f"{name[:-1]} of {key}", value) for key, value in known.items()]
+        elif isinstance(known, list):
+            rows += [
+                (f"{name[:-1]} of {model}", value)
+                for model, value in zip(summary["models"], known, strict=False)
+            ]
+    command = summary.get("command")
+    if isinstance(command, list):
+        command = shlex.join(map(str, command))
+    return [*rows, ("command", command)] if command else rows
+
+
+def _fdr(summary: dict[str, Any]) -> str:
+    if summary["universal_by_chance"] is None:
+        return NEEDS_DRAWS
+    if summary["fdr"] is None:
+        return "not defined (no neuron was flagged)"
+    return number(summary["fdr"], ".3f")
