@@ -332,7 +332,7 @@ def test_token_ids_that_do_not_fit(tmp_path: Path) -> None:
             with pytest.raises(uf.InputError, match=f"^{name}: {message}"):
                 uf.correlate(x, y, details=True, token_ids=given)
     torch.save({"one": IDS, "two": IDS}, path)
-    with pytest.raises(uf.InputError, match="a file of token ids must hold one array"):
+    with pytest.raises(uf.InputError, match="a file of token ids holds one array"):
         uf.correlate(x, y, details=True, token_ids=path)
 
 

@@ -32,7 +32,7 @@ BESIDE: dict[str, tuple[Callable[[], Any], str]] = {
     "number": (lambda: np.float64(1), "it asks for numpy._core.multiarray.scalar"),
     "object": (lambda: argparse.Namespace(x=1), "it asks for argparse.Namespace"),
     "module": (lambda: torch.nn.Linear(2, 2), "it asks for torch.nn.modules.linear.Linear"),
-    "sparse": (lambda: torch.ones(2, 2).to_sparse(), "is a sparse_coo tensor"),
+    "sparse": (lambda: torch.ones(2, 2).to_sparse_csc(), "is a sparse_csc tensor"),
     "quantized": (
         lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint32),
         "is a quantized tensor",

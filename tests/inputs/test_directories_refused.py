@@ -101,7 +101,12 @@ def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
     (tmp_path / "a.pt").unlink()
     for config in ('{"model_type": "gpt2"}', '{"architectures": ["GPT2Model"]}'):
         (tmp_path / "config.json").write_text(config)
-        refused(tmp_path, tmp_path, "Hugging Face model", "--text FILE and --hooks GLOB")
+        refused(
+            tmp_path,
+            tmp_path,
+            "Hugging Face model",
+            "run it on a text by univfast.correlate_models",
+        )
     for other in ("{}", '{"layers": 2}', "[1]", "no JSON"):
         (tmp_path / "config.json").write_text(other)
         assert list(opened(tmp_path)) == ["x"]

@@ -28,6 +28,7 @@ PAGE = (ROOT / "docs" / "your-model.md").read_text()
 ROWS = dict(re.findall(r"^\| .*? \| (\w+) \| `(.*?)` \| `\w+`", PAGE, re.MULTILINE))
 VIT = "layers.*.mlp.fc2:input"
 TOKENS = 5  # of a sample of ViT: CLS, and 4 patches
+_CONVOLUTION = "embeddings.patch_embeddings.projection"
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_controls_of_pixels(vit: Any, tmp_path: Path) -> None:
         (torch.zeros(2, 8, 8, 3), "fails on .* tokens .*channel"),
         (torch.zeros(2, 3, 16, 16), "fails on .* tokens"),
         (torch.zeros(0, 3, 8, 8), "holds .*samples; give at least one|no (rows|values)|empty"),
-        ({"input_ids": text_ids()}, "input_ids is token ids, which --text is for"),
+        ({"input_ids": text_ids()}, "input_ids is token ids, which are given as a text"),
         ({"pixel_values": pixels(), "bool_masked_pos": torch.zeros(24, 4)}, "is a mask"),
         ({"pixel_values": pixels(), "other": torch.zeros(24, 4)}, "holds .*'other' is not in both"),
         ({"pixels": pixels()}, "holds pixels, and .* reads pixel_values"),
@@ -159,20 +160,31 @@ def test_wrong_arrays_are_refused(
 @pytest.mark.parametrize(
     ("other", "hooks", "match"),
     [
-        ({"patch_size": 2}, VIT, "make 5 and 17 tokens of a sample"),
-        ({}, "embeddings.patch_embeddings.projection", r"gave shape \[1, 16, 2, 2\]"),
-        ({}, "pooler.dense", "gave shape|lacks the weights|expected"),
+        ({"patch_size": 2}, [VIT], "make 5 and 17 tokens of a sample"),
+        ({}, [_CONVOLUTION, VIT], r"so [0-9]+ tokens, and the first layer [0-9]+; hook layers"),
+        ({}, ["pooler.dense"], "gave shape|lacks the weights|expected"),
     ],
 )
 def test_what_makes_no_patches_is_refused(
-    other: dict[str, int], hooks: str, match: str, vit: Any, tmp_path: Path, opened: ExitStack
+    other: dict[str, int], hooks: list[str], match: str, vit: Any, tmp_path: Path, opened: ExitStack
 ) -> None:
     second = save(make("vit", 1, **other), tmp_path / "b")
     options = TextOptions("", inputs=str(tmp_path / "pixels.npy"))
     with pytest.raises(uf.InputError, match=match):
         opened.enter_context(
-            open_run([str(tmp_path / "vit"), str(second)], [[hooks]] * 2, options, CPU)
+            open_run([str(tmp_path / "vit"), str(second)], [hooks] * 2, options, CPU)
         )
+
+
+def test_a_convolution_is_read_by_channels(vit: Any, tmp_path: Path, opened: ExitStack) -> None:
+    options = TextOptions("", inputs=str(tmp_path / "pixels.npy"))
+    run = opened.enter_context(open_run([str(tmp_path / "vit")], [[_CONVOLUTION]], options, CPU))
+    (layer,) = run.activations[0].layers.values()
+    pixels = torch.from_numpy(np.load(tmp_path / "pixels.npy"))
+    with torch.no_grad():
+        given = vit.get_submodule(_CONVOLUTION)(pixels)  # [samples, channels, height, width]
+    expected = given.permute(0, 2, 3, 1).reshape(-1, given.shape[1])
+    torch.testing.assert_close(layer.read(0, layer.tokens), expected)
 
 
 def test_patches_that_are_hidden_at_random_are_refused(tmp_path: Path, opened: ExitStack) -> None:

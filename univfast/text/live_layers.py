@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,12 +112,12 @@ def tokens_a_sample(model: LanguageModel, hooks: Sequence[str], samples: SampleW
             " patches at random; save it as a model that does not, or run it in Python on batches"
             " that say what is hidden (univfast.correlate_models)"
         )
-    if len(shape) != 3 or shape[0] != 1:
+    if len(shape) < 3 or shape[0] != 1:
         raise InputError(
             f"{model.directory}: layer {layer!r} gave shape {list(shape)} for one sample, expected"
             " [1, tokens, neurons]; hook other modules"
         )
-    return int(shape[1])
+    return math.prod(shape[1:-1])
 
 
 def _one_sample(
@@ -243,7 +244,14 @@ class LiveModel:
 
     def _pop(self, layer: str, begin: int, end: int) -> Tensor:
         """What the layer gave for these windows, ``[tokens, neurons]``."""
-        rows = self._taken.pop(layer).reshape(end - begin, -1)
+        value = self._taken.pop(layer)
+        rows = value.reshape(-1, value.shape[-1])
+        if len(rows) != end - begin:
+            raise InputError(
+                f"{self.model.directory}: layer {layer!r} gave shape {list(value.shape)}, so"
+                f" {len(rows)} tokens, and the first layer {end - begin}; hook layers that have as"
+                " many tokens a sample"
+            )
         return rows if rows.stride(1) == 1 else rows.contiguous()
 
     def _probed(self, layer: str) -> _Found:
