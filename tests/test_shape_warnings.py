@@ -85,3 +85,12 @@ def test_a_saved_result_keeps_it(tmp_path: Path) -> None:
     result.save(tmp_path)
     assert load(tmp_path).summary["warnings"] == result.summary["warnings"]
     assert "64 tokens for 70 neurons" in (tmp_path / "report.html").read_text()
+
+
+def test_a_threshold_that_no_excess_reaches() -> None:
+    a = torch.randn(100, 8)
+    for threshold, said in ((2.5, "no neuron is"), (-1.5, "nearly every live neuron is")):
+        with pytest.warns(UnivfastWarning, match=f"^threshold: got {threshold}, .*: {said}"):
+            result = uf.correlate(a, a + torch.randn(100, 8), threshold=threshold)
+        assert len(result.summary["warnings"]) == 1
+    assert uf.correlate(a, a, threshold=2).summary["warnings"] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from univfast.result import CorrelationResult, smallest_and_largest
 from univfast.search.matches import Matches
 from univfast.search.searches import Searches
 from univfast.sums.pair_statistics import PairStatistics
+
+if TYPE_CHECKING:
+    from univfast.summary import Summary
 
 __all__ = ["Question", "make_result", "result_of"]
 
@@ -65,8 +68,15 @@ class Question:
             "shifts": shifts,
             "threshold": self.threshold,
             "tokens": tokens,
-            "warnings": [],
+            "warnings": _of_threshold(self.threshold),
         }
+
+
+def _of_threshold(threshold: float) -> list[str]:
+    if -1 <= threshold <= 2:
+        return []
+    says = "no neuron is" if threshold > 2 else "nearly every live neuron is"
+    return [f"threshold: got {threshold:g}, and an excess lies between -2 and 2: {says} universal"]
 
 
 def result_of(
@@ -116,6 +126,8 @@ def make_result(
     shifted = shifted_of(matches)
     stats = statistics(correlations, rotated, layers.widths, question.threshold, shifted)
     model, match_layer, match_neuron = _highest(matches, correlations)
+    # All that follows is added to it, as it comes.
+    summary = question.summary(models, tokens, None if shifted is None else shifted.shape[1])
     result = CorrelationResult(
         layer=[n for n, w in zip(layers.names, layers.widths, strict=True) for _ in range(w)],
         neuron=torch.cat([numbers(width) for width in layers.widths]),
@@ -130,7 +142,7 @@ def make_result(
         universal=stats.universal,
         dead=torch.stack([m.dead for m in matches]).all(dim=0),
         null_excess=stats.null_excess,
-        summary=question.summary(models, tokens, None if shifted is None else shifted.shape[1]),
+        summary=cast("Summary", summary),
     )
     if len(matches) == 1:
         result = _with_partners(result, matches[0])
@@ -157,21 +169,19 @@ def make_result(
     if controls is not None:
         found, trials = controls.statistics(layers.widths, question.threshold, stats.universal)
         result = with_controls(result, found)
-    result.summary.update(counts(result, stats, model))
-    result.summary.update(
-        control_counts(controls, None if trials is None else found, stats.universal)
-    )
-    result.summary.update(match_counts(result, layers, matches))
+    summary.update(counts(result, stats, model))
+    summary.update(control_counts(controls, None if trials is None else found, stats.universal))
+    summary.update(match_counts(result, layers, matches))
     known = details[0] if len(details) == 1 else None
-    result.summary["details"] = (
+    summary["details"] = (
         None if known is None else details_summary(result, result.universal, known.blocks)
     )
     if by_index:
         asked = replace(question, match="index")
         beside = make_result(asked, models, layers, tokens, by_index)
         result = replace(result, by_index=beside)
-    result.summary["by_index"] = beside_counts(result.by_index)
-    result.summary.update(
+    summary["by_index"] = beside_counts(result.by_index)
+    summary.update(
         device=question.device, seconds=seconds, layers=layer_rows(result, layers, trials)
     )
     return result

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -254,8 +254,8 @@ class _Task:
         if not direction:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
-        result.summary["warnings"] = shape_warnings(layouts, self._way.tokens(0))
-        result.summary.update(provenance(models))
+        result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
+        cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 
     def _explained(self, result: CorrelationResult) -> CorrelationResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,9 +78,10 @@ def match_counts(
 ) -> dict[str, Any]:
     """How many matches are mutual, and where they are; of each model, if there are several."""
     if result.by_model:
+        of_each: list[Mapping[str, Any]] = [one.summary for one in result.by_model]
         rows = [
-            {"model": one.summary["models"][1], **{name: one.summary[name] for name in _BY_MODEL}}
-            for one in result.by_model
+            {"model": own["models"][1], **{name: own[name] for name in _BY_MODEL}}
+            for own in of_each
         ]
         places = [one.summary["match_layers"] for one in result.by_model]
         return {"by_model": rows, "mutual": None, "match_layers": places}
@@ -102,7 +103,10 @@ def _match_layers(layers: Layout, matches: Matches) -> dict[str, Any] | None:
 def beside_counts(result: CorrelationResult | None) -> dict[str, Any] | None:
     """Of a result beside another one, by index, what the summary of the other says."""
     names = ("universal", "universal_by_chance", "chance_counts", "fdr", "mean_correlation")
-    return None if result is None else {name: result.summary[name] for name in names}
+    if result is None:
+        return None
+    summary: Mapping[str, Any] = result.summary
+    return {name: summary[name] for name in names}
 
 
 def layer_rows(

@@ -15,6 +15,7 @@ from univfast.columns import NAMES, PUBLISHED, WEIGHTS, Only, columns_of
 from univfast.details import Details
 from univfast.errors import InputError
 from univfast.machine.torch_state import methods_in_plain_state
+from univfast.summary import Summary
 from univfast.views import (
     LayerView,
     NeuronTable,
@@ -116,7 +117,7 @@ class CorrelationResult(Shown, Details):
     universal: Tensor
     dead: Tensor
     null_excess: Tensor | None
-    summary: dict[str, Any]
+    summary: Summary
     correlation_min: Tensor | None = None
     correlation_max: Tensor | None = None
     mutual: Tensor | None = None

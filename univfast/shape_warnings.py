@@ -46,5 +46,6 @@ def warn_of(result: CorrelationResult, stacklevel: int) -> None:
     """Warns of what a result says may be wrong; ``stacklevel`` as of `warnings.warn` here."""
     for warning in result.summary["warnings"]:
         warnings.warn(warning, UnivfastWarning, stacklevel=stacklevel + 1)
-    for warning in (result.summary["controls"] or {}).get("warnings", ()):
+    controls = result.summary["controls"]
+    for warning in [] if controls is None else controls["warnings"]:
         warnings.warn(warning, stacklevel=stacklevel + 1)

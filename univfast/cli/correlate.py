@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -199,6 +200,7 @@ def correlate(
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
+            result.summary["command"] = shlex.join(["univfast", *click.get_current_context().obj])
             if not (quiet or as_json):
                 say_matched(given.models)
             try:
@@ -264,7 +266,8 @@ def _save(
     """Writes a result, and tells what may be wrong with it, and with its controls."""
     for warning in result.summary["warnings"]:
         complain(f"Warning: {with_options(warning)}")
-    for warning in (result.summary["controls"] or {}).get("warnings", ()):
+    controls = result.summary["controls"]
+    for warning in [] if controls is None else controls["warnings"]:
         complain(f"Warning: {with_options(warning)}")
     if out is not None:
         result.save(out, columns, figures=figures)

@@ -240,7 +240,8 @@ def _matched(
             search_progress=search,
         )
     when = {"pre": "before the ReLU", "post": "after the ReLU"}[site]
-    result.summary.update(models=paths, site=site, title=f"match {match}, {when}")
+    result.summary["models"], result.summary["site"] = paths, site
+    result.summary["title"] = f"match {match}, {when}"
     return result
 
 

@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     forget()
     try:
         with _plain_torch():
-            status = cli.main(args=arguments, prog_name="univfast", standalone_mode=False)
+            given = sys.argv[1:] if arguments is None else [*arguments]
+            # What was typed, for commands that record it.
+            status = cli.main(args=given, prog_name="univfast", standalone_mode=False, obj=given)
         check_said()
         # Not standalone, click returns the status of --help and --version, and a command's result.
         return status if isinstance(status, int) else 0

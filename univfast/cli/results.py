@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def _models(names: Sequence[str], letters: str) -> Iterator[str]:
         yield f"{label} {shorten(shown(name), room)}"
 
 
-def _settings(summary: dict[str, Any]) -> Iterator[str]:
+def _settings(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{summary['tokens']:,} tokens"
     yield f"match {summary['match']}"
     rotation = summary["rotation"]
@@ -99,7 +99,7 @@ def _settings(summary: dict[str, Any]) -> Iterator[str]:
         yield "rotation none"
 
 
-def _headline(summary: dict[str, Any]) -> Iterator[str]:
+def _headline(summary: Mapping[str, Any]) -> Iterator[str]:
     """Counts beside their nulls, and what a count of 0 bounds."""
     from univfast.report.verdict import by_chance_in_words
 
@@ -143,7 +143,7 @@ def _print_layers(result: CorrelationResult, every: bool) -> None:
         widest = max(cell.most for cell in matched.values())
         columns.append(Column("mostly matched in", least=max(min(widest, _NAME), 10), extra=3))
 
-    def cells(name: Cell, row: dict[str, Any], where: Cell = "") -> list[Cell]:
+    def cells(name: Cell, row: Mapping[str, Any], where: Cell = "") -> list[Cell]:
         dead = [row["dead"]] if summary["dead"] else []
         counts = (row["neurons"] - row["dead"], *dead, row["universal"])
         by_control = [_mean(row["universal_by_control"])] if controls else []
@@ -168,8 +168,8 @@ def _print_layers(result: CorrelationResult, every: bool) -> None:
 
 
 def _chosen(
-    rows: list[dict[str, Any]], every: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows: Sequence[Mapping[str, Any]], every: bool
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """Those with most universal neurons, in the order of the model; and the others."""
     if every or len(rows) <= _LAYERS + 1:
         return rows, []
@@ -180,7 +180,7 @@ def _chosen(
     )
 
 
-def _sums(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts of several layers; what is no sum is not known."""
     chance = [row["universal_by_chance"] for row in rows]
     return {
@@ -285,7 +285,7 @@ def _what_it_does(record: PairRecord | None) -> list[Cell]:
     return [explanation, context]
 
 
-def _means(row: dict[str, Any]) -> list[str]:
+def _means(row: Mapping[str, Any]) -> list[str]:
     """Mean correlation, baseline and excess."""
     means = [row[f"mean_{name}"] for name in ("correlation", "baseline", "excess")]
     return [decimal(mean) for mean in means]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from univfast.nulls.kinds import ROTATIONS
@@ -11,7 +11,7 @@ from univfast.search.matchings import MATCHINGS
 __all__ = ["definitions"]
 
 
-def definitions(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def definitions(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each word with its meaning."""
     matching, rotation = MATCHINGS[summary["match"]], ROTATIONS[summary["rotation"]["kind"]]
     models = len(summary["models"]) - 1
@@ -87,7 +87,7 @@ def _chance(all_pairs: bool) -> str:
     )
 
 
-def _of_controls(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_controls(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if summary["controls"] is None:
         return
     yield (

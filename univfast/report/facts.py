@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from univfast.report.page import number, whole
@@ -16,7 +17,7 @@ NEEDS_DRAWS = "not available (needs at least two draws)"
 Facts = list[tuple[str, object]]
 
 
-def summary_facts(summary: dict[str, Any]) -> Facts:
+def summary_facts(summary: Mapping[str, Any]) -> Facts:
     """Names and values, in the order to show them."""
     rotation = summary["rotation"]
     neurons, universal = summary["neurons"], summary["universal"]
@@ -60,7 +61,7 @@ def summary_facts(summary: dict[str, Any]) -> Facts:
     return [row for row in rows if row[0] not in absent]
 
 
-def control_facts(summary: dict[str, Any]) -> Facts:
+def control_facts(summary: Mapping[str, Any]) -> Facts:
     """What networks that learned nothing say."""
     controls = summary["controls"]
     if controls is None:
@@ -81,17 +82,17 @@ def control_facts(summary: dict[str, Any]) -> Facts:
     return [*rows, ("learned", f"{whole(summary['learned'])} (by control: {by_control})")]
 
 
-def means(numbers: dict[str, Any]) -> tuple[str, ...]:
+def means(numbers: Mapping[str, Any]) -> tuple[str, ...]:
     """Mean correlation, baseline and excess of a summary, or of a row of one."""
     return tuple(number(numbers[f"mean_{of}"]) for of in ("correlation", "baseline", "excess"))
 
 
-def all_pairs(summary: dict[str, Any]) -> bool:
+def all_pairs(summary: Mapping[str, Any]) -> bool:
     """Whether matches were searched among all neurons."""
     return MATCHINGS[summary["match"]].all_pairs
 
 
-def _by_index(summary: dict[str, Any]) -> Facts:
+def _by_index(summary: Mapping[str, Any]) -> Facts:
     """What neuron i with neuron i gives, where that was looked at too."""
     beside = summary.get("by_index")
     if beside is None:
@@ -100,7 +101,7 @@ def _by_index(summary: dict[str, Any]) -> Facts:
     return [("by index, universal", f"{beside['universal']:,} (by chance {by_chance})")]
 
 
-def _provenance(summary: dict[str, Any]) -> Facts:
+def _provenance(summary: Mapping[str, Any]) -> Facts:
     """Versions, fingerprints and the command, where the summary knows them."""
     rows: Facts = []
     for name in ("versions", "fingerprints"):
@@ -118,7 +119,7 @@ def _provenance(summary: dict[str, Any]) -> Facts:
     return [*rows, ("command", command)] if command else rows
 
 
-def _fdr(summary: dict[str, Any]) -> str:
+def _fdr(summary: Mapping[str, Any]) -> str:
     if summary["universal_by_chance"] is None:
         return NEEDS_DRAWS
     if summary["fdr"] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -137,7 +137,7 @@ _COUNTS = (
 )
 
 
-def _counts(summary: dict[str, Any]) -> tuple[str, ...]:
+def _counts(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of `_COUNTS`."""
     return (
         whole(summary["universal"]),
@@ -181,9 +181,9 @@ def _models(result: CorrelationResult) -> str:
     own = ("dead", "unmatched", "mutual") if all_pairs(summary) else ("dead",)
     names = {"unmatched": "without a partner"}
     head = ("compared with", *(names.get(name, name) for name in own), *_COUNTS)
+    models: Sequence[Mapping[str, Any]] = summary["by_model"]
     rows = (
-        (named(one["model"]), *(whole(one[name]) for name in own), *_counts(one))
-        for one in summary["by_model"]
+        (named(one["model"]), *(whole(one[name]) for name in own), *_counts(one)) for one in models
     )
     note = (
         '<p class="note">Each model by itself. The other numbers on this page are of correlations '
@@ -201,6 +201,7 @@ def _layer_table(result: CorrelationResult) -> str:
     by = {"by chance": "universal_by_chance", "by control": "universal_by_control"}
     of_means = ("mean correlation", "mean baseline", "mean excess")
     head = ("layer", *counts, *by, "learned", *of_means)
+    layers: Sequence[Mapping[str, Any]] = result.summary["layers"]
     rows = (
         (
             named(layer["layer"]),
@@ -209,6 +210,6 @@ def _layer_table(result: CorrelationResult) -> str:
             whole(layer["learned"]),
             *means(layer),
         )
-        for layer in result.summary["layers"]
+        for layer in layers
     )
     return table(head, rows)

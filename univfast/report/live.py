@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from univfast.report.facts import all_pairs
@@ -34,7 +35,7 @@ __all__ = [
 _MOST_NAMED = 4  # models, in the head
 
 
-def models_named(summary: dict[str, Any]) -> str:
+def models_named(summary: Mapping[str, Any]) -> str:
     """The models, in few words."""
     first, *others = (named(name, 36) for name in summary["models"])
     more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
@@ -43,7 +44,7 @@ def models_named(summary: dict[str, Any]) -> str:
     )
 
 
-def tiles(summary: dict[str, Any]) -> str:
+def tiles(summary: Mapping[str, Any]) -> str:
     """The counts that matter, each with what it is to be seen beside."""
     live = summary["neurons"] - summary["dead"]
     universal = summary["universal"]
@@ -77,7 +78,7 @@ def tiles(summary: dict[str, Any]) -> str:
     return f'<dl class="tiles">\n{cells}\n</dl>'
 
 
-def _chance(summary: dict[str, Any]) -> tuple[str, str]:
+def _chance(summary: Mapping[str, Any]) -> tuple[str, str]:
     said = by_chance_in_words(summary)
     if said is None:
         return whole(None), "needs at least two draws"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from univfast.report.saved_parts import with_contexts, with_matches, with_top
 from univfast.report.summaries import check_summary
 from univfast.report.tables import parsed, read_csv
 from univfast.result import CorrelationResult
+
+if TYPE_CHECKING:
+    from univfast.summary import Summary
 
 __all__ = ["REVERSE", "load", "not_a_result"]
 
@@ -76,7 +79,7 @@ def _load(folder: Path, with_reverse: bool) -> CorrelationResult:
     result = CorrelationResult(
         **columns,
         null_excess=null_excess,
-        summary=summary,
+        summary=cast("Summary", summary),
         explained=stored_records(folder),
     )
     for name, add in (("matches.csv", with_matches), ("top.csv", with_top)):
@@ -92,7 +95,7 @@ def _load(folder: Path, with_reverse: bool) -> CorrelationResult:
     return result
 
 
-def _check_schema(folder: Path, summary: dict[str, Any]) -> None:
+def _check_schema(folder: Path, summary: Mapping[str, Any]) -> None:
     schema = summary.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise InputError(
@@ -119,7 +122,7 @@ def _file(folder: Path, name: str) -> Iterator[BinaryIO]:
             raise not_a_result(folder, name, error) from error
 
 
-def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
+def _check_columns(columns: dict[str, Any], summary: Mapping[str, Any]) -> None:
     """Raises ValueError where the table is of other neurons than the summary counts."""
     layers = summary["layers"]
     names = [row["layer"] for row in layers for _ in range(row["neurons"])]
@@ -151,7 +154,7 @@ def _check_columns(columns: dict[str, Any], summary: dict[str, Any]) -> None:
         raise ValueError("correlation_min and correlation_max are for several models")
 
 
-def _null_excess(folder: Path, summary: dict[str, Any]) -> Tensor | None:
+def _null_excess(folder: Path, summary: Mapping[str, Any]) -> Tensor | None:
     stored = read_array(str(folder / _NULL), "r of chance")
     # Copied, for its file is replaced when the result is saved again.
     null: Tensor = stored.tensor().clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from univfast.inputs.stored import Stored
 from univfast.report.tables import parsed
 from univfast.result import CorrelationResult
 from univfast.sums.pair_statistics import TopContexts
+
+if TYPE_CHECKING:
+    from univfast.summary import Summary
 
 __all__ = ["with_contexts", "with_matches", "with_top"]
 
@@ -136,10 +139,10 @@ def _of_model(result: CorrelationResult, number: int, part: Cells) -> Correlatio
         universal=columns["excess"] > result.summary["threshold"],
         dead=absent if by_index else absent & result.dead,
         null_excess=None,
-        summary={},
+        summary=result.summary,
     )
-    found.summary.update(_summary_of_model(found, result.summary, number))
-    return found
+    summary = _summary_of_model(found, result.summary, number)
+    return replace(found, summary=cast("Summary", summary))
 
 
 _COMMON = ("univfast", "schema", "match", "rotation", "shifts", "threshold", "tokens", "device")

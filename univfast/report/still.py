@@ -82,7 +82,7 @@ def _models_caption(result: CorrelationResult) -> str:
     )
 
 
-def _other(summary: dict[str, Any]) -> str:
+def _other(summary: Mapping[str, Any]) -> str:
     return "B" if len(summary["models"]) == 2 else "the other models"
 
 

@@ -3,7 +3,7 @@ rotations and the tokens themselves say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from univfast.nulls.controls import exceeds
@@ -23,7 +23,7 @@ _INDEX_NOTE = (
 )
 
 
-def verdict(summary: dict[str, Any]) -> str:
+def verdict(summary: Mapping[str, Any]) -> str:
     """A few sentences: how many neurons are flagged, how many controls flag, what follows."""
     dead, unmatched = summary["dead"], summary["unmatched"]
     live = summary["neurons"] - dead
@@ -35,7 +35,7 @@ def verdict(summary: dict[str, Any]) -> str:
     return " ".join(_sentences(summary, live))
 
 
-def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
+def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     models = len(summary["models"]) - 1
     averaged = f"Averaged over {models} models, " if models > 1 else ""
     if summary["rotation"]["draws"] == 0 and not _by_index(summary):
@@ -60,7 +60,7 @@ def _sentences(summary: dict[str, Any], live: int) -> Iterator[str]:
         yield from _learned(summary)  # last: it is what a reader takes away
 
 
-def _flagged(summary: dict[str, Any]) -> str:
+def _flagged(summary: Mapping[str, Any]) -> str:
     """How many are universal, and how many partners they have."""
     count, threshold = summary["universal"], summary["threshold"]
     verb = "is" if count == 1 else "are"
@@ -77,7 +77,7 @@ def _flagged(summary: dict[str, Any]) -> str:
     return f"{head}: {', '.join(parts)}."
 
 
-def _against_controls(summary: dict[str, Any]) -> Iterator[str]:
+def _against_controls(summary: Mapping[str, Any]) -> Iterator[str]:
     controls = summary["controls"]
     flagged = summary["universal_on_control_tokens"]
     names = (_others(summary), controls["flagged_b"]), ("A", controls["flagged_a"])
@@ -112,7 +112,7 @@ def _flag_count(counts: list[int], untrained: str) -> str:
     return f"0 in {len(counts)} (95% limit {limit:.2g}; {untrained} untrained)"
 
 
-def _need_not(summary: dict[str, Any]) -> str:
+def _need_not(summary: Mapping[str, Any]) -> str:
     """The share of those flagged that controls explain."""
     if summary["universal_by_control"] > 0:
         return f"about {100 * summary['fdr_control']:.0f}% of those flagged"
@@ -122,7 +122,7 @@ def _need_not(summary: dict[str, Any]) -> str:
     return f"up to {100 * share:.0f}% of those flagged (95% limit)"
 
 
-def _trained(summary: dict[str, Any]) -> str:
+def _trained(summary: Mapping[str, Any]) -> str:
     """Whose training is tested."""
     controls = summary["controls"]
     if controls["flagged_a"] and controls["flagged_b"]:
@@ -130,7 +130,7 @@ def _trained(summary: dict[str, Any]) -> str:
     return "A" if controls["flagged_a"] else _others(summary)
 
 
-def _learned(summary: dict[str, Any]) -> Iterator[str]:
+def _learned(summary: Mapping[str, Any]) -> Iterator[str]:
     """What a reader may call universal; only where the counts as a whole bear it out."""
     controls, by_control = summary["controls"], summary["learned_by_control"]
     count, unknown = summary["learned"], controls.get("not_compared")
@@ -151,7 +151,7 @@ def _learned(summary: dict[str, Any]) -> Iterator[str]:
     yield f"{count} {verb} learned by {_trained(summary)} {over}{expected}."
 
 
-def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
+def _against_chance(summary: Mapping[str, Any]) -> Iterator[str]:
     """What rotations say, or shifted partners by index: less than controls would."""
     by_chance = by_chance_in_words(summary)
     nulls = "shifted partners" if _by_index(summary) else f"rotations of {_others(summary)}"
@@ -173,7 +173,7 @@ def _against_chance(summary: dict[str, Any]) -> Iterator[str]:
             yield _INDEX_NOTE
 
 
-def by_chance_in_words(numbers: dict[str, Any]) -> str | None:
+def by_chance_in_words(numbers: Mapping[str, Any]) -> str | None:
     """A count by chance, and what it bounds where it is 0; None where it is not known."""
     by_chance, counts = numbers["universal_by_chance"], numbers["chance_counts"]
     if by_chance is None:
@@ -184,7 +184,7 @@ def by_chance_in_words(numbers: dict[str, Any]) -> str | None:
     return f"{by_chance:.1f}"
 
 
-def _no_evidence(summary: dict[str, Any], nulls: str) -> str:
+def _no_evidence(summary: Mapping[str, Any], nulls: str) -> str:
     at_this = "" if _by_index(summary) else " at this threshold"
     if summary["universal"] == 0 and summary["universal_by_chance"] == 0:
         return f"Nothing here says that the models share neurons{at_this}."
@@ -194,7 +194,7 @@ def _no_evidence(summary: dict[str, Any], nulls: str) -> str:
     )
 
 
-def _of_details(summary: dict[str, Any]) -> Iterator[str]:
+def _of_details(summary: Mapping[str, Any]) -> Iterator[str]:
     """What universal neurons follow, and how many tokens they rest on."""
     details, said = summary["details"], []
     if details["follow_token"] is not None:
@@ -215,7 +215,7 @@ def _of_details(summary: dict[str, Any]) -> Iterator[str]:
         yield f"Intervals are those of {blocks} samples only, and as uncertain."
 
 
-def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
+def _narrow_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     """Layers whose baseline leaves no room for an excess above the threshold."""
     if _by_index(summary):
         return
@@ -238,7 +238,7 @@ def _narrow_layers(summary: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _index_beside(summary: dict[str, Any]) -> Iterator[str]:
+def _index_beside(summary: Mapping[str, Any]) -> Iterator[str]:
     """What neuron i with neuron i gives, and which matching fits."""
     beside = summary.get("by_index")
     if beside is None or beside["universal_by_chance"] is None:
@@ -254,15 +254,15 @@ def _index_beside(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{head} the models look trained independently, for which match best fits."
 
 
-def _others(summary: dict[str, Any]) -> str:
+def _others(summary: Mapping[str, Any]) -> str:
     return "B" if len(summary["models"]) == 2 else "the other models"
 
 
-def _by_index(summary: dict[str, Any]) -> bool:
+def _by_index(summary: Mapping[str, Any]) -> bool:
     return not MATCHINGS[summary["match"]].all_pairs
 
 
-def _without_partner(summary: dict[str, Any]) -> str:
+def _without_partner(summary: Mapping[str, Any]) -> str:
     """Says that there are live neurons without a partner, and why."""
     count = summary["unmatched"]
     verb = "has" if count == 1 else "have"

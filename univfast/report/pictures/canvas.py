@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ def say(axes: Axes, message: str) -> None:
     axes.set_yticks([])
 
 
-def nothing_to_draw(summary: dict[str, Any]) -> str:
+def nothing_to_draw(summary: Mapping[str, Any]) -> str:
     """Why no neuron has a correlation, or an excess."""
     if summary["dead"] + summary["unmatched"] < summary["neurons"]:
         return "No baseline: computed with rotation none.\nNothing to compare the correlation with."
@@ -67,14 +67,14 @@ def nothing_to_draw(summary: dict[str, Any]) -> str:
     return "No live neurons:\nevery neuron is constant, so none has a correlation."
 
 
-def say_left_out(figure: Figure, summary: dict[str, Any]) -> None:
+def say_left_out(figure: Figure, summary: Mapping[str, Any]) -> None:
     """Writes below which neurons are not in the picture, if there are any."""
     if summary["dead"] + summary["unmatched"]:
         message = f"Neurons left out: {_dead_and_unmatched(summary)}."
         figure.supxlabel(message, fontsize="small", color=LINE)
 
 
-def _dead_and_unmatched(summary: dict[str, Any]) -> str:
+def _dead_and_unmatched(summary: Mapping[str, Any]) -> str:
     counts = ((summary["dead"], "dead"), (summary["unmatched"], "without a partner"))
     return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 

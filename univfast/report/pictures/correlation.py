@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def _draw_against(axes: Axes, result: CorrelationResult) -> None:
     legend_below(axes, markerscale=larger)
 
 
-def _labels(summary: dict[str, Any]) -> tuple[str, str]:
+def _labels(summary: Mapping[str, Any]) -> tuple[str, str]:
     """What the baseline and the correlation are, with what they are means over."""
     draws, models = summary["rotation"]["draws"], len(summary["models"]) - 1
     statistic = MATCHINGS[summary["match"]].statistic
@@ -92,7 +93,7 @@ def _draw_beside(
     axes: Axes,
     correlation: Floats,
     baseline: Floats,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     scale: Scale | None,
 ) -> None:
     axes.set_title("All neurons: actual beside baseline")

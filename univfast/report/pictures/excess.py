@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def _draw(
     excess: Floats,
     universal: Flags,
     null: Floats,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     scale: Scale | None,
 ) -> None:
     threshold = summary["threshold"]
@@ -84,7 +85,7 @@ def _draw(
     legend_below(axes)
 
 
-def _flagged_against_chance(summary: dict[str, Any]) -> str:
+def _flagged_against_chance(summary: Mapping[str, Any]) -> str:
     flagged = f"{summary['universal']:,} of {summary['neurons']:,} neurons universal"
     chance = summary["universal_by_chance"]
     if chance is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ _DIGIT = 0.085  # inches, of a count's digits and of a name's characters, about
 _LINE = 0.14  # inches, of a line of names
 
 
-def match_tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def match_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The table of matches with each model; none by index, where there is nothing to see."""
     tables = summary["match_layers"]
     return [table for table in (tables if isinstance(tables, list) else [tables]) if table]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def match_counts_by_layer(result: CorrelationResult) -> list[dict[str, Any]]:
     return found
 
 
-def _of(result: CorrelationResult, table: dict[str, Any], chosen: Any) -> list[list[int]]:
+def _of(result: CorrelationResult, table: Mapping[str, Any], chosen: Any) -> list[list[int]]:
     """How many chosen neurons of each row have their match in each column."""
     rows, columns = (
         {name: place for place, name in enumerate(table[side])} for side in ("rows", "columns")

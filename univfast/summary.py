@@ -1,0 +1,176 @@
+"""What the summary of a result holds, key by key: that of ``summary.json``."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+__all__ = [
+    "ByIndexSummary",
+    "ControlsSummary",
+    "DetailsSummary",
+    "LayerSummary",
+    "MatchTable",
+    "ModelSummary",
+    "RotationSummary",
+    "Summary",
+]
+
+
+class RotationSummary(TypedDict):
+    """The rotations of the baseline."""
+
+    kind: str
+    draws: int
+    seed: int | None
+
+
+class Means(TypedDict):
+    """Means over neurons with a match; None where there are none, or no baseline."""
+
+    mean_correlation: float | None
+    mean_baseline: float | None
+    mean_excess: float | None
+
+
+class LayerSummary(Means):
+    """A layer of A. None for counts that are not known."""
+
+    layer: str
+    neurons: int
+    dead: int
+    universal: int
+    universal_by_chance: float | None
+    universal_by_control: float | None
+    learned: int | None
+
+
+class MatchTable(TypedDict):
+    """How many neurons of each layer of A have their match in each layer of B."""
+
+    rows: list[str]
+    columns: list[str]
+    counts: list[list[int]]
+
+
+class DetailsSummary(TypedDict):
+    """What details say of universal neurons; None for what is not known."""
+
+    follow_token: int | None
+    beyond_token_and_position: int | None
+    few_tokens: int
+    few: int
+    blocks: int
+
+
+class ByIndexSummary(TypedDict):
+    """Beside a search, what neuron i with neuron i gives."""
+
+    universal: int
+    universal_by_chance: float | None
+    chance_counts: list[float] | None
+    fdr: float | None
+    mean_correlation: float | None
+
+
+class ControlsSummary(TypedDict):
+    """Networks that learned nothing: their names, and how many neurons each flags."""
+
+    a: list[str]
+    b: list[list[str]]
+    tokens: int
+    margin: float
+    flagged_a: list[float]
+    flagged_b: list[float]
+    flagged_both: list[float]
+    more_than_controls: bool
+    not_compared: int
+    smallest_p: float | None
+    active: list[float | None]
+    active_in_controls: list[list[float]]
+    warnings: list[str]
+
+
+class ModelSummary(Means):
+    """One of several other models by itself."""
+
+    model: str
+    neurons: int
+    dead: int
+    unmatched: int
+    mutual: int | None
+    universal: int
+    universal_partners: int | None
+    universal_mutual: int | None
+    universal_by_chance: float | None
+    chance_counts: list[float] | None
+    universal_by_control: float | None
+    learned: int | None
+    details: DetailsSummary | None
+    fdr: float | None
+
+
+class Versions(TypedDict):
+    """Of what computed it."""
+
+    python: str
+    torch: str
+
+
+class _Sometimes(TypedDict, total=False):
+    """What not every result has."""
+
+    by_model: list[ModelSummary]
+    fingerprints: list[str | None]
+    sources: dict[str, dict[str, str]]
+    hooks: list[dict[str, object]]
+    command: str
+    text: dict[str, Any]
+    families: list[dict[str, Any]]
+    site: str
+    title: str
+    beside: list[dict[str, str]]
+
+
+# One key is no name: this form takes it.
+_Q = TypedDict("_Q", {"q_below_0.05": int | None})
+
+
+class Summary(Means, _Q, _Sometimes):
+    """All of a result; None for what was not asked for, or cannot be known.
+
+    ``unmatched`` neurons are live and have no partner; ``universal_partners`` are the different
+    matches of universal neurons; ``match_layers`` is a table, or one of each of several models.
+    """
+
+    univfast: str
+    schema: int
+    versions: Versions
+    models: list[str]
+    match: str
+    rotation: RotationSummary
+    shifts: int | None
+    threshold: float
+    tokens: int
+    neurons: int
+    dead: int
+    unmatched: int
+    universal: int
+    universal_partners: int | None
+    universal_mutual: int | None
+    universal_by_chance: float | None
+    chance_counts: list[float] | None
+    fdr: float | None
+    universal_on_control_tokens: int | None
+    universal_by_control: float | None
+    fdr_control: float | None
+    learned: int | None
+    learned_by_control: float | None
+    controls: ControlsSummary | None
+    mutual: int | None
+    match_layers: MatchTable | list[MatchTable | None] | None
+    details: DetailsSummary | None
+    by_index: ByIndexSummary | None
+    device: str
+    seconds: float | None
+    layers: list[LayerSummary]
+    warnings: list[str]
