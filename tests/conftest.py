@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=list(torch_states.TOGETHER),
         help="what users may have set for torch, which the package then finds set in every call",
     )
+    parser.addoption(
+        "--part", metavar="K/N", help="the K-th of N parts of the tests, told by their names"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,14 +54,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"threads of a process: {THREADS}", *states]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is not slow as quick, and has it run first.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what is not slow as quick, and has it run first; leaves other parts out.
 
     Skips what needs a CUDA device where none can be used, and says why.
     """
     for item in items:
         if not item.get_closest_marker("slow"):
             item.add_marker("quick")
+    if part := config.getoption("--part"):
+        number, parts = map(int, part.split("/"))
+        own = [zlib.crc32(item.nodeid.encode()) % parts == number - 1 for item in items]
+        config.hook.pytest_deselected(
+            items=[x for x, mine in zip(items, own, strict=True) if not mine]
+        )
+        items[:] = [x for x, mine in zip(items, own, strict=True) if mine]
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     if reason := devices.unavailable():
         for item in items:

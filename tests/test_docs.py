@@ -28,7 +28,7 @@ def commands(page: Path) -> Iterator[list[str]]:
         text = re.sub(r"\\\n\s*", " ", re.sub(r"\$\w+", "0", block))
         for line in text.splitlines():
             found = re.search(r"(?:^|&& |-m |\s)univfast (?!docs)(.+)$", line.split("  #")[0])
-            if found and not line.lstrip().startswith(("#", "pip", "import")):
+            if found and not line.lstrip().startswith(("#", "pip install", "import", "git")):
                 yield shlex.split(re.sub(r"[;&|>].*$", "", found[1]))
 
 
@@ -90,9 +90,16 @@ def prepared() -> dict[str, object]:
     return {"uf": uf, "model": model, "batches": batches, "result": result, "tokenizer": None}
 
 
+# Pages whose blocks are about files and models that readers have; tests of these run them:
+# test_docs_directories.py, stores/test_docs.py, cli/test_your_model.py.
+ELSEWHERE = ("directories", "stores", "your-model")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.stem
+    "page",
+    [page for page in PAGES if python_blocks(page) and page.stem not in ELSEWHERE],
+    ids=lambda page: page.stem,
 )
 def test_python_runs_and_prints_what_the_page_says(
     page: Path,

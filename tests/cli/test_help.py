@@ -1,4 +1,4 @@
-"""Help: every command explains itself, at once, and README names it."""
+"""Help: every command explains itself, at once, and stands in the documentation."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_each_command_explains_itself_and_its_options(
             assert parameter.help, f"{name} {parameter.opts[0]} has no help"  # type: ignore[attr-defined]
 
 
-def test_readme_names_every_command() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_documentation_names_every_command() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
     for name in cli.commands:
-        assert f"univfast {name}" in readme
+        assert f"univfast {name}" in page
 
 
 def test_readme_and_help_agree_on_how_long_the_demo_takes(

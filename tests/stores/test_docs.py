@@ -44,3 +44,11 @@ def test_every_command(
     for command in COMMANDS:
         assert main(shlex.split(command)) == 0, (command, capsys.readouterr())
     assert json.loads(Path("results/summary.json").read_text())["tokens"] == 60
+
+
+@pytest.mark.slow
+def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(code, "stores.md", "exec"), {})
