@@ -36,4 +36,5 @@ def _links(app: Any, path: Path, parent: str, content: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
+    """What Sphinx calls."""
     app.connect("include-read", _links)

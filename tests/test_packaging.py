@@ -15,11 +15,12 @@ from support.processes import python
 from univfast import _native
 
 
-def test_the_version_stands_in_pyproject_alone() -> None:
+def test_the_version_is_that_of_pyproject() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     (version,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
     assert univfast.__version__ == metadata.version("univfast") == version
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'version: "{version}"' in (ROOT / "conda" / "recipe.yaml").read_text()
 
 
 def test_types_are_shipped() -> None:
@@ -69,6 +70,11 @@ def test_constraints_pin_every_need() -> None:
 def test_public_names_are_there_and_documented() -> None:
     for name in univfast.__all__:
         assert getattr(univfast, name).__doc__, name
+        kind = getattr(univfast, name)
+        methods = [x for x in dir(kind) if not x.startswith("_")] if isinstance(kind, type) else []
+        for method in methods if kind is not univfast.InputError else []:
+            value = getattr(kind, method)
+            assert value is None or not callable(value) or value.__doc__, f"{name}.{method}"
     assert set(univfast.__all__) <= set(dir(univfast))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         univfast.nothing  # noqa: B018

@@ -112,6 +112,7 @@ def beside_counts(result: CorrelationResult | None) -> dict[str, Any] | None:
 def layer_rows(
     result: CorrelationResult, layers: Layout, trials: Trials | None
 ) -> list[dict[str, Any]]:
+    """A row a layer of A, as the summary has them."""
     return [
         {
             "layer": name,

@@ -215,8 +215,9 @@ def run_batch(captured: Captured, model: nn.Module, batch: object, name: str) ->
 def arguments(
     model: nn.Module, batch: object, name: str = "model"
 ) -> tuple[list[Any], dict[str, Any]]:
-    """What a model is called with for a batch: by place and by name, on its first parameter's
-    device.
+    """What a model is called with for a batch, by place and by name.
+
+    On the device of its first parameter.
 
     Raises:
         InputError: the model, called ``name``, does not take the batch.

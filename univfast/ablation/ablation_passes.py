@@ -134,8 +134,11 @@ class Passes:
         return found
 
     def effects(self, sets: Sequence[Replaced], random: Sequence[int]) -> list[Effect]:
-        """The loss of the whole model; then of each group (as many random sets as ``random`` says)
-        what each set does, the mean of random sets, and the difference; then of single neurons."""
+        """What each set does, in the order of a table.
+
+        The loss of the whole model; then of each group (as many random sets as ``random`` says)
+        what each set does, the mean of random sets, and the difference; then of single neurons.
+        """
         if self._total is not None:
             self._total = self._done + (self._text.length or 0) * (1 + len(sets))
         sums: tuple[DocumentSums, DocumentSums] | None = None

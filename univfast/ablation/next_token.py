@@ -164,8 +164,10 @@ class Predictions:
         return self._by_sample(rise), self._by_sample(divergence)
 
     def same_before(self, logits: Tensor, last: Tensor) -> bool:
-        """Whether other logits are the same, but for rounding, at all that is predicted before a
-        place of each sample, int64 ``[samples]``."""
+        """Whether other logits are the same, but for rounding, before a place of each sample.
+
+        At all that is predicted before it; int64 ``[samples]``.
+        """
         places = torch.arange(self._counts.shape[1], dtype=torch.int64, device=logits.device)
         before = (places < last.to(logits.device)[:, None])[self._counts]
         others = self._of(logits)

@@ -230,18 +230,21 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def as_list(found: dict[str, Any], name: str) -> list[Any]:
+    """The list of that name. Raises ValueError where it is none."""
     if not isinstance(found[name], list):
         raise ValueError(f"{name} is no list")
     return found[name]  # type: ignore[no-any-return]
 
 
 def as_text(value: object) -> str:
+    """The value, a text. Raises ValueError where it is none."""
     if not isinstance(value, str):
         raise ValueError(f"a {type(value).__name__} where a text belongs")
     return value
 
 
 def as_count(value: object) -> int:
+    """The value, a number from 0 on. Raises ValueError where it is none."""
     if type(value) is not int or not 0 <= value <= _MOST_NUMBER:
         raise ValueError("something is no number of 0 or more")
     return value

@@ -51,8 +51,9 @@ def unsealed(content: Mapping[str, Any]) -> str | None:
 
 
 def digest_of(value: object) -> str:
-    """A text that differs for other values: of None, bool, int, float, str, and of tensors, lists
-    and dicts of these.
+    """A text that differs for other values.
+
+    Of None, bool, int, float, str, and of tensors, lists and dicts of these.
 
     Raises:
         TypeError: another value, a tensor that is no plain memory, or lists too deep in lists.

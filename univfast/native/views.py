@@ -164,6 +164,7 @@ class PairSums(NamedTuple):
 
 
 def dtype_code(dtype: torch.dtype) -> _native.DType:
+    """What the core calls a dtype. Raises KeyError for those that it does not take."""
     return {
         torch.float64: _native.DType.float64,
         torch.float32: _native.DType.float32,
@@ -259,6 +260,7 @@ def signs_view(signs: Tensor, neurons: int, device: torch.device = CPU) -> _nati
 
 
 def shifts_view(shifts: Shifts, device: torch.device = CPU) -> _native.Shifts:
+    """Shifts as the core takes them. Raises ValueError for what is none."""
     leads, lags = shifts.leads.numel(), shifts.lags.numel()
     if not 0 <= shifts.total <= leads * lags:
         raise ValueError(f"native: got {shifts.total} shifts of {leads} leads and {lags} lags")
@@ -295,6 +297,7 @@ def tile_view(
     threads: int,
     device: torch.device = CPU,
 ) -> _native.Tile:
+    """A tile of co-moments as the core takes it. Raises ValueError for what is none."""
     rows = (len(c),)
     return _native.Tile(
         c=co_moments(c, device),

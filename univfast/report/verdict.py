@@ -1,5 +1,8 @@
-"""What a summary means, in words: how many are flagged, and what networks that learned nothing,
-rotations and the tokens themselves say of them."""
+"""What a summary means, in words.
+
+How many are flagged, and what networks that learned nothing, rotations and the tokens themselves
+say of them.
+"""
 
 from __future__ import annotations
 

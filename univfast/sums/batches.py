@@ -59,6 +59,7 @@ def bad_value(bad: native.BadValue, model: str, layer: str, token: int) -> Input
 
 
 def as_layout(name: str, layers: Mapping[str, int]) -> Layout:
+    """Layers side by side, of their widths by name. Raises InputError, TypeError."""
     if not isinstance(layers, Mapping):
         raise TypeError(f"{name}: expected a dict of layer to width, got {type(layers).__name__}")
     if not layers:
