@@ -220,6 +220,7 @@ def test_the_command_writes_every_file(
         "matches.csv",
         "top.csv",
         "published.csv",
+        "command.txt",
         "summary.json",
         "null_excess.npy",
         "correlation.png",

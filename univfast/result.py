@@ -101,6 +101,7 @@ class CorrelationResult(Shown, Details):
             and widths of layers agree.
         explained: what neurons and their matches do, where details were asked for and token ids are
             known; `univfast.explain` adds it.
+        command: what was typed, of a result of the command line; it is not compared.
         reverse: how each neuron of B correlates with its match in A, where that was asked for.
     """
 
@@ -135,6 +136,7 @@ class CorrelationResult(Shown, Details):
     by_model: tuple[CorrelationResult, ...] = ()
     by_index: CorrelationResult | None = None
     explained: Records | None = None
+    command: str | None = None
     reverse: CorrelationResult | None = None
 
     def __len__(self) -> int:
@@ -154,7 +156,7 @@ class CorrelationResult(Shown, Details):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CorrelationResult):
             return NotImplemented
-        names = [x.name for x in fields(self) if x.name not in ("summary", "explained")]
+        names = [x.name for x in fields(self) if x.name not in ("summary", "explained", "command")]
         one, two = ({**x.summary, "seconds": None} for x in (self, other))
         return equal(one, two) and all(equal(getattr(self, x), getattr(other, x)) for x in names)
 

@@ -123,7 +123,6 @@ class _Sometimes(TypedDict, total=False):
     fingerprints: list[str | None]
     sources: dict[str, dict[str, str]]
     hooks: list[dict[str, object]]
-    command: str
     text: dict[str, Any]
     families: list[dict[str, Any]]
     site: str

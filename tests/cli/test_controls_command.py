@@ -14,7 +14,7 @@ import torch
 import univfast as uf
 from support.command import error_line, run
 from support.controlled import COLUMNS, TOKENS, cut, sides, two, untrained
-from support.made_up import FILES, HEADER, PARTNERS
+from support.made_up import COMMANDED, HEADER, PARTNERS
 from support.saved_results import as_cells
 from univfast.columns import columns_of
 from univfast.report.files import load
@@ -181,7 +181,7 @@ def test_controls_are_saved_and_read_back(
     out = paths / "out"
     low = ("--threshold", "0.25", "--control-margin", "0.1")
     assert run("correlate", "a.pt", "b.pt", *of, *low, "--reverse", "--out", out, "--quiet") == 0
-    assert {path.name for path in out.iterdir()} == FILES | PARTNERS | {"reverse"}
+    assert {path.name for path in out.iterdir()} == COMMANDED | PARTNERS | {"reverse"}
     a, b = two()
     given: Any = {
         name: nets for name, nets in sides("best", 2).items() if f"--{name}".replace("_", "-") in of

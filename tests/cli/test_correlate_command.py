@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support.command import run
-from support.made_up import FILES, HEADER, PICTURES
+from support.made_up import COMMANDED, FILES, HEADER, PICTURES
 
 
 def test_correlate_prints_a_table_and_a_verdict(
@@ -32,7 +32,10 @@ def test_correlate_writes_the_files(pair: tuple[Path, Path], tmp_path: Path) -> 
     out = tmp_path / "new" / "result"
     by_index = ("--match", "index", "--draws", 3, "--seed", 7)
     assert run("correlate", *pair, *by_index, "--out", out, "--quiet") == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == COMMANDED
+    typed = f"univfast correlate {pair[0]} {pair[1]}"
+    assert (out / "command.txt").read_text().startswith(typed)
+    assert typed in (out / "report.html").read_text()
     text = (out / "neurons.csv").read_text()
     assert text.splitlines()[0] == HEADER
     rows = list(csv.DictReader(text.splitlines()))

@@ -20,6 +20,7 @@ TWO = (NAMES, ("x", "y", "z"))  # of two other models
 # What is saved of every result, and the first line of the table.
 PICTURES = {"correlation.png", "excess.png", "report.html"}
 FILES = PICTURES | {"neurons.csv", "summary.json", "null_excess.npy"}
+COMMANDED = FILES | {"command.txt"}  # by the command line
 # And of a search of all pairs.
 PARTNERS = {"matches.csv", "top.csv", "layers.png"}
 HEADER = (

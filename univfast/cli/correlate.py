@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -200,7 +201,8 @@ def correlate(
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)
-            result.summary["command"] = shlex.join(["univfast", *click.get_current_context().obj])
+            typed_words = ["univfast", *click.get_current_context().obj]
+            result = replace(result, command=shlex.join(typed_words))
             if not (quiet or as_json):
                 say_matched(given.models)
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +101,7 @@ def _by_index(summary: Mapping[str, Any]) -> Facts:
 
 
 def _provenance(summary: Mapping[str, Any]) -> Facts:
-    """Versions, fingerprints and the command, where the summary knows them."""
+    """Versions and fingerprints, where the summary knows them."""
     rows: Facts = []
     for name in ("versions", "fingerprints"):
         known = summary.get(name)
@@ -113,10 +112,7 @@ def _provenance(summary: Mapping[str, Any]) -> Facts:
                 (f"{name[:-1]} of {model}", value)
                 for model, value in zip(summary["models"], known, strict=False)
             ]
-    command = summary.get("command")
-    if isinstance(command, list):
-        command = shlex.join(map(str, command))
-    return [*rows, ("command", command)] if command else rows
+    return rows
 
 
 def _fdr(summary: Mapping[str, Any]) -> str:

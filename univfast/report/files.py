@@ -20,7 +20,7 @@ from univfast.machine.files import Content, check_directory, make_directory, wri
 from univfast.machine.torch_state import in_plain_state
 from univfast.report.parquet import parquet_bytes
 from univfast.report.plots import FORMATS, PICTURES
-from univfast.report.saved import REVERSE, load, not_a_result
+from univfast.report.saved import COMMAND, REVERSE, load, not_a_result
 from univfast.report.tables import as_written, csv_bytes
 from univfast.result import CorrelationResult
 
@@ -35,6 +35,7 @@ _ALWAYS = (
     "report.html",
 )
 _SOMETIMES = (
+    COMMAND,
     "matches.csv",
     "matches.parquet",
     "top.csv",
@@ -142,6 +143,8 @@ def _all_files(
         **_partners(result),
         **_contexts(result),
     }
+    if result.command is not None:
+        files[COMMAND] = f"{result.command}\n".encode("utf-8", "replace")
     if result.explained is not None:
         files[CONTEXTS] = partial(result.explained.write, result=result)
     if published:

@@ -121,6 +121,8 @@ def _verdict(result: CorrelationResult, beside: Beside) -> str:
 
 def _how(result: CorrelationResult) -> list[tuple[str, object]]:
     rows = summary_facts(result.summary)
+    if result.command is not None:
+        rows = [*rows, ("command", result.command)]
     return rows if result.summary["controls"] else [*rows, *control_facts(result.summary)]
 
 

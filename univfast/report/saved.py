@@ -27,7 +27,10 @@ from univfast.result import CorrelationResult
 if TYPE_CHECKING:
     from univfast.summary import Summary
 
-__all__ = ["REVERSE", "load", "not_a_result"]
+__all__ = ["COMMAND", "REVERSE", "load", "not_a_result"]
+
+COMMAND = "command.txt"
+"""What was typed, of a result of the command line."""
 
 REVERSE = "reverse"
 """The directory inside that holds the result as it is seen from B."""
@@ -87,8 +90,11 @@ def _load(folder: Path, with_reverse: bool) -> CorrelationResult:
             with _file(folder, name) as file:
                 result = add(result, read_csv(file))
     if (folder / "contexts.npz").exists() and result.correlation_se is not None:
-        with _file(folder, "contexts.npz"):
-            result = with_contexts(result, str(folder / "contexts.npz"))
+        with _file(folder, "contexts.npz") as file:
+            result = with_contexts(result, file)
+    if (folder / COMMAND).exists():
+        with _file(folder, COMMAND) as file:
+            result = replace(result, command=file.read(_MOST_SUMMARY).decode().strip() or None)
     reverse = folder / REVERSE
     if with_reverse and (reverse / "summary.json").is_file():
         result = replace(result, reverse=_load(reverse, with_reverse=False))

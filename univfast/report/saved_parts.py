@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from univfast.columns import COLUMNS, columns_of
 from univfast.details import Contexts
-from univfast.inputs.formats import read_file
-from univfast.inputs.stored import Stored
 from univfast.report.tables import parsed
 from univfast.result import CorrelationResult
 from univfast.sums.pair_statistics import TopContexts
@@ -59,24 +58,19 @@ def with_top(result: CorrelationResult, cells: Cells) -> CorrelationResult:
     return replace(result, by_model=tuple(models))
 
 
-def with_contexts(result: CorrelationResult, path: str) -> CorrelationResult:
+def with_contexts(result: CorrelationResult, file: BinaryIO) -> CorrelationResult:
     """A result with the tokens where neurons and their matches are highest, of ``contexts.npz``.
 
     Raises:
         KeyError, ValueError: the arrays are not those of the result.
     """
-    arrays = read_file(path, "array")
-
-    def tensor(name: str) -> Tensor:
-        stored = arrays[name]
-        if not isinstance(stored, Stored):
-            raise ValueError(f"{name} is no array")
-        return stored.tensor().clone()
-
-    sides = {
-        side: TopContexts(*(tensor(f"{side}_{name}") for name in TopContexts._fields))
-        for side in Contexts._fields
-    }
+    with np.load(file, allow_pickle=False) as arrays:
+        sides = {
+            side: TopContexts(
+                *(torch.from_numpy(arrays[f"{side}_{name}"]) for name in TopContexts._fields)
+            )
+            for side in Contexts._fields
+        }
     for side, found in sides.items():
         shapes = {x.shape for x in found}
         if len(shapes) != 1 or found.token.dim() != 2 or len(found.token) != len(result.layer):

@@ -154,7 +154,6 @@ _SOMETIMES: dict[str, Kind] = {
     "shifts": _maybe(_count),
     "versions": _having(python=_text, torch=_text),
     "fingerprints": _each(_maybe(_text), least=2),
-    "command": _text,
     "title": _text,
     "warnings": _each(_text),
     "by_model": _each(_MODEL, least=2),
