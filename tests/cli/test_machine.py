@@ -73,7 +73,7 @@ def test_names_that_no_terminal_shows_are_told(
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii", write_through=True))
     assert run("correlate", *pair, "--match", "index", "--draws", 1, "--out", out) == 0
-    assert rb"b\udce9\n\x1b[31m\u5c42: tables," in raw.getvalue()
+    assert rb"b\udce9\n\x1b[31m\u5c42/report.html" in raw.getvalue()
     assert (out / "report.html").is_file()
 
 

@@ -162,7 +162,9 @@ def test_the_published_table_of_live_models_has_weights(
         "vocab_mean,vocab_var,vocab_skew,vocab_kurt,sparsity,excess_corr"
     )
     table = weights(load_model(str(directories.gpt2), CPU).module)
-    np.testing.assert_array_equal([float(row["w_in_norm"]) for row in found], table.input_norm)
+    np.testing.assert_array_equal(
+        [float(row["w_in_norm"]) for row in found], as_cells(table.input_norm)
+    )
     np.testing.assert_allclose([float(row["vocab_kurt"]) for row in found], table.cosine_kurtosis)
 
 
@@ -202,7 +204,7 @@ def test_the_published_table_of_files(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("correlate", model, model, *PUBLISHED, "--layers", "mlp.1", "--out", out) == 0
     table = weights(load_model_file(model))
     found = [float(row["w_out_norm"]) for row in rows(out / "published.csv")]
-    assert found == table.output_norm[24:].tolist()
+    assert found == as_cells(table.output_norm[24:]).tolist()
     assert run("capture", model, "--out", tmp_path / "a.pt", "--quiet") == 0
     files = tmp_path / "a.pt", tmp_path / "a.pt"
     assert run("correlate", *files, *PUBLISHED, "--out", out) == 0
