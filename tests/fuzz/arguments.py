@@ -186,6 +186,8 @@ def plainly(value: Any) -> Tensor | None:
         value = value.as_subclass(Tensor) if type(value) is torch.nn.Buffer else None  # type: ignore[attr-defined]
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.ma.isMaskedArray(value):
         value = torch.from_numpy(np.ascontiguousarray(value).astype(f"f{min(value.itemsize, 8)}"))
+    if isinstance(value, Tensor) and value.layout in (torch.sparse_coo, torch.sparse_csr):
+        value = value.to_dense()
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return None
     if not value.is_floating_point() or value.is_quantized or value.is_nested:

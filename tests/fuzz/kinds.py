@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import univfast as uf
-from univfast.errors import InputError
+from univfast.errors import InputError, UnivfastWarning
 from univfast.inputs.activations import open_activations
 
 T = TypeVar("T")
@@ -81,7 +82,9 @@ def attempt(call: Callable[[], T]) -> T:
         CrashError: in another way; or because memory ran out, where all inputs are small.
     """
     try:
-        return call()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnivfastWarning)
+            return call()
     except (InputError, TypeError) as error:
         if isinstance(error, TypeError) and not _is_ours(error):
             raise

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,10 +32,18 @@ def read(path: Path) -> dict[str, Tensor]:
         members = _Zip(content)
         if any(name.endswith("/data.pkl") for name in members.names):
             return _pt(members)
-        return {name.removesuffix(".npy"): _npy(members[name]) for name in members.names}
+        return _npz(members)
     if content.startswith(b"\x80") and content[8:9] != b"{":  # of any protocol
         return _legacy_pt(content)
     return _safetensors(content)
+
+
+def _npz(members: _Zip) -> dict[str, Tensor]:
+    found = {}
+    for name in members.names:
+        with suppress(TypeError):  # of a dtype that is passed over
+            found[name.removesuffix(".npy")] = _npy(members[name])
+    return found
 
 
 def _npy(content: bytes) -> Tensor:

@@ -196,6 +196,9 @@ class Pickle:
         return self._other("bytes" if name == "_codecs encode" else short)
 
     def _tensor(self, arguments: tuple[Any, ...], has_dtype: bool) -> TensorPlace | Other:
+        refused = (x for x in arguments if isinstance(x, Other) and x.refused)
+        if (unknown := next(refused, None)) is not None:
+            return unknown
         storage, offset, size, stride = arguments[:4]
         if not isinstance(storage, Storage):
             raise ValueError("a tensor without storage")
@@ -254,6 +257,8 @@ class Pickle:
         kind, of, key, _, values, *view = pid
         if kind != "storage" or not isinstance(of, _Global) or not isinstance(key, str):
             raise ValueError("refers to what is no storage")
+        if not of.known:
+            raise ValueError(f"refers to a {of.name.replace(' ', '.')}, which is no storage")
         if type(values) is not int or values < 0 or any(view):
             raise ValueError("a storage of no size")
         found = Storage(key, STORAGES[of.name.partition(" ")[2]], values)
