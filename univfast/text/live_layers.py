@@ -97,7 +97,8 @@ def tokens_a_sample(
     if wrong:
         raise InputError(
             f"{samples.source}: holds {', '.join(sorted(given))}, and {model.directory} reads"
-            f" {model.reads} ({wrong[0]!r} is not in both); name arrays as its forward does"
+            f" {model.reads} ({wrong[0]!r} is not in both); name arrays as its forward does,"
+            " or save the part of the model that reads these by itself"
         )
     device = next(model.module.parameters()).device
     with naming(model.directory), capture(model.module, hooks, axis=axis) as captured:

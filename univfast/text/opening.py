@@ -142,7 +142,13 @@ def read_text(
     check_corpus(options.text)  # before models are loaded, which takes long
     models = [load_model(directory, device) for directory in directories]
     for model in models:
-        if model.reads != "input_ids" or not model.vocabulary:
+        if model.reads == "input_ids" and not model.vocabulary:
+            raise InputError(
+                f"{model.directory}: has no vocabulary of its own, as models of text and images;"
+                " save the part that reads the text by itself, as"
+                " CLIPTextModel.from_pretrained(DIR).save_pretrained(OUT)"
+            )
+        if model.reads != "input_ids":
             raise InputError(
                 f"{model.directory}: reads {model.reads}, no tokens; use a model that reads text,"
                 " or give what it reads (inputs=)"
