@@ -202,7 +202,7 @@ class RowCheck:
         except InputError:
             raise
         except Exception as error:
-            raise self._untold(doubtful[0]) from error
+            raise self._untold(doubtful[0], taken[doubtful[0].layer].shape[:-1]) from error
         again = {layer: captured.pop(layer) for layer in captured}
         for site in doubtful:
             x, other = taken[site.layer], again[site.layer]
@@ -276,7 +276,13 @@ class RowCheck:
             f" when these are reordered); {where}"
         )
 
-    def _untold(self, site: Site) -> InputError:
+    def _untold(self, site: Site, leading: Sequence[int]) -> InputError:
+        if _is_square(leading):
+            return InputError(
+                f"hooks: layer {site.layer!r}{self._of} gives as many samples as tokens, and on"
+                " which axis samples are cannot be checked, as the model does not run on them in"
+                " another order; give batches of another number of samples"
+            )
         return InputError(
             f"hooks: layer {site.layer!r}{self._of} gives rows without an axis of samples,"
             " and whether they are in the order of the tokens cannot be checked; hook a module"

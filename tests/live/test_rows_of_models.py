@@ -200,6 +200,26 @@ def test_samples_that_one_model_puts_on_the_second_axis_are_refused(length: int)
     assert both.summary["tokens"] == 2 * 9 * length
 
 
+class Sorted(Recurrent):
+    """Does not run on samples in another order."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        assert bool((lengths.diff() <= 0).all())
+        return super().forward(x)
+
+
+def test_as_many_samples_as_tokens_where_the_order_cannot_be_changed() -> None:
+    model, lengths = Sorted(False).eval(), torch.tensor([5, 4, 4, 3, 1])
+    batches = [(torch.randn(5, 5, 4), lengths)]
+    with pytest.raises(
+        uf.InputError, match="cannot be checked, .*; give batches of another number"
+    ):
+        uf.correlate_models(model, model, batches, hooks="inner")
+    batches = [(torch.randn(5, 6, 4), lengths)]
+    found = uf.correlate_models(model, model, batches, hooks="inner", draws=2)
+    assert found.summary["tokens"] == 30
+
+
 class Patches(nn.Module):
     """Of numbers that are no tokens: rows of each sample, in its order or another."""
 
