@@ -212,7 +212,7 @@ def test_as_many_samples_as_tokens_where_the_order_cannot_be_changed() -> None:
     model, lengths = Sorted(False).eval(), torch.tensor([5, 4, 4, 3, 1])
     batches = [(torch.randn(5, 5, 4), lengths)]
     with pytest.raises(
-        uf.InputError, match="cannot be checked, .*; give batches of another number"
+        uf.InputError, match=r"cannot be checked, .*; give batches of another number"
     ):
         uf.correlate_models(model, model, batches, hooks="inner")
     batches = [(torch.randn(5, 6, 4), lengths)]
