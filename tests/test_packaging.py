@@ -112,5 +112,5 @@ def test_what_is_imported_is_asked_for() -> None:
     }
     # typing_extensions is for type checkers alone, which bring it.
     optional = {"pandas", "peft", "pyarrow", "transformers", "typing_extensions"}
-    optional |= {"h5py", "zarr"}
+    optional |= {"h5py", "huggingface_hub", "zarr"}  # transformers brings the hub
     assert imported - set(sys.stdlib_module_names) - {"univfast", *optional} == plain

@@ -49,6 +49,8 @@ def test_no_module_but_the_command_line_names_an_option(path: Path) -> None:
     ("said", "typed"),
     [
         ("draws: got -1; give more", "--draws: got -1; give more"),
+        ("draws: got 'a: b'; c: d", "--draws: got 'a: b'; c: d"),
+        ("./a: hooks: none: here; choose", "./a: --hooks: none: here; choose"),
         ("a.pt: is bad; match='index' needs x", "a.pt: is bad; --match index needs x"),
         (
             "a: x; choose layers=GLOB, or match='best'",

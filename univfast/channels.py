@@ -32,7 +32,11 @@ _SECOND = (
     *(nn.LocalResponseNorm, nn.CrossMapLRN2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle),
     *(nn.ChannelShuffle, nn.Unfold),
 )
-_LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+_LAST = (
+    *(nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.RNNBase),
+    *(nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+    *(nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer),
+)
 
 
 def channel_axis(module: nn.Module, shape: tuple[int, ...], is_input: bool = False) -> int | None:
@@ -99,7 +103,7 @@ class ChannelPass:
     def __init__(self) -> None:
         self._first: set[tuple[int, ...]] = set()  # neurons are not on the last axis
         self._last: set[tuple[int, ...]] = set()
-        self._assumed: dict[tuple[int, tuple[int, ...]], str] = {}
+        self._assumed: dict[tuple[int, ...], dict[int, str]] = {}  # by shape and by address
 
     def saw(self, module: nn.Module, x: Tensor, is_input: bool) -> None:
         """Takes note of a tensor that a module gave, or was given.
@@ -113,9 +117,15 @@ class ChannelPass:
             return
         last = axis == len(shape) - 1
         (self._last if last else self._first).add(shape)
-        layer = self._assumed.get((x.data_ptr(), shape))
-        if layer is not None and not last and len(shape) > 2:
-            raise _unclear(layer, shape, f"goes into a {type(module).__name__}")
+        assumed = self._assumed.get(shape)
+        if assumed is None or last or len(shape) < 3:
+            return
+        layer, kind = assumed.get(x.data_ptr()), type(module).__name__
+        if layer is not None:
+            raise _unclear(layer, shape, f"goes into a {kind}")
+        if shape not in self._last:  # what goes in may have been made of it
+            layer = next(iter(assumed.values()))
+            raise _unclear(layer, shape, f"is the shape of what a {kind} has to do with")
 
     def is_last(self, layer: str, x: Tensor) -> None:
         """Refuses a tensor of a module that does not say, unless neurons are on its last axis.
@@ -128,7 +138,7 @@ class ChannelPass:
             raise _unclear(layer, shape, f"has {len(shape)} axes")
         if shape in self._first or (len(shape) == 3 and self._first and shape not in self._last):
             raise _unclear(layer, shape, "comes after a convolution or its like")
-        self._assumed[x.data_ptr(), shape] = layer
+        self._assumed.setdefault(shape, {})[x.data_ptr()] = layer
 
 
 def neurons_last(

@@ -158,7 +158,7 @@ class RowCheck:
         told = site.layer in self._told and not inside
         if rows.tokens:
             if leading in rows.tokens:
-                square = len(leading) == 2 and leading[0] == leading[1] > 1 and not rows.masked
+                square = _is_square(leading) and not rows.masked
                 return not told and (square or (inside and len(leading) == 1))
             count = math.prod(leading)
             if any(math.prod(t) == count and same_order(leading, t) for t in rows.tokens):
@@ -170,7 +170,9 @@ class RowCheck:
         if rows.samples is None or self._is_without_samples(site, x):
             return False
         if leading[0] == rows.samples:
-            return not told and len(leading) == 1 and (inside or self._routes)
+            if len(leading) == 1:
+                return not told and (inside or self._routes)
+            return not told and _is_square(leading) and not rows.masked
         if math.prod(leading) % max(rows.samples, 1):
             raise self._no_tokens(site, x, rows)
         return not told
@@ -200,18 +202,31 @@ class RowCheck:
         except InputError:
             raise
         except Exception as error:
-            raise self._untold(doubtful[0]) from error
+            raise self._untold(doubtful[0], taken[doubtful[0].layer].shape[:-1]) from error
         again = {layer: captured.pop(layer) for layer in captured}
         for site in doubtful:
-            told = _follows(taken[site.layer], again[site.layer], samples)
+            x, other = taken[site.layer], again[site.layer]
+            told = _follows(x, other, samples)
+            if told is False and _is_turned(x, other, samples):
+                raise self._no_tokens(site, x, rows, turned=True)
+            if told is False and _is_square(x.shape[:-1]):
+                # Time may be first in batches, as of recurrent layers: it was time that was turned.
+                told = not (self._routes or _within_experts(site.layer))
             if told is False:
                 raise self._out_of_order(site)
             if told:
                 self._told.add(site.layer)
 
-    def _no_tokens(self, site: Site, x: Tensor, rows: BatchRows) -> InputError:
+    def _no_tokens(
+        self, site: Site, x: Tensor, rows: BatchRows, turned: bool = False
+    ) -> InputError:
         leading, count = tuple(x.shape[:-1]), math.prod(x.shape[:-1])
         of = f"layer {site.layer!r}{self._of} gave shape {list(x.shape)}"
+        second = "; its samples are on the second axis: hook a module that has them on the first"
+        if not (rows.tokens and _is_square(leading)):  # of which a mask could be either way
+            second += self._or_mask(leading, "where both models have them so")
+        if turned and not rows.tokens:
+            return InputError(f"hooks: {of} for {rows.samples} samples{second}")
         if not rows.tokens:
             return InputError(
                 f"hooks: {of} for {rows.samples} samples, expected as many rows for each; hook a"
@@ -228,13 +243,10 @@ class RowCheck:
         if leading in (tokens[:1], (*tokens[:1], 1)):
             return InputError(
                 f"{head}; that is a row a sample, as of what pools, or takes the last token alone:"
-                f" hook a module before it{self._or_mask(leading)}"
+                f" hook a module before it{self._or_mask(leading, 'to compare samples')}"
             )
-        if leading == tokens[::-1]:
-            return InputError(
-                f"{head}; its samples are on the second axis: hook a module that has them on the"
-                " first"
-            )
+        if turned or leading == tokens[::-1]:
+            return InputError(head + second)
         if times > 1 and not left:
             return InputError(
                 f"{head}; there are {times} rows a token, as of experts in routing order or of"
@@ -247,9 +259,9 @@ class RowCheck:
             )
         return InputError(f"{head}; hook other modules")
 
-    def _or_mask(self, leading: Shape) -> str:
-        """What compares samples; text that univfast reads has masks of tokens alone."""
-        return f", or, to compare samples, give mask= of shape {list(leading)}" if self._of else ""
+    def _or_mask(self, leading: Shape, when: str) -> str:
+        """What takes other rows; text that univfast reads has masks of tokens alone."""
+        return f", or, {when}, give mask= of shape {list(leading)}" if self._of else ""
 
     def _out_of_order(self, site: Site) -> InputError:
         where = (
@@ -264,12 +276,30 @@ class RowCheck:
             f" when these are reordered); {where}"
         )
 
-    def _untold(self, site: Site) -> InputError:
+    def _untold(self, site: Site, leading: Sequence[int]) -> InputError:
+        if _is_square(leading):
+            return InputError(
+                f"hooks: layer {site.layer!r}{self._of} gives as many samples as tokens, and on"
+                " which axis samples are cannot be checked, as the model does not run on them in"
+                " another order; give batches of another number of samples"
+            )
         return InputError(
             f"hooks: layer {site.layer!r}{self._of} gives rows without an axis of samples,"
             " and whether they are in the order of the tokens cannot be checked; hook a module"
             " that gives [samples, tokens, neurons]"
         )
+
+
+def _is_turned(x: Tensor, again: Tensor, samples: int) -> bool:
+    """Whether samples are on the second axis of rows."""
+    if x.ndim < 3 or not x.shape[1] == samples > 1:
+        return False
+    return _follows(x.transpose(0, 1), again.transpose(0, 1), samples) is True
+
+
+def _is_square(leading: Sequence[int]) -> bool:
+    """Whether samples may be on either of the first two axes of rows."""
+    return len(leading) > 1 and leading[0] == leading[1] > 1
 
 
 def _within_experts(layer: str) -> bool:

@@ -17,6 +17,7 @@ from univfast.machine.torch_state import PlainState
 __all__ = ["Tokens", "has_two_stacks", "tokens_of"]
 
 _ENCODER, _DECODER, _EITHER = "encoder", "decoder", "either"
+_STACK = re.compile(r"encoder|decoder", re.IGNORECASE)
 # Of attention from the decoder to the encoder, some have rows of the one and some of the other.
 _CROSS = re.compile(r"cross|encdec|enc_dec|encoder_att", re.IGNORECASE)
 
@@ -43,8 +44,13 @@ def has_two_stacks(model: nn.Module, batch: object) -> bool:
     """Whether a batch has tokens of an encoder and of a decoder, for this model."""
     if not isinstance(batch, Mapping):
         return False
-    named = any(str(key).startswith("decoder_") for key in batch)
-    return named or bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    if any(str(key).startswith("decoder_") for key in batch):
+        return True
+    both = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    # One stack taken out of such a model has its configuration too.
+    return both and any(
+        _STACK.search(name) and not _CROSS.search(name) for name, _ in model.named_modules()
+    )
 
 
 def tokens_of(

@@ -190,7 +190,7 @@ def test_model_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (("--text", "x"), "--text is for directories of Hugging Face models; leave it out"),
         (("--device", "cpu"), "--device is for directories of Hugging Face models"),
         (("--site", "pre", "--hooks", "x"), "--site and --hooks both say where layers are"),
-        (("--hooks", "blocks.0.mlp.up"), "a.ckpt: hooks: layer 'mlp.0' is none of those that"),
+        (("--hooks", "blocks.0.mlp.up"), "a.ckpt: --hooks: layer 'mlp.0' is none of those that"),
         (("--layer", "mlp.1"), "--layer: layer 'mlp.1' has no universal neuron; name one of"),
         (("--learned",), "--learned: the result was not compared with controls"),
     ):
@@ -221,7 +221,7 @@ def test_what_is_refused(
         (
             directories.gpt2,
             ("--result", result, *text, "--hooks", "transformer.h.1.mlp.act"),
-            f"{directories.gpt2}: hooks: layer '{GPT2_LAYERS[0]}' is none of those that they match",
+            f"{directories.gpt2}: --hooks: layer '{GPT2_LAYERS[0]}' is none of those that they",
         ),
         (directories.gpt2, ("--result", result, "--text", one), "--text: no token counts whose"),
         (

@@ -35,5 +35,5 @@ def test_axis_of_hooks(
     capsys.readouterr()
     assert run("correlate", *[directories.gpt2] * 2, *last[:-1], 5) == 2
     line = error_line(capsys)
-    assert line.startswith(f"Error: {directories.gpt2}: axis: layer")
+    assert line.startswith(f"Error: {directories.gpt2}: --axis: layer")
     assert "no axis 5" in line

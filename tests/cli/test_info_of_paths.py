@@ -110,6 +110,8 @@ def test_what_is_no_activations(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name, file, content, kind, why in (
         ("model", "config.json", {"architectures": ["GPT2LMHeadModel"]}, "a Hugging Face model",
          "GPT2LMHeadModel"),
+        ("vit", "config.json", {"architectures": ["ViTModel"]}, "a Hugging Face model",
+         "on a text, or on what else it reads"),
         ("adapter", "adapter_config.json", {"base_model_name_or_path": "gpt2"}, "an adapter",
          "of gpt2"),
     ):  # fmt: skip

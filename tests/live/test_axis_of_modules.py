@@ -251,3 +251,55 @@ def test_models_with_a_convolution_in_front_need_no_axis() -> None:
     assert (found.summary["tokens"], found.summary["neurons"]) == (2 * 2 * 199, 8)
     with pytest.raises(uf.InputError, match=r"\[2, 8, 199\], which comes after a convolution"):
         uf.correlate_models(*speech, sounds, hooks=f"{name}.activation")
+
+
+class Scaled(nn.Module):
+    """What a convolution is given is made of what the hooked module gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.conv, self.up = nn.Tanh(), nn.Conv1d(4, 6, 3), nn.Linear(18, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.up(self.conv(2 * self.own(x)))
+        return found
+
+
+def test_what_a_convolution_is_given_a_multiple_of_is_refused() -> None:
+    x = torch.randn(5, 4, 20)
+    with pytest.raises(uf.InputError, match=r"'own' gave shape .* shape of what a Conv1d .*axis=1"):
+        captured(Scaled(), x, "own")
+    assert captured(Scaled(), x, "own", axis=1).shape == (5, 20, 4)
+
+
+RECURRENT: list[Callable[[], nn.Module]] = [
+    lambda: nn.LSTM(6, 8, batch_first=True),
+    lambda: nn.GRU(6, 4, batch_first=True, bidirectional=True),
+    lambda: nn.MultiheadAttention(6, 2, batch_first=True),
+    lambda: nn.TransformerEncoderLayer(6, 2, 12, batch_first=True),
+]
+
+
+@pytest.mark.parametrize("make", RECURRENT)
+def test_layers_of_sequences_behind_a_convolution_say_their_axis(
+    make: Callable[[], nn.Module],
+) -> None:
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.inner = nn.Conv1d(4, 6, 3), make()
+
+        def forward(self, x: Tensor) -> object:
+            x = self.conv(x).transpose(1, 2)
+            three = isinstance(self.inner, nn.MultiheadAttention)
+            return self.inner(*[x] * (3 if three else 1))
+
+    torch.manual_seed(0)
+    model, x = Behind().eval(), torch.randn(5, 4, 20)
+    with torch.no_grad():
+        out = model(x)
+        with uf.capture(model, ["inner", "conv"]) as found:
+            model(x)
+            inner, conv = found["inner"], found["conv"]
+        assert conv.shape == (5, 18, 6)
+        torch.testing.assert_close(inner, out if isinstance(out, Tensor) else out[0])

@@ -212,3 +212,30 @@ def test_controls_take_the_mask_of_their_stack() -> None:
             for net in (model, control)
         ]
     assert torch.equal(active[0].sum(0), active[1].sum(0))
+
+
+class Half(nn.Module):
+    """A stack by itself, with the configuration of the whole that it was taken from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.config, self.up = nn.Embedding(50, 8), Config(), nn.Linear(8, 6)
+        self.encoder_attn = nn.Identity()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        found: Tensor = self.up(self.embed(input_ids))
+        return found
+
+
+def test_a_stack_by_itself_has_the_only_mask() -> None:
+    torch.manual_seed(0)
+    models = [Half().eval() for _ in range(2)]
+    given = [{key: x[key] for key in ("input_ids", "attention_mask")} for x in batches()]
+    found = uf.correlate_models(*models, given, hooks="up", match="index", draws=2)
+    with torch.no_grad():
+        a, b = (
+            torch.cat([m(**x)[x["attention_mask"].bool()] for x in given]).double().numpy()
+            for m in models
+        )
+    want = np.diagonal(np.corrcoef(a.T, b.T), offset=6)
+    np.testing.assert_allclose(found.correlation.numpy(), want, atol=1e-5)

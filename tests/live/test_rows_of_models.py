@@ -143,7 +143,9 @@ def test_rows_that_are_no_tokens_are_refused(hooks: str, message: str) -> None:
 
 
 def test_as_many_samples_as_tokens_on_another_axis_are_refused() -> None:
-    with pytest.raises(uf.InputError, match="'turned' of a gives its rows in another order"):
+    with pytest.raises(
+        uf.InputError, match=r"'turned' of a gave .*; its samples are on the second"
+    ):
         run(pair(), ids(12, 12), "turned")
     assert run(pair(), ids(12, 12), "embed").summary["tokens"] == 5 * 144
 
@@ -156,6 +158,66 @@ def test_samples_are_compared_where_the_mask_says_so() -> None:
     want = np.diagonal(np.corrcoef(a.T, b.T), offset=8)
     np.testing.assert_allclose(found.correlation.numpy(), want, atol=1e-5)
     assert found.summary["tokens"] == 45
+
+
+class Recurrent(nn.Module):
+    """Over time, which may be first in batches, or within alone."""
+
+    def __init__(self, time_first: bool, turns: bool = False) -> None:
+        super().__init__()
+        self.turns = turns
+        self.inner = nn.GRU(4, 6, batch_first=not time_first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x.transpose(0, 1) if self.turns else x)[0]
+        return out
+
+
+@pytest.mark.parametrize("length", [7, 9])
+@pytest.mark.parametrize("time_first", [False, True])
+def test_recurrent_layers_with_samples_or_time_first(time_first: bool, length: int) -> None:
+    torch.manual_seed(0)
+    models = [Recurrent(time_first).eval() for _ in range(2)]
+    batches = [torch.randn(n, length, 4) for n in (9, 9, 2)]
+    found = uf.correlate_models(*models, batches, hooks="inner", match="index", draws=2)
+    with torch.no_grad():
+        a, b = (torch.cat([m(x).reshape(-1, 6) for x in batches]).double().numpy() for m in models)
+    want = np.diagonal(np.corrcoef(a.T, b.T), offset=6)
+    np.testing.assert_allclose(found.correlation.numpy(), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [7, 9])
+def test_samples_that_one_model_puts_on_the_second_axis_are_refused(length: int) -> None:
+    """Also where there are as many samples as tokens, so that shapes agree."""
+    torch.manual_seed(0)
+    plain, turned = Recurrent(False).eval(), Recurrent(True, turns=True).eval()
+    batches = [torch.randn(9, length, 4) for _ in range(2)]
+    words = rf"'inner' of b gave shape \[{length}, 9, 6\] .*; its samples are on the second axis"
+    with pytest.raises(uf.InputError, match=words):
+        uf.correlate_models(plain, turned, batches, hooks="inner")
+    rows = torch.ones(length, 9, dtype=torch.bool)
+    both = uf.correlate_models(turned, turned, batches, hooks="inner", mask=[rows, rows])
+    assert both.summary["tokens"] == 2 * 9 * length
+
+
+class Sorted(Recurrent):
+    """Does not run on samples in another order."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        assert bool((lengths.diff() <= 0).all())
+        return super().forward(x)
+
+
+def test_as_many_samples_as_tokens_where_the_order_cannot_be_changed() -> None:
+    model, lengths = Sorted(False).eval(), torch.tensor([5, 4, 4, 3, 1])
+    batches = [(torch.randn(5, 5, 4), lengths)]
+    with pytest.raises(
+        uf.InputError, match=r"cannot be checked, .*; give batches of another number"
+    ):
+        uf.correlate_models(model, model, batches, hooks="inner")
+    batches = [(torch.randn(5, 6, 4), lengths)]
+    found = uf.correlate_models(model, model, batches, hooks="inner", draws=2)
+    assert found.summary["tokens"] == 30
 
 
 class Patches(nn.Module):

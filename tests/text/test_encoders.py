@@ -188,3 +188,27 @@ def test_models_that_read_no_text_are_refused(
     model = save(transformers.AutoModel.from_config(config), tmp_path / "m")
     reads = "pixel_values" if family == "vit" else "input_features"
     refused(opened, f"m: reads {reads}, no tokens", model, ids, hooks="*")
+
+
+@pytest.mark.slow
+def test_a_model_of_text_and_images_is_taken_in_parts(
+    tmp_path: Path, ids: Path, opened: ExitStack
+) -> None:
+    import transformers
+
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = transformers.CLIPConfig(
+        text_config={**sizes, "vocab_size": 300},
+        vision_config={**sizes, "image_size": 8, "patch_size": 4},
+        projection_dim=8,
+    )
+    whole = save(transformers.CLIPModel(config), tmp_path / "m")
+    refused(opened, "m: has no vocabulary of its own, .*save the part", whole, ids, hooks="*fc1")
+    text = save(transformers.CLIPTextModel.from_pretrained(whole), tmp_path / "t")
+    run = open_one(opened, text, ids, hooks="*.fc2:input")
+    assert len(run.activations[0].layers) == 1

@@ -187,6 +187,19 @@ def test_a_convolution_is_read_by_channels(vit: Any, tmp_path: Path, opened: Exi
     torch.testing.assert_close(layer.read(0, layer.tokens), expected)
 
 
+def test_axis_says_where_neurons_are_behind_a_convolution(
+    vit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--inputs", tmp_path / "pixels.npy", "--hooks", "embeddings", "--quiet")
+    command = ("capture", tmp_path / "vit", *given, "--out", tmp_path / "acts")
+    assert run(*command) == 2
+    assert f"{tmp_path / 'vit'}: --axis: layer 'embeddings' gave shape" in error_line(capsys)
+    assert run(*command, "--axis", -1) == 0
+    expected = plain_rows(vit, {"embeddings": "embeddings"}, [{"pixel_values": pixels()}])
+    rows = captured(tmp_path / "acts")["embeddings"]
+    torch.testing.assert_close(rows, expected["embeddings"], rtol=0, atol=1e-5)
+
+
 def test_patches_that_are_hidden_at_random_are_refused(tmp_path: Path, opened: ExitStack) -> None:
     model = save(make("vit_mae", 0, image_size=16), tmp_path / "m")
     np.save(tmp_path / "pixels.npy", pixels(size=16).numpy())

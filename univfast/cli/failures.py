@@ -25,7 +25,6 @@ _MEMORY = (
     "use less, as with --memory-limit, --threads or --batch-tokens, or raise the limit that"
     " 'ulimit -v' shows"
 )
-_AXIS = re.compile(r"\baxis=(?=-?\d)")
 _FILES = "raise the limit on open files ('ulimit -n')"
 _ADVICE = {
     errno.ENOMEM: _MEMORY,
@@ -73,9 +72,11 @@ def with_options(message: str) -> str:
     In what is advised, that is, and where an argument is what the message is about: files may have
     such names too.
     """
-    name, colon, rest = message.partition(": ")
-    if colon and name in _options():
-        message = f"{_options()[name]}: {rest}"
+    *whose, rest = message.split(": ", 2)
+    if whose and whose[-1] in _options():  # perhaps after the model that it is about
+        message = ": ".join([*whose[:-1], _options()[whose[-1]], rest])
+    elif whose and whose[0] in _options():
+        message = ": ".join([_options()[whose[0]], *whose[1:], rest])
     said, semicolon, advice = message.partition("; ")
     said = _AXIS.sub("--axis ", said)  # which is in the readings themselves
     return said + semicolon + _ARGUMENT.sub(_as_option, advice)

@@ -113,9 +113,8 @@ def _no_activations(path: str) -> Description | None:
             config = read_json(os.path.join(path, "config.json"))
             what = config.get("architectures") or config.get("model_type")
             names = ", ".join(map(str, what)) if isinstance(what, list) else str(what)
-            return Description(
-                path, "a Hugging Face model", [f"config.json: {names}; it reads a text"]
-            )
+            why = f"config.json: {names}; it is run on a text, or on what else it reads"
+            return Description(path, "a Hugging Face model", [why])
         return None
     if format_of(path).name == "torch" and is_model_file(read_file(path, LONE_LAYER)):
         why = "its own test set is read, and its activations are captured on the way"

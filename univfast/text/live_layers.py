@@ -83,8 +83,10 @@ def open_layers(
         yield LiveModel(model, captured, windows, RowCheck(model.module, "", axis))
 
 
-def tokens_a_sample(model: LanguageModel, hooks: Sequence[str], samples: SampleWindows) -> int:
-    """Tokens that a model makes of a sample.
+def tokens_a_sample(
+    model: LanguageModel, hooks: Sequence[str], samples: SampleWindows, axis: int | None = None
+) -> int:
+    """Tokens that a model makes of a sample; ``axis`` is of neurons, as `capture` takes it.
 
     Raises:
         InputError: the model reads other arrays than the file has, or what its first layer gives
@@ -95,10 +97,11 @@ def tokens_a_sample(model: LanguageModel, hooks: Sequence[str], samples: SampleW
     if wrong:
         raise InputError(
             f"{samples.source}: holds {', '.join(sorted(given))}, and {model.directory} reads"
-            f" {model.reads} ({wrong[0]!r} is not in both); name arrays as its forward does"
+            f" {model.reads} ({wrong[0]!r} is not in both); name arrays as its forward does,"
+            " or save the part of the model that reads these by itself"
         )
     device = next(model.module.parameters()).device
-    with naming(model.directory), capture(model.module, hooks) as captured:
+    with naming(model.directory), capture(model.module, hooks, axis=axis) as captured:
         model.check_hooked(captured.layers)
         layer = captured.layers[0]
         first, again = (

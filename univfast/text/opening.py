@@ -82,7 +82,7 @@ def open_run(
         InputError: a directory, the text, an option or the hooks cannot be used, or the models do
             not go together.
     """
-    models, windows, keep = _read(directories, hooks, options, device)
+    models, windows, keep = _read(directories, hooks, options, device, axis)
     with ExitStack() as stack:
         activations = []
         for model, patterns in zip(models, hooks, strict=True):
@@ -108,6 +108,7 @@ def _read(
     hooks: Sequence[Sequence[str]],
     options: TextOptions,
     device: torch.device,
+    axis: int | None,
 ) -> tuple[list[LanguageModel], Windows, Tensor | None]:
     """As `read_text`, of a text or of other samples."""
     if options.inputs is None:
@@ -115,7 +116,7 @@ def _read(
     samples = open_samples(options.inputs)
     models = [load_model(directory, device) for directory in directories]
     counts = [
-        tokens_a_sample(model, patterns, samples)
+        tokens_a_sample(model, patterns, samples, axis)
         for model, patterns in zip(models, hooks, strict=True)
     ]
     for model, count in zip(models, counts, strict=True):
@@ -141,7 +142,13 @@ def read_text(
     check_corpus(options.text)  # before models are loaded, which takes long
     models = [load_model(directory, device) for directory in directories]
     for model in models:
-        if model.reads != "input_ids" or not model.vocabulary:
+        if model.reads == "input_ids" and not model.vocabulary:
+            raise InputError(
+                f"{model.directory}: has no vocabulary of its own, as models of text and images;"
+                " save the part that reads the text by itself, as"
+                " CLIPTextModel.from_pretrained(DIR).save_pretrained(OUT)"
+            )
+        if model.reads != "input_ids":
             raise InputError(
                 f"{model.directory}: reads {model.reads}, no tokens; use a model that reads text,"
                 " or give what it reads (inputs=)"
