@@ -163,3 +163,14 @@ def test_two_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "a.npy: a file of activations (npy)",
         "b.npy: a file of activations (npy)",
     ]
+
+
+def test_sparse_features_and_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"top_indices": torch.tensor([[0, 2], [1, 3]]), "top_acts": torch.ones(2, 2)},
+               tmp_path / "a.pt")  # fmt: skip
+    assert "--width" in told(capsys, tmp_path / "a.pt", status=2)
+    (layer,) = described(capsys, tmp_path / "a.pt", "--width", "6")["layers"]
+    assert (layer["neurons"], layer["tokens"]) == (6, 2)
+    torch.save({"batch_0": random(5, 3), "batch_1": random(5, 3)}, tmp_path / "b.pt")
+    assert "--layers '*'" in told(capsys, tmp_path / "b.pt", status=2)
+    assert len(described(capsys, tmp_path / "b.pt", "--layers", "*")["layers"]) == 2

@@ -69,7 +69,7 @@ def test_layers_by_name_continue_over_the_files(tmp_path: Path, suffix: str) -> 
         (["layer_0", "layer_1"], {"layer_0": [0], "layer_1": [1]}),
         (["h.blocks-0", "h.blocks-1"], {"h.blocks-0": [0], "h.blocks-1": [1]}),
         (["layer_0-000", "layer_0-001", "layer_1"], {"layer_0": [0, 1], "layer_1": [2]}),
-        (["layer-1-of-2", "layer-2-of-2"], {"activations": [0, 1]}),
+        (["mlp-1-of-2", "mlp-2-of-2"], {"activations": [0, 1]}),
         (["mlp.0"], {"activations": [0]}),
     ],
 )  # fmt: skip

@@ -110,3 +110,12 @@ def test_what_is_no_directory_of_activations(tmp_path: Path) -> None:
     for other in ("{}", '{"layers": 2}', "[1]", "no JSON"):
         (tmp_path / "config.json").write_text(other)
         assert list(opened(tmp_path)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["top_acts.npy", "top_acts_0.npy", "layer_0/top_acts-000.npy", "r0/topk_values.npy"]
+)
+def test_ranks_are_no_neurons(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    np.save(tmp_path / name, np.ones((5, 3), np.float32))
+    refused(tmp_path, "a column is a rank and no neuron", "top_indices")

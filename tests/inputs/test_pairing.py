@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from support.activation_files import assert_one_line, matched, model
+from support.activation_files import assert_one_line, matched, model, random
 from univfast.errors import InputError
+from univfast.inputs.activations import open_activations
 from univfast.inputs.layers import Activations
-from univfast.inputs.pairing import match_layers
+from univfast.inputs.pairing import chosen_layers, match_layers
 
 
 def test_layers_are_matched_by_name_in_the_order_of_a() -> None:
@@ -106,3 +110,37 @@ def test_long_lists_of_names_are_cut() -> None:
     a = model("a", **shapes)
     with pytest.raises(InputError, match=r"'layer\.5' and 44 more"):
         match_layers(a, model("b", x=(2, 2)), None)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["batch_0/layer_0", "batch_0/layer_1", "batch_1/layer_0"], "'batch_0/layer_0' and 'ba"),
+        (["layer0_batch0", "layer0_batch1"], "'layer0_batch0' and 'layer0_batch1' may be parts"),
+        (["shard_0", "shard_1"], "'shard_0' and 'shard_1' may be parts of one layer, or two"),
+        (["rank0.mlp", "rank1.mlp"], "'rank0.mlp' and 'rank1.mlp'"),
+        (["0", "1", "parts.0.mlp", "parts.1.mlp", "batch_norm1", "batch_norm2"], None),
+        (["rank0.mlp", "rank0.attn"], None),
+    ],
+)
+def test_names_of_parts_are_layers_if_it_is_said(
+    tmp_path: Path, names: list[str], said: str | None
+) -> None:
+    layers = {name: random(20, 3, seed=i) for i, name in enumerate(names)}
+    np.savez(tmp_path / "a.npz", **{name: x.numpy() for name, x in layers.items()})
+    for source in (layers, tmp_path / "a.npz"):
+        model = open_activations(source, "a")
+        assert list(chosen_layers(model, "*")) == names
+        if said is None:
+            assert list(chosen_layers(model, None)) == names
+            continue
+        with pytest.raises(InputError, match=re.escape(said)) as error:
+            chosen_layers(model, None)
+        assert_one_line(error, "layers='*'")
+
+
+def test_names_that_a_pattern_takes_for_layers(tmp_path: Path) -> None:
+    for number in range(2):
+        np.save(tmp_path / f"rank_{number}.npy", random(5, 3).numpy())
+    model = open_activations(tmp_path, "a", "{layer}.npy")
+    assert list(chosen_layers(model, None)) == ["rank_0", "rank_1"]

@@ -81,6 +81,11 @@ def test_a_directory_of_raw_shards(tmp_path: Path) -> None:
         ({"shape": [20, 6], "dtype": "float32", "order": "K"}, "order is 'K'"),
         ({"shape": [20, 6], "dtype": "float32", "scale": 1.0}, "is given for float32"),
         ({"shape": [20, 6], "dtype": "int32"}, "has dtype int32"),
+        ({"shape": [20, 6], "dtype": "float32", "fortran_order": True}, "fortran_order true"),
+        ({"shape": [20, 6], "dtype": "float32", "byteorder": "big"}, 'byteorder "big"'),
+        ({"shape": [20, 6], "dtype": "float32", "axes": ["neuron", "token"]}, "says axes"),
+        ({"shape": [10, 6], "dtype": "float64", "offset": 8}, "says offset 8, which is not read"),
+        ({"shape": [80, 6], "dtype": "int8", "scale": 1, "zero": 3}, "says zero 3"),
     ],
 )
 def test_refused(tmp_path: Path, said: Any, match: str) -> None:
@@ -88,6 +93,13 @@ def test_refused(tmp_path: Path, said: Any, match: str) -> None:
     if said is not None:
         (tmp_path / "a.json").write_text(json.dumps(said))
     refused(tmp_path / "a.memmap", match)
+
+
+def test_what_says_nothing_new_is_passed_over(tmp_path: Path) -> None:
+    x = random(20, 6)
+    plain = {"fortran_order": False, "offset": 0, "byteorder": "little", "strides": None}
+    (layer,) = open_activations(raw(tmp_path / "a.raw", x, **plain, by="me"), "a").layers.values()
+    assert torch.equal(layer.read(0, 20), x)
 
 
 def test_two_files_beside_are_refused(tmp_path: Path) -> None:

@@ -30,8 +30,15 @@ Examples:
 @click.argument("paths", type=PATH, nargs=-1, metavar="[PATH ...]")
 @option("files")
 @option("layers")
+@option("width")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(paths: tuple[str, ...], files: str | None, layers: str | None, as_json: bool) -> None:
+def info(
+    paths: tuple[str, ...],
+    files: str | None,
+    layers: str | None,
+    width: int | None,
+    as_json: bool,
+) -> None:
     """Say which version and build this is, and what it uses of this machine.
 
     Of each PATH, say what it would be read as, and why: its layers, their widths, tokens and
@@ -39,7 +46,7 @@ def info(paths: tuple[str, ...], files: str | None, layers: str | None, as_json:
     in the same line.
     """
     if not paths:
-        for name, value in (("files", files), ("layers", layers)):
+        for name, value in (("files", files), ("layers", layers), ("width", width)):
             if value is not None:
                 raise click.UsageError(f"--{name} says how a PATH is read; give one")
         lines = _installation()
@@ -51,7 +58,7 @@ def info(paths: tuple[str, ...], files: str | None, layers: str | None, as_json:
         return
     from univfast.inputs.descriptions import describe
 
-    found = [describe(path, files, layers) for path in paths]
+    found = [describe(path, files, layers, width) for path in paths]
     if as_json:
         say(json.dumps([one.plain() for one in found], indent=2))
         return

@@ -11,7 +11,7 @@ from univfast.inputs.activations import open_activations
 from univfast.inputs.formats import format_of, read_file
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 from univfast.inputs.model_paths import is_model_directory, is_model_file, is_saved_result
-from univfast.inputs.pairing import chosen_layers
+from univfast.inputs.pairing import check_whole, chosen_layers
 from univfast.machine.reading import read_json
 from univfast.machine.torch_state import in_plain_state
 
@@ -49,13 +49,16 @@ class Description:
 
 
 @in_plain_state
-def describe(path: str, files: str | None = None, layers: str | None = None) -> Description:
+def describe(
+    path: str, files: str | None = None, layers: str | None = None, width: int | None = None
+) -> Description:
     """What a path would be read as.
 
     Args:
         path: of a file or directory, as `correlate` takes it, or a model's, adapter's or result's.
         files: the pattern of the files of a directory.
         layers: glob pattern of the layers to use.
+        width: how many sparse features there are, where the file does not say it.
 
     Raises:
         InputError: it would be refused.
@@ -64,7 +67,9 @@ def describe(path: str, files: str | None = None, layers: str | None = None) -> 
         return known
     if files is not None and not os.path.isdir(path):
         raise InputError(f"files: is for directories of files, not for {path}; leave it out")
-    found = open_activations(path, "path", files)
+    found = open_activations(path, "path", files, width)
+    if layers is None:
+        check_whole(found)
     # Refuses what nothing matches; what is beside the layers is shown.
     chosen = chosen_layers(found, layers) if layers is not None else found.layers
     errors = {name: str(x) for name, x in found.unusable.items() if layers is None}

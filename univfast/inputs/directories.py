@@ -17,7 +17,7 @@ from univfast.inputs.captures import (
 )
 from univfast.inputs.file_names import FileName, read_names
 from univfast.inputs.formats import read_file, suffixes
-from univfast.inputs.layers import LONE_LAYER, Activations, collect
+from univfast.inputs.layers import LONE_LAYER, Activations, check_no_ranks, collect
 from univfast.inputs.model_paths import is_model_directory, is_model_file, is_saved_result
 from univfast.inputs.natural import natural_key
 from univfast.inputs.numbering import (
@@ -118,7 +118,7 @@ def _open_pattern(path: str, pattern: FilePattern, opened: OpenFiles) -> Activat
     why = [f"files={pattern.text!r}: {len(there)} files match"]
     if beside:
         why.append(f"passed over: {_listed(beside)}, which do not match")
-    return replace(found, reading=tuple(why))
+    return replace(found, by_pattern=pattern.has_layer, reading=tuple(why))
 
 
 def _refuse_others(path: str) -> None:
@@ -233,6 +233,9 @@ class _Files:
         for layer, own in of_layer.items():
             check_numbers(layer, own, steps, lone[layer])
         of_lone = {layer: own for layer, own in of_layer.items() if lone[layer]}
+        for layer, (first, *_) in of_lone.items():
+            stem = os.path.splitext(os.path.basename(first.file))[0]
+            check_no_ranks(stem.rstrip("-_.0123456789"), f"{first.file}: layer {layer!r}")
         check_layers_alike(self._root, of_lone if not given else dict(of_layer))
         if len(of_lone) == len(shards) == 1 and not has_layer:
             (only,) = of_layer.values()

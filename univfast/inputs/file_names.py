@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from univfast.errors import InputError
 
-__all__ = ["FileName", "read_names"]
+__all__ = ["FileName", "parts_among", "read_names"]
 
 # A word, the number behind it, and the number of all where it says that.
 _SLOT = re.compile(
@@ -111,6 +111,19 @@ def read_names(root: str, paths: Sequence[Sequence[str]], lone: Sequence[bool]) 
     return _named(root, paths, stems, slots)
 
 
+def parts_among(layers: Sequence[str]) -> tuple[str, str] | None:
+    """Two names of layers in one file that may be parts of one layer, as ``batch_0/mlp``."""
+    seen: dict[str, str] = {}
+    for layer in layers:
+        for found in _SLOT.finditer(layer):
+            # ``parts.3`` is a module in a list of them.
+            if found["word"].lower() in _SHARD_WORDS and found["sep"] != ".":
+                rest = f"{layer[: found.start('number')]}\0{layer[found.end('number') :]}"
+                if seen.setdefault(rest, layer) != layer:
+                    return seen[rest], layer
+    return None
+
+
 def _hidden(found: re.Match[str]) -> str:
     return f"{found['word']}{found['sep']}#"
 
@@ -135,17 +148,28 @@ def _slots(stem: Sequence[str]) -> list[_Slot]:
 def _tell(slots: list[_Slot], varying: list[bool], lone: bool) -> None:
     """Says of each number what it counts."""
     for slot in slots:
+        by_word = slot.word in _LAYER_WORDS
         in_module = slot.word in _MODULE_WORDS and not slot.sep
-        if slot.count is not None or slot.word in _SHARD_WORDS:
+        if slot.count is not None and by_word:
+            slot.kind = "unclear"
+        elif slot.count is not None or slot.word in _SHARD_WORDS:
             slot.kind = "shard"
         elif slot.word in _CONTENT_WORDS:
             slot.kind = "unclear" if slot.sep == "." else "shard"
-        elif slot.word in _LAYER_WORDS or (slot.word and slot.sep == ".") or in_module:
+        elif by_word or (slot.word and slot.sep == ".") or in_module:
             slot.kind = "layer"
         slot.keeps_word = slot.word not in (_SHARD_WORDS | _CONTENT_WORDS)
+    counting = [
+        slot for slot, varies in zip(slots, varying, strict=True) if varies and slot.kind == "shard"
+    ]
+    if lone and len(counting) > 1 and all(slot.kind != "layer" for slot in slots):
+        for slot in counting:  # ``batch_0/acts_3`` may be the activations of layer 3
+            if slot.word in _CONTENT_WORDS and slot.count is None:
+                slot.kind = "unclear"
     if any(slot.kind == "shard" for slot in slots):  # then others are none, by their looks alone
         for slot in slots:
-            if slot.kind == "unclear" and (slot.word in _MODULE_WORDS or _is_folder(slot)):
+            named = slot.word in (_MODULE_WORDS | _LAYER_WORDS) or _is_folder(slot)
+            if slot.kind == "unclear" and named:
                 slot.kind = "layer"
         return
     last = slots[-1] if slots else None
@@ -155,7 +179,9 @@ def _tell(slots: list[_Slot], varying: list[bool], lone: bool) -> None:
     padded = len(last.number) >= _DIGITS and last.sep in ("-", "_")
     # Numbers alone for folders and files are layers of batches, or batches of layers.
     both = any(v and _is_folder(slot) for slot, v in zip(slots, varying, strict=True))
-    if by_name or (not both and (last.is_all or (padded and last.word not in _OTHER_WORDS))):
+    if by_name or (
+        not both and (last.is_all or (padded and last.word not in (_OTHER_WORDS | _LAYER_WORDS)))
+    ):
         last.kind = "shard"
 
 

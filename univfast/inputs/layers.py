@@ -216,6 +216,7 @@ class Activations:
         keep: of a store that has a mask of its own, the tokens that count, bool ``[tokens]``; None
             where all do.
         parts: which shards the files of a directory are, by their names; of all layers.
+        by_pattern: whether the user's pattern of files says which layer each is.
         reading: why it is read as it is: lines for people.
         origin: of what was fetched from the hub, its name there and the commit; None else.
         made_of: arrays that a layer of sparse features is made of, by name: that of the layer.
@@ -236,6 +237,7 @@ class Activations:
     text: Callable[[int], str] | None = None
     keep: torch.Tensor | None = None
     parts: tuple[str, ...] = ()
+    by_pattern: bool = False
     reading: tuple[str, ...] = ()
     origin: Mapping[str, object] | None = None
     made_of: Mapping[str, str] = field(default_factory=dict)

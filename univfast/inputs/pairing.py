@@ -9,10 +9,19 @@ from dataclasses import replace
 
 from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
+from univfast.inputs.file_names import parts_among
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer
 from univfast.inputs.numbering import counts_up
 
-__all__ = ["CHOOSE", "all_layers", "check_sources", "chosen_layers", "in_order", "match_layers"]
+__all__ = [
+    "CHOOSE",
+    "all_layers",
+    "check_sources",
+    "check_whole",
+    "chosen_layers",
+    "in_order",
+    "match_layers",
+]
 
 # Of a capture, what its tokens follow from, and how it is given.
 _OPTIONS = {"context": "context=N", "skip": "skip=", "positions": "positions="}
@@ -170,8 +179,11 @@ def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
     """The layers of a model whose names match a glob; all where there is none.
 
     Raises:
-        InputError: none does, or what does is no layer.
+        InputError: none does, or what does is no layer; or there is no glob, and names may be of
+            parts of layers.
     """
+    if pattern is None:
+        check_whole(model)
 
     def wanted(name: str) -> bool:
         return pattern is None or fnmatch.fnmatchcase(name, pattern)
@@ -195,6 +207,21 @@ def chosen_layers(model: Activations, pattern: str | None) -> dict[str, Layer]:
             f"{model.name}: no layer matches {pattern!r}; there are {_listed(list(model.layers))}"
         )
     return chosen
+
+
+def check_whole(model: Activations) -> None:
+    """Refuses layers that may be parts of one by their names, of what is stored by name.
+
+    Raises:
+        InputError: so they may be.
+    """
+    told = model.about is not None or model.captured is not None or model.by_pattern
+    parts = None if told else parts_among(list(model.layers))
+    if parts is not None:
+        raise InputError(
+            f"{model.name}: {parts[0]!r} and {parts[1]!r} may be parts of one layer, or two layers;"
+            " save each layer as one array, or say that they are layers with layers='*'"
+        )
 
 
 def _check_names(

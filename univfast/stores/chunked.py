@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from univfast.errors import InputError
 from univfast.inputs.layers import Activations, check_layer, collect, fingerprint
 from univfast.inputs.natural import natural_key
-from univfast.stores.companions import IDS, MASKS, companion, flags_of, ids_of
+from univfast.stores.companions import IDS, MASKS, companion, flags_of, ids_of, other_masks
 
 __all__ = ["Array", "Blocks", "Guard", "open_arrays"]
 
@@ -192,6 +192,8 @@ def open_arrays(source: str, arrays: Mapping[str, Array], guard: Guard, what: st
             unusable[name] = _unusable(source, name, array)
         else:
             layers[name] = _Kept(array, dtype)
+    unusable |= other_masks(source, passed)
+    passed = [name for name in passed if name not in unusable]
     if not layers and not unusable:
         raise InputError(
             f"{source}: holds no arrays [..., neurons]; there are {', '.join(arrays) or 'none'}"

@@ -12,7 +12,7 @@ from univfast.errors import InputError
 from univfast.inputs.masks import open_mask
 from univfast.inputs.token_ids import open_token_ids
 
-__all__ = ["IDS", "MASKS", "companion", "flags_of", "ids_of"]
+__all__ = ["IDS", "MASKS", "companion", "flags_of", "ids_of", "other_masks"]
 
 MASKS = ("mask", "attention_mask")
 """Names of masks: 1 or true for the tokens that count."""
@@ -32,6 +32,18 @@ def companion(source: str, names: Iterable[str], known: tuple[str, ...]) -> str 
             f"{source}: holds {found[0]!r} and {found[1]!r}, of which either may be meant; keep one"
         )
     return found[0] if found else None
+
+
+def other_masks(source: str, passed: Iterable[str]) -> dict[str, InputError]:
+    """Those that may be masks by their names, as ``padding_mask``, but may be true for either."""
+    return {
+        name: InputError(
+            f"{source}: {name!r} may say which tokens count, or which do not; call it 'mask' if it"
+            " is true for those that do"
+        )
+        for name in passed
+        if name.lower().endswith(("mask", "masks"))
+    }
 
 
 def ids_of(values: NDArray[np.generic], shape: tuple[int, ...], where: str) -> torch.Tensor:

@@ -6,6 +6,7 @@ each layer with ``config.json``, and ``shard_0.memmap`` with ``shard_0.meta`` an
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -112,6 +113,7 @@ def _array(
     """The array that is all of a file. Raises InputError, naming what says otherwise."""
     shape, kind = said.get("shape"), said.get("dtype", default)
     order = said.get("order", "C")
+    _check_known(said, beside)
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise InputError(f"{beside}: says no shape; {_MUST.partition('holds ')[2]} is expected")
     bits, dtype = _dtype(kind, beside)
@@ -133,6 +135,23 @@ def _array(
 
 
 _SCALE = ("scale", "zero_point")
+# What would make other values of the same bytes, and what it says where it makes none.
+_LAYOUT = {
+    **dict.fromkeys(("fortran_order", "transposed"), (False,)),
+    **dict.fromkeys(("offset", "header", "strides", "axes", "axis", "dims"), (0,)),
+    **dict.fromkeys(("byteorder", "byte_order", "endian", "endianness"), ("little", "<")),
+    **dict.fromkeys(("scales", "zero", "zero_points", "bias", "add_offset", "scale_factor"), ()),
+}
+
+
+def _check_known(said: Mapping[str, Any], beside: str) -> None:
+    """Refuses what says that the bytes are another array than is read."""
+    for name, plain in _LAYOUT.items():
+        if (value := said.get(name)) is not None and value not in plain:
+            raise InputError(
+                f"{beside}: says {name} {json.dumps(value)[:40]}, which is not read; say shape,"
+                " dtype (as '>f4'), order ('C' or 'F'), scale and zero_point, and leave it out"
+            )
 
 
 def _dtype(kind: object, beside: str) -> tuple[str, torch.dtype]:

@@ -19,7 +19,7 @@ from univfast.inputs.layers import Activations, Layer, collect
 from univfast.inputs.natural import natural_key
 from univfast.inputs.shards import OpenFiles
 from univfast.machine.reading import check_folder, reading
-from univfast.stores.companions import IDS, MASKS, companion, flags_of, ids_of
+from univfast.stores.companions import IDS, MASKS, companion, flags_of, ids_of, other_masks
 from univfast.stores.parquet_rows import Column, ParquetLayer, Part, depth_of, dtype_of
 from univfast.stores.parts import parts_in_order
 
@@ -78,9 +78,10 @@ def _open(source: str, paths: list[str]) -> Activations:
             )
     table = _sorted(source, schema, parts, files)
     mask, ids = (companion(source, schema, names) for names in (MASKS, IDS))
-    table.passed = [name for name in table.passed if name not in (mask, ids)]
+    table.unusable |= other_masks(source, table.passed)
     for name in (mask, ids):
         table.unusable.pop(name or "", None)
+    table.passed = [x for x in table.passed if x not in (mask, ids) and x not in table.unusable]
     lengths = _Lengths(source, parts, files, [name for name in (mask, ids) if name])
 
     def make(name: str, column: Column) -> Layer:
