@@ -91,7 +91,7 @@ def prepared() -> dict[str, object]:
 
 
 # Pages whose blocks are about files and models that readers have; tests of these run them:
-# test_docs_directories.py, stores/test_docs.py, cli/test_your_model.py.
+# test_docs_directories.py, stores/test_stores_page.py, cli/test_your_model.py.
 ELSEWHERE = ("directories", "stores", "your-model")
 
 

@@ -145,3 +145,9 @@ def long_files() -> list[Path]:
 
 def test_no_file_is_too_long() -> None:
     assert [str(path.relative_to(ROOT)) for path in long_files()] == []
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """For pytest takes them for one module, where both are given."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted({*names})
