@@ -200,3 +200,15 @@ def test_masks_and_details_are_of_the_tokens() -> None:
     assert torch.equal(one.correlation, two.correlation)
     again = uf.explain(one, a, a.flip(1), axis=1, mask=keep, token_ids=ids)
     assert repr(again.explained) == repr(one.explained)
+
+
+def test_a_mask_of_a_store_is_of_the_axes_before_the_last(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["acts"] = np.random.default_rng(0).standard_normal((5, 5, 5)).astype(np.float32)
+        file["mask"] = np.eye(5) > 0  # [5, 5]: of which two axes?
+    assert uf.correlate(path, path).summary["tokens"] == 5
+    assert uf.correlate(path, path, axis=-1).summary["tokens"] == 5
+    with pytest.raises(uf.InputError, match=r"^axis: .*has a mask of its own"):
+        uf.correlate(path, path, axis=1)

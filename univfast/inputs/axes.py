@@ -27,7 +27,8 @@ def along_axis(activations: Activations, axis: int | None) -> Activations:
 
     Raises:
         InputError: an array has no such axis; or more than three, and none was given. Where other
-            layers are left, a layer that is refused for this joins ``unusable``.
+            layers are left, a layer that is refused for this joins ``unusable``. Or tokens were
+            moved that a mask of the store is of.
     """
     layers: dict[str, Layer] = {}
     refused = dict(activations.unusable)
@@ -36,6 +37,12 @@ def along_axis(activations: Activations, axis: int | None) -> Activations:
             layers[name] = _along(activations.name, layer, axis)
         except InputError as error:  # noqa: PERF203
             refused[name] = error
+    moved = any(layer is not activations.layers[name] for name, layer in layers.items())
+    if moved and activations.keep is not None:
+        raise InputError(
+            f"axis: {activations.name} has a mask of its own, which is of the axes before the last;"
+            " leave it out of the file, and give mask="
+        )
     if not layers:
         raise next(iter(refused[name] for name in activations.layers))
     return replace(activations, layers=layers, unusable=refused)
