@@ -271,6 +271,7 @@ def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
     by_chance = by_chance_in_words(summary) or "unknown"
     by_control = summary["universal_by_control"]
     rotation = summary["rotation"]
+    drawn = f"{rotation['kind']} x {rotation['draws']}" if rotation["draws"] else "rotation none"
     learned = "" if summary["learned"] is None else f", {summary['learned']:,} learned"
     mutual = summary["universal_mutual"]
     pairs = "" if mutual is None else f", {mutual:,} mutual"
@@ -278,8 +279,7 @@ def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
         ("models", f"{short(first)} with {_listed(others)}, {summary['tokens']:,} tokens"),
         (
             "settings",
-            f"match {summary['match']}, {rotation['kind']} x {rotation['draws']},"
-            f" threshold {summary['threshold']:g}",
+            f"match {summary['match']}, {drawn}, threshold {summary['threshold']:g}",
         ),
         (
             "universal",

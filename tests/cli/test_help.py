@@ -187,3 +187,8 @@ def test_shells_complete(words: str, expected: str, monkeypatch: pytest.MonkeyPa
         parts[1:-1], parts[-1]
     )
     assert expected in [item.value for item in found]
+
+
+def test_what_a_measurement_is_of_is_no_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", "--help") == 0
+    assert panels(capsys.readouterr().out)["Input"] == ["--tokens", "--neurons"]

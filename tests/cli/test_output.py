@@ -87,6 +87,13 @@ def test_what_stands_at_the_head(capsys: pytest.CaptureFixture[str]) -> None:
     none = printed(capsys, made_up(match="best", draws=0))
     assert none[1] == "500 live neurons, none called universal without a baseline"
     assert none[0].endswith("rotation none")
+    assert [row[2] for row in table(none, "layer")] == ["-"] * 3  # not 0, as if it were counted
+
+
+def test_warnings_stand_on_stderr_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    result = made_up(threshold=3)
+    assert "Warning: threshold: got 3" in result.verdict()
+    assert "threshold:" not in " ".join(printed(capsys, result))
 
 
 def test_forty_layers_are_twelve_and_a_total(

@@ -117,6 +117,17 @@ def test_all_kinds_of_results_make_sense(
         assert ("range" in charts) == (name == "several")
 
 
+def test_the_keyboard_goes_on_where_it_was(best: Seen) -> None:
+    page = best.page
+    page.focus("#rows tr:nth-child(3)")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "detail"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # closes it
+    assert page.is_hidden("#detail")
+    assert page.evaluate("document.activeElement === document.querySelector('#rows').children[2]")
+
+
 def test_the_slider(best: Seen) -> None:
     """Counts follow it, and are those of the result's own draws and neurons."""
     result = RESULTS["best"]()

@@ -31,6 +31,10 @@ def test_partners_and_mutual_pairs_are_counted(match: str) -> None:
     assert words(match=match, **one).startswith(
         "1 neuron of A is universal (excess above 0.5): 1 distinct partner in B, 1 pair mutual. Not"
     )
+    many = {"universal": 7006, "universal_partners": 5001, "universal_mutual": 3504}
+    assert words(match=match, **many).startswith(
+        "7,006 neurons of A are universal (excess above 0.5): 5,001 distinct partners in B, 3,504"
+    )
     assert words(match=match, universal_mutual=0).startswith(f"{FLAGGED[:-8]}0 pairs mutual. Not")
     assert words(match=match, threshold=0.25).startswith(
         "40 neurons of A are universal (excess above 0.25): 13 distinct"
@@ -162,19 +166,20 @@ def test_details() -> None:
 
 def test_layers_so_narrow_that_none_can_be_universal() -> None:
     assert words(**layers(0.2, 0.51)).endswith(
-        " Layer 'mlp.1' has a mean baseline above 0.5: in layers so narrow, match best can hardly"
-        " have universal neurons."
+        " Layer 'mlp.1' has a mean baseline above 0.5: of layers so narrow, or of so few"
+        " directions, match best can hardly find universal neurons."
     )
     assert words(match="one-to-one", threshold=0.25, **layers(0.76, 0.9, 0.74)).endswith(
-        " Layers 'mlp.0', 'mlp.1' have a mean baseline above 0.75: in layers so narrow, match"
-        " one-to-one can hardly have universal neurons."
+        " Layers 'mlp.0', 'mlp.1' have a mean baseline above 0.75: of layers so narrow, or of"
+        " so few directions, match one-to-one can hardly find universal neurons."
     )
     assert " Layers 'mlp.0', 'mlp.1', 'mlp.2' and 2 more have a" in words(**layers(*[0.9] * 5))
     assert "narrow" not in words(**layers(0.5, 0.2, None))
     assert "narrow" not in words(match="index", **layers(0.9))
+    assert "narrow" not in words(threshold=3, **layers(0.9))  # which no width changes
     one = {"layer": "mlp.0", "mean_baseline": 0.9, "universal": 1}
     assert "narrow" not in words(layers=[one])
-    assert "can hardly have universal neurons." in compared([4], [11], **layers(0.9))
+    assert "can hardly find universal neurons." in compared([4], [11], **layers(0.9))
 
 
 def by_index(universal: int, by_chance: float | None, counts: list[int] | None) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def test_by_index_stands_beside() -> None:
     assert " By index 1 is universal, shifted" in words(**by_index(1, 0.5, [0, 1]))
     assert "By index" not in words(**by_index(60, None, None))
     assert "By index" not in words(by_index=None)
+    assert "By index" not in words(threshold=2, **by_index(0, 0.0, [0] * 20))  # that none reaches
 
 
 # ---- what has no r -------------------------------------------------------------------------------

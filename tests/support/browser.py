@@ -108,5 +108,4 @@ def opened(found: Any, path: Path, scheme: str = "light", width: int = 1280) -> 
 
 
 def _note(seen: Seen, kind: str, text: str) -> None:
-    if kind in ("error", "warning"):
-        seen.complaints.append(text)
+    seen.complaints.append(f"{kind}: {text}")

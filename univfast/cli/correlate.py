@@ -262,12 +262,16 @@ def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResul
         return result
 
 
+def _warn(result: CorrelationResult) -> None:
+    for warning in result.summary["warnings"]:
+        complain(f"Warning: {with_options(warning)}")
+
+
 def _save(
     result: CorrelationResult, out: str | None, columns: str, figures: tuple[str, ...]
 ) -> None:
     """Writes a result, and tells what may be wrong with it, and with its controls."""
-    for warning in result.summary["warnings"]:
-        complain(f"Warning: {with_options(warning)}")
+    _warn(result)
     controls = result.summary["controls"]
     for warning in [] if controls is None else controls["warnings"]:
         complain(f"Warning: {with_options(warning)}")
@@ -323,6 +327,7 @@ def report(
     for folder in directory:
         with holding_directory(folder) if os.path.isdir(folder) else nullcontext():
             results.append((folder, redraw(folder, figures)))
+        _warn(results[-1][1])
         print_result(results[-1][1], as_json=False, out=folder, every=every)
     if out is not None:
         save_beside(results, out)

@@ -32,6 +32,8 @@ _PANELS: dict[str, Panel] = {
     **dict.fromkeys(("--steps", "--samples", "--half", "--weight-decay", "--sparsity"), "Training"),
     **dict.fromkeys(("--d-model", "--d-mlp", "--heads", "--untrained"), "Training"),
     **dict.fromkeys(("train --layers", "train --seed"), "Training"),
+    "bench --neurons": "Input",
+    "weights --top-k": "Output",
 }
 
 _ALSO_CALLED = {"gpu": "cuda"}

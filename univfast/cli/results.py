@@ -39,6 +39,7 @@ def print_result(
 ) -> None:
     """The summary on stdout: as JSON, or as tables and a verdict; ``every`` layer."""
     from univfast.report.files import summary_json
+    from univfast.report.verdict import verdict
 
     if as_json:
         say(summary_json(result.summary), nl=False)
@@ -47,7 +48,8 @@ def print_result(
     if result.reverse is not None:
         say("Neurons of B, matched in A:\n")
         _print_counts(result.reverse, every, "BA")
-    say(wrapped(result.verdict()))
+    # Warnings stand on stderr, in the words of options.
+    say(wrapped(verdict({**result.summary, "warnings": []})))
     if out is not None:
         say(f"Report: {shown(os.path.join(out, 'report.html'))}")
 
@@ -99,13 +101,19 @@ def _settings(summary: Mapping[str, Any]) -> Iterator[str]:
         yield "rotation none"
 
 
+def _can_be_universal(summary: Mapping[str, Any]) -> bool:
+    """Whether there is a baseline to have an excess over."""
+    by_index = not MATCHINGS[summary["match"]].all_pairs
+    return by_index or summary["rotation"]["draws"] > 0
+
+
 def _headline(summary: Mapping[str, Any]) -> Iterator[str]:
     """Counts beside their nulls, and what a count of 0 bounds."""
     from univfast.report.verdict import by_chance_in_words
 
     live, universal = summary["neurons"] - summary["dead"], summary["universal"]
     by_index = not MATCHINGS[summary["match"]].all_pairs
-    if by_index or summary["rotation"]["draws"]:
+    if _can_be_universal(summary):
         share = f" ({universal / live:.1%})" if live else ""
         partners, mutual = summary["universal_partners"], summary["universal_mutual"]
         one = "partner" if partners == 1 else "partners"
@@ -133,6 +141,7 @@ def _print_layers(result: CorrelationResult, every: bool) -> None:
     summary = result.summary
     controls = summary["controls"] is not None
     matched = {} if not MATCHINGS[summary["match"]].all_pairs else _mostly_matched(result)
+    can_be = _can_be_universal(summary)
     names = [row["layer"] for row in summary["layers"]]
     columns = [Column("layer", least=_NAME)]
     columns += [Column("live"), *([Column("dead", extra=4)] if summary["dead"] else [])]
@@ -145,11 +154,12 @@ def _print_layers(result: CorrelationResult, every: bool) -> None:
 
     def cells(name: Cell, row: Mapping[str, Any], where: Cell = "") -> list[Cell]:
         dead = [row["dead"]] if summary["dead"] else []
-        counts = (row["neurons"] - row["dead"], *dead, row["universal"])
+        live, universal = row["neurons"] - row["dead"], row["universal"]
         by_control = [_mean(row["universal_by_control"])] if controls else []
         return [
             name,
-            *(f"{count:,}" for count in counts),
+            *(f"{count:,}" for count in (live, *dead)),
+            f"{universal:,}" if can_be else "-",
             _mean(row["universal_by_chance"]),
             *by_control,
             *_means(row),

@@ -324,5 +324,5 @@ def neuron_table(result: CorrelationResult) -> str:
         '<div class="wide"><table><thead><tr id="head"></tr></thead><tbody id="rows"></tbody>'
         "</table></div>\n"
         '<p class="empty" id="nothing" hidden>No neuron passes the threshold and the filters.</p>\n'
-        '<div class="detail" id="detail" aria-live="polite" hidden></div></div>\n'
+        '<div class="detail" id="detail" tabindex="-1" hidden></div></div>\n'
     )

@@ -74,9 +74,9 @@ def _flagged(summary: Mapping[str, Any]) -> str:
     where = "B" if len(summary["models"]) == 2 else "the other models"
     if partners is None:  # of a result that was saved before they were counted
         return f"{head}."
-    parts = [f"{partners} distinct partner{_s(partners)} in {where}"]
+    parts = [f"{partners:,} distinct partner{_s(partners)} in {where}"]
     if mutual is not None:
-        parts.append(f"{mutual} pair{_s(mutual)} mutual")
+        parts.append(f"{mutual:,} pair{_s(mutual)} mutual")
     return f"{head}: {', '.join(parts)}."
 
 
@@ -89,7 +89,7 @@ def _against_controls(summary: Mapping[str, Any]) -> Iterator[str]:
     if controls["tokens"] < summary["tokens"]:
         verb = "is" if flagged == 1 else "are"
         tokens = f"{controls['tokens']:,}"
-        where = f"On the first {tokens} tokens {flagged} {verb} universal, and there "
+        where = f"On the first {tokens} tokens {flagged:,} {verb} universal, and there "
     said = _capital(
         f"{where}networks that learned nothing flag {' and '.join(text for text, _ in sides)}"
     )
@@ -98,7 +98,7 @@ def _against_controls(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{said}. That is no fair comparison: {controls['warnings'][0]}."
     elif not controls["more_than_controls"]:
         yield (
-            f"{said}, {by_control:.1f} in all by control: that is no more than controls, and no"
+            f"{said}, {by_control:,.1f} in all by control: that is no more than controls, and no"
             " evidence that both networks learned these neurons."
         )
     else:
@@ -110,7 +110,7 @@ def _against_controls(summary: Mapping[str, Any]) -> Iterator[str]:
 def _flag_count(counts: list[int], untrained: str) -> str:
     """How many are flagged with controls on one side; what it bounds, if that is none."""
     if any(counts):
-        return f"{_mean(counts):.1f} ({untrained} untrained)"
+        return f"{_mean(counts):,.1f} ({untrained} untrained)"
     limit = _RULE_OF_THREE / len(counts)
     return f"0 in {len(counts)} (95% limit {limit:.2g}; {untrained} untrained)"
 
@@ -139,19 +139,19 @@ def _learned(summary: Mapping[str, Any]) -> Iterator[str]:
     count, unknown = summary["learned"], controls.get("not_compared")
     if unknown:
         verb = "has" if unknown == 1 else "have"
-        yield f"{unknown} of those flagged {verb} no r in controls, and cannot be called learned."
+        yield f"{unknown:,} of those flagged {verb} no r in controls, and cannot be called learned."
     over = f"by a margin of {controls['margin']:g} over networks that learned nothing"
     if by_control is None:
         one = " (a single control does not say how many do so by chance)" if count else ""
-        yield f"{count} {'stands' if count == 1 else 'stand'} out {over}{one}."
+        yield f"{count:,} {'stands' if count == 1 else 'stand'} out {over}{one}."
         return
-    expected = f" (by control: {by_control:.1f})"
+    expected = f" (by control: {by_control:,.1f})"
     borne_out = controls["more_than_controls"] and exceeds(count, [by_control])
     if count and (controls["warnings"] or not borne_out):
-        yield f"{count} {'stands' if count == 1 else 'stand'} out {over}{expected}."
+        yield f"{count:,} {'stands' if count == 1 else 'stand'} out {over}{expected}."
         return
     verb = "is" if count == 1 else "are"
-    yield f"{count} {verb} learned by {_trained(summary)} {over}{expected}."
+    yield f"{count:,} {verb} learned by {_trained(summary)} {over}{expected}."
 
 
 def _against_chance(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -184,7 +184,7 @@ def by_chance_in_words(numbers: Mapping[str, Any]) -> str | None:
     if by_chance == 0:
         draws = len(counts)
         return f"0 in {draws} draws (95% limit {_RULE_OF_THREE / draws:.2g})"
-    return f"{by_chance:.1f}"
+    return f"{by_chance:,.1f}"
 
 
 def _no_evidence(summary: Mapping[str, Any], nulls: str) -> str:
@@ -202,14 +202,14 @@ def _of_details(summary: Mapping[str, Any]) -> Iterator[str]:
     details, said = summary["details"], []
     if details["follow_token"] is not None:
         count = details["follow_token"]
-        said.append(f"{count} follow{'s' if count == 1 else ''} the current token in both models")
+        said.append(f"{count:,} follow{'s' if count == 1 else ''} the current token in both models")
     if details["beyond_token_and_position"] is not None:
         count = details["beyond_token_and_position"]
         verb = "keeps" if count == 1 else "keep"
-        said.append(f"{count} {verb} r above 0.5 beyond token and position")
+        said.append(f"{count:,} {verb} r above 0.5 beyond token and position")
     few = details["few_tokens"]
     verb = "rests" if few == 1 else "rest"
-    said.append(f"{few} {verb} on fewer than {details['few']} tokens")
+    said.append(f"{few:,} {verb} on fewer than {details['few']} tokens")
     yield "; ".join(said) + "."
     blocks = details["blocks"]
     if blocks == 1:
@@ -220,9 +220,9 @@ def _of_details(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _narrow_layers(summary: Mapping[str, Any]) -> Iterator[str]:
     """Layers whose baseline leaves no room for an excess above the threshold."""
-    if _by_index(summary):
-        return
     highest = 1 - summary["threshold"]
+    if _by_index(summary) or highest < 0:  # of no baseline is there room, which a warning says
+        return
     narrow = [
         layer["layer"]
         for layer in summary["layers"]
@@ -236,19 +236,19 @@ def _narrow_layers(summary: Mapping[str, Any]) -> Iterator[str]:
         of = "Layers" if len(narrow) > 1 else "Layer"
         has = "have" if len(narrow) > 1 else "has"
         yield (
-            f"{of} {shown}{more} {has} a mean baseline above {highest:g}: in layers so narrow,"
-            f" match {summary['match']} can hardly have universal neurons."
+            f"{of} {shown}{more} {has} a mean baseline above {highest:g}: of layers so narrow,"
+            f" or of so few directions, match {summary['match']} can hardly find universal neurons."
         )
 
 
 def _index_beside(summary: Mapping[str, Any]) -> Iterator[str]:
     """What neuron i with neuron i gives, and which matching fits."""
     beside = summary.get("by_index")
-    if beside is None or beside["universal_by_chance"] is None:
-        return
+    if beside is None or beside["universal_by_chance"] is None or summary["threshold"] >= 2:
+        return  # nothing is known of it, or no excess could be above
     by_chance = by_chance_in_words(beside)
     verb = "is" if beside["universal"] == 1 else "are"
-    head = f"By index {beside['universal']} {verb} universal, shifted partners give {by_chance}:"
+    head = f"By index {beside['universal']:,} {verb} universal, shifted partners give {by_chance}:"
     if exceeds(beside["universal"], beside["chance_counts"]):
         yield (
             f"{head} the models look like those of one lineage, for which match index fits as well."
@@ -276,7 +276,7 @@ def _without_partner(summary: Mapping[str, Any]) -> str:
 
 def _neurons(count: int, kind: str = "") -> str:
     words = f"{kind} neuron".strip()
-    return f"{count} {words}{_s(count)}"
+    return f"{count:,} {words}{_s(count)}"
 
 
 def _s(count: int) -> str:
@@ -288,7 +288,7 @@ def _mean(counts: list[int]) -> float:
 
 
 def _all(count: int) -> str:
-    return "The only neuron is" if count == 1 else f"All {count} neurons are"
+    return "The only neuron is" if count == 1 else f"All {count:,} neurons are"
 
 
 def _capital(sentence: str) -> str:

@@ -6,6 +6,7 @@ Object.assign(univfast, (() => {
   const colour = (name) =>
     getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const AS_TEXT = "system-ui, sans-serif";
+  Bokeh.logger.set_level("warn"); // else each chart says on the console that it is drawn
   const coarse = matchMedia("(pointer: coarse)").matches;
 
   // An empty chart in the page's colours, without a toolbar.

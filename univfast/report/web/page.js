@@ -197,6 +197,7 @@
       return cell;
     });
     const element = make("tr", { tabIndex: 0 }, ...cells);
+    element.dataset.row = row;
     element.setAttribute("aria-selected", String(row === state.opened));
     element.addEventListener("click", () => detail(row));
     element.addEventListener("keydown", (event) => {
@@ -205,6 +206,12 @@
       detail(row);
     });
     return element;
+  }
+
+  // The rows were written anew: the keyboard goes on from the one of a neuron, or from the table.
+  function focusRow(row) {
+    const found = Array.from(byId("rows").children).find((one) => one.dataset.row === String(row));
+    (found ?? byId("search")).focus();
   }
 
   // What restricts the table, each with a button that takes it away.
@@ -305,11 +312,12 @@
       pane.hidden = true;
       state.opened = null;
       fill();
+      focusRow(row);
     });
     pane.replaceChildren(close, ...parts);
     pane.hidden = false;
-    for (const element of byId("rows").children) element.setAttribute("aria-selected", "false");
     fill();
+    pane.focus({ preventScroll: true });
     pane.scrollIntoView({ block: "nearest" });
   }
 
