@@ -250,7 +250,7 @@ class CorrelationResult(Shown, Details):
         models = self.by_model or (self,)
         return smallest_and_largest(torch.stack([getattr(model, number) for model in models]))
 
-    def to_pandas(self, columns: str = "univfast") -> pd.DataFrame:
+    def to_pandas(self, columns: Literal["univfast", "published"] = "univfast") -> pd.DataFrame:
         """The table, indexed by (layer, neuron).
 
         Args:
@@ -276,7 +276,7 @@ class CorrelationResult(Shown, Details):
 
     def plot(
         self,
-        kind: str = "correlation",
+        kind: Literal["correlation", "excess", "layers", "models"] = "correlation",
         *,
         size: tuple[float, float] | None = None,
         scale: Literal["linear", "log"] | None = None,
@@ -315,9 +315,9 @@ class CorrelationResult(Shown, Details):
     def save(
         self,
         directory: str | os.PathLike[str],
-        columns: str = "univfast",
+        columns: Literal["univfast", "published"] = "univfast",
         *,
-        figures: Sequence[str] = ("png",),
+        figures: Sequence[Literal["png", "svg", "pdf"]] = ("png",),
     ) -> None:
         """Writes the tables, ``summary.json``, the pictures and ``report.html``.
 

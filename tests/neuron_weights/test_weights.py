@@ -18,6 +18,7 @@ from torch import nn
 
 import univfast as uf
 from support.live_models import IDS, SMALL, gpt2, llama, neox
+from support.saved_results import as_cells
 from support.tiny_models import BRIEF, text_file
 from support.tiny_models import SMALL as SMALL_CONFIG
 from univfast.experiment import train
@@ -338,7 +339,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         elif isinstance(values[0], str):
             assert cells == values
         else:
-            np.testing.assert_array_equal(np.array(cells, dtype=float), values)
+            np.testing.assert_array_equal(np.array(cells, dtype=float), as_cells(values))
     frame = table.to_pandas()
     assert frame.index.names == ["layer", "neuron"]
     assert frame.loc[("model.layers.1.mlp.down_proj:input", 5), "top_tokens"] == (

@@ -267,9 +267,7 @@ def _warn(result: CorrelationResult) -> None:
         complain(f"Warning: {with_options(warning)}")
 
 
-def _save(
-    result: CorrelationResult, out: str | None, columns: str, figures: tuple[str, ...]
-) -> None:
+def _save(result: CorrelationResult, out: str | None, columns: Any, figures: Any) -> None:
     """Writes a result, and tells what may be wrong with it, and with its controls."""
     _warn(result)
     controls = result.summary["controls"]
