@@ -227,3 +227,38 @@ def test_wherever_activations_are_taken(tmp_path: Path) -> None:
     assert again.summary["families"] == found.summary["families"]
     with pytest.raises(InputError, match="may be shard 0"):
         uf.explain(plain, a, b, token_ids=ids)
+
+
+def test_stores_are_joined_as_the_pattern_says(tmp_path: Path) -> None:
+    """Layers and shards of HDF5 and Parquet files, with masks, against NumPy."""
+    h5py, pa, zarr = (pytest.importorskip(name) for name in ("h5py", "pyarrow", "zarr"))
+    pq = pytest.importorskip("pyarrow.parquet")
+    g = np.random.default_rng(0)
+    data = {x: [g.standard_normal((n, 4)).astype(np.float32) for n in (7, 5, 9)] for x in "pq"}
+    keep = [g.random(n) < 0.7 for n in (7, 5, 9)]
+    for shard, number in enumerate((2, 10, 11)):
+        (tmp_path / f"b{number}").mkdir()
+        with h5py.File(tmp_path / f"b{number}.h5", "w") as file:
+            for name, parts in data.items():
+                file[name] = parts[shard]
+        group = zarr.open_group(tmp_path / f"b{number}.zarr", mode="w")
+        for name, parts in data.items():
+            group.create_array(name, shape=parts[shard].shape, dtype="f4")[:] = parts[shard]
+        for name, parts in data.items():
+            table = pa.table({"activations": list(parts[shard]), "mask": keep[shard]})
+            pq.write_table(table, tmp_path / f"b{number}" / f"layer_{name}.parquet")
+    whole = {name: np.concatenate(parts) for name, parts in data.items()}
+    for pattern in ("b{batch}.h5", "b{batch}.zarr", "b{batch}/layer_{layer}.parquet"):
+        found = open_activations(tmp_path, "a", files=pattern)
+        assert list(found.layers) == ["p", "q"]
+        for name, layer in found.layers.items():
+            np.testing.assert_array_equal(layer.read(0, 21), whole[name])
+            np.testing.assert_array_equal(layer.read(5, 14), whole[name][5:14])
+            assert layer.read(3, 3).shape == (0, 4)
+        kept = None if found.keep is None else found.keep.tolist()
+        assert kept == (None if "layer" not in pattern else np.concatenate(keep).tolist())
+    (tmp_path / "b2" / "layer_q.parquet").unlink()
+    with pytest.raises(InputError, match="shard 2 of layer 'q' is missing"):
+        open_activations(tmp_path, "a", files="b{batch}/layer_{layer}.parquet")
+    with pytest.raises(InputError, match=r"holds 2 layers .*put \* for {layer}"):
+        open_activations(tmp_path, "a", files="b{layer}.h5")

@@ -18,6 +18,7 @@
 ``patterns``           how a user says it outright
 ``numbering``          whether the numbered files are all there, and once
 ``captures``           the directories that univfast capture wrote
+``joined``             stores joined one after another, as a pattern says
 ``shards``             the layer that lies in many files, few of them open at a time
 ``sparse``             sparse features as layers, made dense slice by slice
 ``sparse_entries``     in which forms the entries of such features are stored

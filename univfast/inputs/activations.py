@@ -21,8 +21,7 @@ from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
 from univfast.inputs.sparse_names import Found, join_sparse, says_width
 from univfast.inputs.sparse_tensors import is_scipy, sparse_in_memory
 from univfast.inputs.stored import Stored, from_memory
-from univfast.inputs.stores import STORES
-from univfast.registry import resolve
+from univfast.inputs.stores import open_store
 
 __all__ = ["check_files", "open_activations", "open_controls", "open_models"]
 
@@ -192,11 +191,8 @@ def check_files(files: str | None, *sources: object) -> None:
 
 def _open_path(path: str, files: str | None = None, width: int | None = None) -> Activations:
     if os.path.isdir(path):
-        store = next((store for store in STORES.values() if store.is_that(path)), None)
-        if files is not None or store is None:
-            return open_directory(path, files)
-        stored_there: Activations = resolve(store.opener)(path)
-        return stored_there
+        store = None if files is not None else open_store(path)
+        return open_directory(path, files) if store is None else store
     if (whole := open_whole(path)) is not None:
         return whole
     content = read_file(path, LONE_LAYER)

@@ -16,7 +16,8 @@ from univfast.inputs.captures import (
     check_captured,
 )
 from univfast.inputs.file_names import FileName, read_names
-from univfast.inputs.formats import read_file, suffixes
+from univfast.inputs.formats import format_of, open_whole, read_file, suffixes
+from univfast.inputs.joined import open_joined
 from univfast.inputs.layers import LONE_LAYER, Activations, check_no_ranks, collect
 from univfast.inputs.model_paths import is_model_directory, is_model_file, is_saved_result
 from univfast.inputs.natural import natural_key
@@ -29,6 +30,7 @@ from univfast.inputs.numbering import (
 )
 from univfast.inputs.patterns import FilePattern
 from univfast.inputs.shards import OpenFiles, Shard, ShardedLayer
+from univfast.inputs.stores import open_store
 
 __all__ = ["open_directory"]
 
@@ -111,14 +113,22 @@ def open_directory(path: str, files: str | None = None) -> Activations:
 
 def _open_pattern(path: str, pattern: FilePattern, opened: OpenFiles) -> Activations:
     there, beside = pattern.find(path)
-    found = _Files(path, [name for name, _, _ in there], opened).activations(
-        [FileName(os.path.join(path, *name), layer or "", key) for name, layer, key in there],
-        has_layer=pattern.has_layer,
-    )
+    names = [FileName(os.path.join(path, *name), layer or "", key) for name, layer, key in there]
+    first = names[0].file
+    if os.path.isdir(first) or format_of(first).opener is not None:
+        found = open_joined(path, names, pattern.has_layer, _open_one)
+    else:
+        files = _Files(path, [name for name, _, _ in there], opened)
+        found = files.activations(names, has_layer=pattern.has_layer)
     why = [f"files={pattern.text!r}: {len(there)} files match"]
     if beside:
         why.append(f"passed over: {_listed(beside)}, which do not match")
     return replace(found, by_pattern=pattern.has_layer, reading=tuple(why))
+
+
+def _open_one(path: str) -> Activations | None:
+    """A store; None of files that are none."""
+    return open_store(path) if os.path.isdir(path) else open_whole(path)
 
 
 def _refuse_others(path: str) -> None:

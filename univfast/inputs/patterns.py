@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from univfast.errors import InputError
 from univfast.inputs.natural import natural_key
+from univfast.inputs.stores import STORES
 
 __all__ = ["FilePattern"]
 
@@ -73,7 +74,8 @@ class FilePattern:
             )
         matches = []
         for path, (layer, key) in found.items():
-            if not os.path.isfile(full := os.path.join(root, *path)) and os.path.exists(full):
+            full = os.path.join(root, *path)
+            if os.path.exists(full) and not os.path.isfile(full) and not _is_store(full):
                 raise InputError(
                     f"files: {self.text!r} matches {full}, which is no file; change the pattern"
                 )
@@ -166,3 +168,7 @@ def _files(root: str, inside: tuple[str, ...], depth: int) -> Iterator[tuple[str
             yield from _files(root, (*inside, name), depth - 1)
         else:
             yield (*inside, name)
+
+
+def _is_store(path: str) -> bool:
+    return os.path.isdir(path) and any(store.is_that(path) for store in STORES.values())

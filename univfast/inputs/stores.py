@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[[str], Activations]
 
-__all__ = ["STORES", "Store", "cache_folders"]
+__all__ = ["STORES", "Store", "cache_folders", "open_store"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,12 @@ STORES: Registry[Store] = Registry(
         ),
     ],
 )
+
+
+def open_store(path: str) -> Activations | None:
+    """What a directory of one of `STORES` holds; None of all others. Raises InputError."""
+    store = next((store for store in STORES.values() if store.is_that(path)), None)
+    if store is None:
+        return None
+    opener: Opener = resolve(store.opener)
+    return opener(path)
