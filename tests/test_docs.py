@@ -55,6 +55,22 @@ def test_commands_are_commands(page: Path, arguments: list[str]) -> None:
             pytest.fail(f"{page.name}: univfast {' '.join(arguments)}: {error.format_message()}")
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    """To files, and to headings of pages; of other sites nothing is said."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, heading = link.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name}: {link}"
+        if heading:
+            heads = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert heading in slugs, f"{page.name}: {link}"
+
+
 def test_there_are_commands() -> None:
     assert len(ALL) > 20
 
