@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,5 +101,5 @@ def test_in_processes(processes: int, tmp_path: Path) -> None:
         timeout=300,
         cwd=tmp_path,
     )
-    said = [line for line in done.stdout.splitlines() if line.endswith("is content")]
-    assert len(said) == processes, done.stdout + done.stderr
+    said = re.findall(r"process (\d) is content", done.stdout)
+    assert sorted(said) == [str(i) for i in range(processes)], done.stdout + done.stderr

@@ -233,7 +233,7 @@ def test_what_process_0_searches_may_take_longer_than_the_timeout(tmp_path: Path
     slow.write_text(
         "import time\nfrom univfast.search.searches import Searches\n"
         "add = Searches.add\n"
-        "Searches.add = lambda self, state: (time.sleep(4), add(self, state))[1]\n"
+        "Searches.add = lambda self, *given: (time.sleep(4), add(self, *given))[1]\n"
         + script.read_text()
     )
     finished(torchrun(2, slow, *given, many, "--timeout", "3"))
