@@ -208,7 +208,7 @@ def test_what_process_0_does_alone_may_take_longer_than_the_timeout(
     slow.write_text(
         "import time\nfrom univfast.search.searches import Searches\n"
         "add = Searches.add\n"
-        "Searches.add = lambda self, state: (time.sleep(6), add(self, state))[1]\n"
+        "Searches.add = lambda self, *given: (time.sleep(6), add(self, *given))[1]\n"
         + script.read_text()
     )
     arguments = ["correlate", a, b, "--match", "best", "--memory-limit", "1.4e-4", "--out"]
