@@ -316,6 +316,8 @@ def option(rng: Random, folder: Path) -> None:
         given[rng.choice(("", "Draws", "x"))] = odd(rng)
     _bounded(given)
     result = attempt(lambda: uf.correlate(a, b, **given))
+    if given.get("axis") is not None:
+        a, b = (x.movedim(int(given["axis"]), -1) for x in (a, b))
     (_check_best if given["match"] == "best" else check_r)(result.correlation, a, b)
 
 

@@ -136,6 +136,8 @@ class Pickle:
 
     def _set_items(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
+        if not isinstance(target, (dict, Other)):
+            raise ValueError("sets items of what has none")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             # Others are not hashed: a tuple within a tuple, and so on, never ends.
             name = key if isinstance(key, _SIMPLE) else self._other(kind_of(key))
@@ -143,8 +145,11 @@ class Pickle:
                 target[name] = value
 
     def _add_items(self, values: list[Any]) -> None:
-        if isinstance(self._stack[-1], list):
-            self._stack[-1].extend(values)
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+        elif not isinstance(target, Other):
+            raise ValueError("appends to what is no list")
 
     def _frozen_set(self) -> None:
         self._since_mark()
