@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 import univfast as uf
 from support.made_up import FILES, PARTNERS
@@ -18,17 +16,7 @@ from support.saved_results import CASES, files, rows, six, with_reverse
 from univfast.errors import InputError
 from univfast.report.files import load, redraw, save_result
 
-
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of the time: where it is not the point, a picture is the text in it."""
-
-    def text_bytes(figure: Figure) -> bytes:
-        texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
-        return "\n".join(text.get_text() for text in texts).encode("utf-8", "replace")
-
-    monkeypatch.setattr("univfast.report.plots.png_bytes", text_bytes)
-    monkeypatch.setattr("univfast.report.html.png_bytes", text_bytes)
+pytestmark = pytest.mark.usefixtures("pictures_of_text")
 
 
 @pytest.mark.slow

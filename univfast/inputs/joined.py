@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from univfast.inputs.file_names import FileName
 from univfast.inputs.layers import LONE_LAYER, Activations, Layer, collect, fingerprint
 from univfast.inputs.natural import natural_key
 from univfast.inputs.numbering import check_layers_alike, check_numbers
+from univfast.inputs.shards import pieces
 
 __all__ = ["JoinedLayer", "open_joined"]
 
@@ -47,10 +47,10 @@ class JoinedLayer:
     def read(self, start: int, stop: int) -> torch.Tensor:
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
-        pieces = [part.read(low, high) for part, low, high in self._pieces(start, stop)]
-        if not pieces:
+        found = [part.read(low, high) for part, low, high in self._pieces(start, stop)]
+        if not found:
             return torch.empty(0, self.neurons, dtype=self.dtype, device=self.device)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def prepare(self, start: int, stop: int) -> None:
         for part, low, high in self._pieces(start, stop):
@@ -64,12 +64,7 @@ class JoinedLayer:
         return fingerprint(self)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Layer, int, int]]:
-        """The parts that hold these tokens, and which of their own tokens these are."""
-        at = bisect_right(self._ends, start)
-        while start < stop:
-            part, end = self._parts[at], self._ends[at]
-            yield part, start - (end - part.tokens), min(stop, end) - (end - part.tokens)
-            start, at = end, at + 1
+        return pieces(self._parts, self._ends, start, stop)
 
 
 def open_joined(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 from threading import Lock
+from typing import TypeVar
 
 import torch
 
@@ -19,7 +20,9 @@ from univfast.inputs.mapping import MappedFile
 from univfast.inputs.stored import Place
 from univfast.machine.reading import reason
 
-__all__ = ["OpenFiles", "Shard", "ShardedLayer"]
+__all__ = ["OpenFiles", "Shard", "ShardedLayer", "pieces"]
+
+P = TypeVar("P")
 
 # Files of a directory. Each takes a file descriptor, of which a process may have 1,024 or fewer;
 # to map one anew takes some 50 microseconds, so that more layers than this, each with a file of
@@ -187,13 +190,25 @@ class ShardedLayer:
         return StoredLayer(self.name, shard.place.map(mapped), shard.path)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
-        """The shards that hold these tokens, and which of their own tokens these are."""
-        at = bisect_right(self._ends, start)
-        while start < stop:
-            shard, end = self._shards[at], self._ends[at]
-            begin = end - shard.tokens
-            yield shard, start - begin, min(stop, end) - begin
-            start, at = end, at + 1
+        return pieces(self._shards, self._ends, start, stop)
+
+
+def pieces(
+    parts: Sequence[P], ends: Sequence[int], start: int, stop: int
+) -> Iterator[tuple[P, int, int]]:
+    """The parts that hold these tokens, and which of their own tokens these are.
+
+    Args:
+        parts: one after another.
+        ends: of each, the tokens up to its end.
+        start: the first of the tokens of all.
+        stop: the one behind the last.
+    """
+    at = bisect_right(ends, start)
+    while start < stop:
+        begin = ends[at - 1] if at else 0
+        yield parts[at], start - begin, min(stop, ends[at]) - begin
+        start, at = ends[at], at + 1
 
 
 def _kind(shard: Shard) -> tuple[torch.dtype, int]:
