@@ -53,6 +53,7 @@ registries, which `registry` lists.
 ``reference``    the definitions in plain float64 NumPy (a folder)
 ``explaining``   `explain`: what the neurons of a result do
 ``options``      every option, declared once
+``pair_options``   those of sums and searches
 ``input_options``   those of how inputs are read
 ``detail_options``  those of what is looked at beyond r
 ``option``       what an option is
