@@ -7,6 +7,7 @@
 
 #include "cuda/operations.h"
 #include "floats.h"
+#include "packed.h"
 #include "rotation.h"
 #include "univfast.h"
 
@@ -24,6 +25,7 @@ using Sides = std::pair<Address, Address>;                       // of the rows,
 using Found = std::pair<Address, Address>;                       // correlations, and where they are
 using ContextsAt = std::tuple<Address, Address, Address>;        // values, tokens, and the partner's values
 using Numbers = std::pair<int64_t, int64_t>;                     // of the first row, and of the first column
+using PackedAt = std::tuple<Address, int64_t, int64_t>;          // and how many neurons, and the first
 using StateAt = std::pair<Address, Address>;                     // moments, and counters
 using StreamOf = std::pair<int, Address>;                        // device, and its cudaStream_t
 using Bad = std::tuple<bool, int64_t, int64_t, double>;          // in b, row, neuron, value
@@ -114,9 +116,28 @@ void standardise(const Matrix& x, Address mean, Address scale, Address output, D
         {x, at<const double>(mean), at<const double>(scale), at<void>(output), output_dtype, output_stride, threads});
 }
 
-void add_product(const CoMoments& c, const Matrix& product, const Sides& scales, const Sides& deltas, int threads) {
-    univfast::add_product({c, product, at<const double>(scales.first), at<const double>(scales.second),
-                           at<const double>(deltas.first), at<const double>(deltas.second), threads});
+Terms make_terms(const Sides& scales, int count, const Sides& deltas) {
+    return {at<const double>(scales.first), at<const double>(scales.second), count, at<const double>(deltas.first),
+            at<const double>(deltas.second)};
+}
+
+void add_product(const CoMoments& c, const Matrix& product, const Sides& scales, int count, const Sides& deltas,
+                 int threads) {
+    univfast::add_product({c, product, make_terms(scales, count, deltas), threads});
+}
+
+void pack(const Matrix& x, Address scale, const PackedAt& packed, int threads) {
+    const auto [data, neurons, first] = packed;
+    univfast::pack({x, at<const float>(scale), first, neurons, at<uint32_t>(data), threads});
+}
+
+void add_packed_product(const CoMoments& c, const PackedAt& x, const PackedAt& y, int64_t tokens, const Sides& scales,
+                        int count, const Sides& deltas, const Workspace& workspace, int threads) {
+    const auto packed = [](const PackedAt& layer) {
+        return Packed{at<const uint32_t>(std::get<0>(layer)), std::get<1>(layer), std::get<2>(layer)};
+    };
+    univfast::add_packed_product({c, packed(x), packed(y), tokens, make_terms(scales, count, deltas),
+                                  at<std::byte>(workspace.first), workspace.second, threads});
 }
 
 void best_pairs(const Tile& tile, Address column_inverse, const Numbers& first, int64_t count, const Found& best,
@@ -196,8 +217,14 @@ void bind_cpu(py::module_& m) {
     m.def("neuron_moments", &on_cpu::neuron_moments, Released(), named, "x"_a, "mean"_a, "m2"_a, "threads"_a);
     m.def("standardise", &on_cpu::standardise, Released(), named, "x"_a, "mean"_a, "scale"_a, "output"_a,
           "output_dtype"_a, "output_stride"_a, "threads"_a);
-    m.def("add_product", &on_cpu::add_product, Released(), named, "c"_a, "product"_a, "scales"_a, "deltas"_a,
+    m.def("add_product", &on_cpu::add_product, Released(), named, "c"_a, "product"_a, "scales"_a, "count"_a, "deltas"_a,
           "threads"_a);
+    m.def("multiplies_bfloat16", &multiplies_bfloat16);
+    m.def("packed_size", &packed_size, "tokens"_a, "neurons"_a);
+    m.def("pack", &on_cpu::pack, Released(), named, "x"_a, "scale"_a, "packed"_a, "threads"_a);
+    m.def("packed_product_workspace", &packed_product_workspace, "c"_a, "threads"_a);
+    m.def("add_packed_product", &on_cpu::add_packed_product, Released(), named, "c"_a, "x"_a, "y"_a, "tokens"_a,
+          "scales"_a, "count"_a, "deltas"_a, "workspace"_a, "threads"_a);
     m.def("best_pairs_workspace", &best_pairs_workspace, "c"_a, "threads"_a);
     m.def("best_pairs", &on_cpu::best_pairs, Released(), named, "tile"_a, "column_inverse"_a, "first"_a, "count"_a,
           "best"_a, "column_best"_a, "workspace"_a);

@@ -111,17 +111,64 @@ struct CoMoments {
     int64_t row_stride;
 };
 
-// c[i, j] += product[i, j] * row_scale[i] * column_scale[j] + row_delta[i] * column_delta[j]
-struct AddProductParams {
-    CoMoments c;
-    Matrix product;              // [rows, columns], float32 or float64
+// What becomes of a product on its way to co-moments: its scales, and what is added beside it.
+struct Terms {
     const double* row_scale;     // [rows]
     const double* column_scale;  // [columns]
-    const double* row_delta;     // [rows]
-    const double* column_delta;  // [columns]
+    int deltas;                  // 1 or 2
+    const double* row_delta;     // [deltas, rows]
+    const double* column_delta;  // [deltas, columns]
+};
+
+// c[i, j] += product[i, j] * row_scale[i] * column_scale[j] + sum over d of row_delta[d, i] * column_delta[d, j]
+struct AddProductParams {
+    CoMoments c;
+    Matrix product;  // [rows, columns], float32 or float64
+    Terms terms;
     int threads;
 };
 void add_product(const AddProductParams& params);
+
+// Products of bfloat16, which are exact in float32, where the processor has instructions for them. A layer is packed
+// first, for rows and for columns alike, as packed.h has it.
+
+// Whether the instruction-set level in use has them; the operations below throw where it has not.
+bool multiplies_bfloat16();
+
+// Neurons of x from `first` on, of `neurons` that are packed together, become x * scale, where scale are powers of two:
+// exact but for what leaves the normal range, which is cut off.
+struct PackParams {
+    Matrix x;            // [tokens, some neurons], bfloat16
+    const float* scale;  // of these
+    int64_t first;
+    int64_t neurons;
+    uint32_t* packed;  // packed_size() elements, aligned to 64 bytes
+    int threads;
+};
+int64_t packed_size(int64_t tokens, int64_t neurons);  // in elements
+void pack(const PackParams& params);
+
+// Packed layers, and the first of their neurons that is meant.
+struct Packed {
+    const uint32_t* data;
+    int64_t neurons;
+    int64_t first;
+};
+
+// add_product of x^T y, [tokens, rows] and [tokens, columns]: summed in float32, over kPackTokens tokens at a time.
+// The bits do not depend on `threads`.
+struct AddPackedProductParams {
+    CoMoments c;
+    Packed x;
+    Packed y;
+    int64_t tokens;
+    Terms terms;
+    std::byte* workspace;  // packed_product_workspace() bytes, aligned to 64
+    int64_t workspace_size;
+    int threads;
+};
+int64_t packed_product_workspace(const CoMoments& c, int threads);
+void add_packed_product(const AddPackedProductParams& params);
 
 // The rows of a tile of co-moments, and what makes correlations of them. The inverse of a norm is NaN where the norm
 // is zero; such a row or column takes part in nothing.

@@ -69,7 +69,24 @@ def add_product(
     c: CoMoments,
     product: Matrix,
     scales: tuple[int, int],
+    count: int,
     deltas: tuple[int, int],
+    threads: int,
+) -> None: ...
+def multiplies_bfloat16() -> bool: ...
+def packed_size(tokens: int, neurons: int) -> int: ...
+def pack(*, x: Matrix, scale: int, packed: tuple[int, int, int], threads: int) -> None: ...
+def packed_product_workspace(c: CoMoments, threads: int) -> int: ...
+def add_packed_product(
+    *,
+    c: CoMoments,
+    x: tuple[int, int, int],
+    y: tuple[int, int, int],
+    tokens: int,
+    scales: tuple[int, int],
+    count: int,
+    deltas: tuple[int, int],
+    workspace: tuple[int, int],
     threads: int,
 ) -> None: ...
 def best_pairs_workspace(c: CoMoments, threads: int) -> int: ...

@@ -34,7 +34,7 @@ from univfast.sums.batches import (
 )
 from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
-from univfast.sums.state_values import check_co_moments, check_pending
+from univfast.sums.state_values import check_co_moments, check_multiplied, check_pending
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
 from univfast.views import Shown, accumulator_facts
@@ -134,10 +134,8 @@ class AllPairsCorrelation(Reducible, Shown):
         rotated = self.baseline if self.baseline.draws else None
         rotated_a = rotated if self._options["reverse"] else None
         self._device = device
-        precision = self._options["precision"]
-        self._placed = CoMoments(
-            self._a, self._b, rotated_a, rotated, self._threads, device, precision
-        )
+        how = self._options["precision"], self._options["products"]
+        self._placed = CoMoments(self._a, self._b, rotated_a, rotated, self._threads, device, *how)
         self._pending = Pending(chunk_tokens(device))
         self._uploads = Uploads(device)
 
@@ -262,6 +260,7 @@ class AllPairsCorrelation(Reducible, Shown):
         return {
             **_FORMAT.mark(self._plain_options(), self.tokens),
             "moments": {name: tensor.cpu() for name, tensor in state.tensors().items()},
+            "multiplied": sorted(state.multiplied),
             # Copied, lest all of their memory be saved.
             "pending": [layer.cpu().clone() for layer in self._pending.layers()],
         }
@@ -286,6 +285,7 @@ class AllPairsCorrelation(Reducible, Shown):
         try:
             own = self._state.tensors()
             new, pending = self._checked(state, own, tokens)
+            multiplied = check_multiplied(state.get("multiplied", []))
             if sealed:
                 _FORMAT.check_seal(state)
         except Exception:
@@ -297,6 +297,7 @@ class AllPairsCorrelation(Reducible, Shown):
             for name, tensor in own.items():
                 tensor.copy_(new[name])
             self._state.tokens, self._pending.tokens = tokens - waiting, 0
+            self._state.multiplied = multiplied
             if waiting:
                 self.update_rows(pending[:count], pending[count:], None, PairOrigin())
 

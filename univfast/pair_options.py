@@ -18,6 +18,10 @@ __all__ = [
     "SumsOptions",
 ]
 
+Products = Literal["auto", "float32", "bfloat16"]
+"""What layers are multiplied as."""
+PRODUCTS: tuple[str, ...] = get_args(Products)
+
 Precision = Literal["float32", "tf32"]
 """Of matrix products of float32 on a CUDA device."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -145,6 +149,23 @@ class SumsOptions(RotationOptions, DeviceOptions, total=False):
             " matrix units, which round activations to 11 bits; not with --match index.",
             check=one_of(PRECISIONS),
             values=PRECISIONS,
+            panel="Compute",
+        ),
+    ]
+
+    products: Annotated[
+        Products,
+        Option(
+            "auto",
+            doc='what layers are multiplied as, summed in float32 either way: ``"float32"``;'
+            ' ``"bfloat16"``, those of bfloat16 as they are, and those of float16 and float32 as'
+            ' sums of two or three bfloat16 numbers, which is exact; or ``"auto"``, whichever this'
+            " machine has instructions for. Not by index.",
+            help="What layers are multiplied as: bfloat16 as it is, and others as sums of bfloat16"
+            " numbers, or all in float32. 'auto' takes what this machine is faster at ('univfast"
+            " info' shows it); not with --match index.",
+            check=one_of(PRODUCTS),
+            values=PRODUCTS,
             panel="Compute",
         ),
     ]

@@ -127,9 +127,10 @@ struct Kernels {
     // to[i] = (from[i] - mean[i]) * scale[i], in float64 until it is stored.
     void (*standardise)(const T* from, const double* mean, const double* scale, int64_t neurons, T* to);
 
-    // c[i] += product[i] * row_scale * column_scale[i] + row_delta * column_delta[i]
-    void (*add_product)(const T* product, double row_scale, const double* column_scale, double row_delta,
-                        const double* column_delta, int64_t columns, double* c);
+    // c[i] += product[i] * row_scale * column_scale[i] + the sum over d of row_delta[d] * column_delta[d][i]; deltas
+    // are 1 or 2.
+    void (*add_product)(const T* product, double row_scale, const double* column_scale, int deltas,
+                        const double* row_delta, const double* const* column_delta, int64_t columns, double* c);
 
     // to[i] = from[i], of the dtype given, as T.
     void (*convert)(const void* from, DType dtype, T* to, int64_t neurons);
@@ -165,11 +166,24 @@ struct RowKernels {
     void (*multiply_add)(const double* x, const double* y, int64_t count, double* sums);
 };
 
+// Products of bfloat16 (packed.h).
+struct ProductKernels {
+    // packed [token pairs, kPanel] = the values of two rows, or of one and of none where `second` is null, times scale.
+    void (*pack_pair)(const uint16_t* first, const uint16_t* second, const float* scale, int64_t neurons,
+                      uint32_t* packed);
+
+    // sums[i * stride + j] = the sum over the pairs of tokens of x[., i] y[., j], for kPanel rows and columns; += where
+    // there are sums already.
+    void (*multiply_panels)(const uint32_t* x, const uint32_t* y, int64_t pairs, bool first, float* sums,
+                            int64_t stride);
+};
+
 struct Level {
     const char* name;
     Kernels<float> float32;
     Kernels<double> float64;
     RowKernels rows;
+    const ProductKernels* products = nullptr;  // null: it has no instructions for them
 };
 
 template <class T>
@@ -187,6 +201,7 @@ inline const Kernels<double>& kernels<double>(const Level& level) {
 extern const Level level_baseline;
 extern const Level level_avx2;
 extern const Level level_avx512;
+extern const ProductKernels products_avx512bf16;
 
 // The level in use. Throws std::invalid_argument if UNIVFAST_SIMD names one that is not there.
 const Level& active_level();

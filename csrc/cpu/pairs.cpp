@@ -11,6 +11,7 @@
 #include "matrix.h"
 #include "parallel.h"
 #include "rotations.h"
+#include "terms.h"
 
 namespace univfast {
 namespace cpu {
@@ -50,10 +51,9 @@ void check_signs(const CoMoments& c, const Signs& signs) {
 
 template <class T>
 void add_product_rows(const AddProductParams& p) {
-    const auto& kernel = kernels<T>(active_level()).add_product;
     for_rows(p.c.rows, row_threads(p.c, 0, p.threads), [&](int64_t row, int) {
-        kernel(static_cast<const T*>(p.product.data) + row * p.product.row_stride, p.row_scale[row], p.column_scale,
-               p.row_delta[row], p.column_delta, p.c.columns, p.c.data + row * p.c.row_stride);
+        const T* product = static_cast<const T*>(p.product.data) + row * p.product.row_stride;
+        add_row(active_level(), p.terms, p.c, row, 0, p.c.columns, product);
     });
 }
 
@@ -106,6 +106,7 @@ double largest_but(const RowKernels& kernel, const double* z, const double* colu
 
 void add_product(const AddProductParams& params) {
     cpu::check_threads(params.threads);
+    cpu::check_terms(params.terms);
     if (params.product.rows != params.c.rows || params.product.columns != params.c.columns) {
         throw std::invalid_argument("add_product: product and c must have one shape");
     }

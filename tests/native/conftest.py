@@ -13,7 +13,7 @@ from support.cuda_on_cpu.build import build_module, unavailable
 from support.shared import made_once
 from univfast.machine import devices
 from univfast.native import cpu, cuda, place, views
-from univfast.sums import co_moments
+from univfast.sums import products
 
 
 @pytest.fixture(scope="session")
@@ -42,4 +42,4 @@ def cuda_on_cpu(core_on_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(module, "_native", core_on_cpu)
     monkeypatch.setattr(place, "on_cuda", lambda where: True)
     monkeypatch.setattr(place, "stream", lambda device: (0, 0))
-    monkeypatch.setattr(co_moments, "multiply", _multiply)
+    monkeypatch.setattr(products, "multiply", _multiply)

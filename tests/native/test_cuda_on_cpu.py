@@ -14,7 +14,7 @@ from support.dtypes import BF16, DTYPES, F16, F32, F64, name_of
 from support.parity import activations, assert_parity, hard_cases, make_case
 from univfast.cli import main
 from univfast.machine import devices
-from univfast.sums import co_moments
+from univfast.sums import co_moments, products
 
 pytestmark = pytest.mark.slow
 
@@ -257,13 +257,13 @@ def test_layers_of_16_bits_are_multiplied_as_they_are(
     monkeypatch: pytest.MonkeyPatch, cuda_on_cpu: None
 ) -> None:
     multiplied: list[torch.dtype] = []
-    real = co_moments.multiply
+    real = products.multiply
 
     def spy(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
         multiplied.append(x.dtype)
         real(x, y, product, precision)
 
-    monkeypatch.setattr(co_moments, "multiply", spy)
+    monkeypatch.setattr(products, "multiply", spy)
     for offset, expected in ((1.0, BF16), (9.0, F32)):
         multiplied.clear()
         a, b = models(BF16, offset)

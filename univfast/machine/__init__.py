@@ -2,6 +2,7 @@
 
 ===============  ================================================================
 ``devices``      where sums are taken: on the CPU, or on a CUDA device
+``matrix_units``  those of a CPU that multiply matrices of bfloat16
 ``limits``       what is too little to begin with, such as of memory
 ``memory``       how much there is, of the machine and of the groups that limit it
 ``files``        files that are written whole or not at all

@@ -27,6 +27,7 @@ from univfast.native.extension import _native
 
 __all__ = [
     "PlainState",
+    "bfloat16_products",
     "exact_products",
     "in_plain_state",
     "methods_in_plain_state",
@@ -170,32 +171,49 @@ def exact_products(device: str = "cpu", tf32: bool = False) -> Iterator[None]:
         device: "cpu" or "cuda".
         tf32: factors of float32 are rounded all the same, on a CUDA device.
     """
-    with _cuda_products(tf32) if device == "cuda" else _cpu_products():
+    with _cuda_products(tf32) if device == "cuda" else _cpu_products("ieee"):
+        yield
+
+
+@contextmanager
+def bfloat16_products() -> Iterator[None]:
+    """A block in which torch's float32 products on the CPU may round their factors to bfloat16.
+
+    Which changes nothing where bfloat16 holds these; sums stay float32. Blocks of
+    `exact_products` in other threads are waited for.
+    """
+    with _cpu_products("bf16"):
         yield
 
 
 class _OnCpu:
-    """How many threads are within such a block, and what was set before."""
+    """How many threads are within such a block, of what kind, and what was set before."""
 
-    lock = threading.Lock()
+    changed = threading.Condition()
     threads = 0
-    before: str | None = None
+    kind = ""
+    before = ""
 
 
 @contextmanager
-def _cpu_products() -> Iterator[None]:
+def _cpu_products(kind: str) -> Iterator[None]:
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    with _OnCpu.lock:
-        if _OnCpu.threads == 0 and settings.fp32_precision != "ieee":
-            _OnCpu.before, settings.fp32_precision = settings.fp32_precision, "ieee"
+    with _OnCpu.changed:
+        _OnCpu.changed.wait_for(lambda: _OnCpu.threads == 0 or _OnCpu.kind == kind)
+        if _OnCpu.threads == 0:
+            _OnCpu.kind, _OnCpu.before = kind, settings.fp32_precision
+            if _OnCpu.before != kind:
+                settings.fp32_precision = kind
         _OnCpu.threads += 1
     try:
         yield
     finally:
-        with _OnCpu.lock:
+        with _OnCpu.changed:
             _OnCpu.threads -= 1
-            if _OnCpu.threads == 0 and _OnCpu.before is not None:
-                settings.fp32_precision, _OnCpu.before = _OnCpu.before, None
+            if _OnCpu.threads == 0:
+                if _OnCpu.before != kind:
+                    settings.fp32_precision = _OnCpu.before
+                _OnCpu.changed.notify_all()
 
 
 _cuda_lock = threading.Lock()

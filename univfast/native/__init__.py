@@ -3,6 +3,7 @@
 =============  ======================================================
 ``cpu``        the operations on the CPU, and what each is told
 ``cuda``       the same on a CUDA device
+``products``   products of bfloat16 on the CPU
 ``views``      what the core is told of tensors, and what it answers
 ``place``      where a tensor is
 ``extension``  the compiled module, or what to do where it is missing
@@ -24,6 +25,13 @@ from torch import Tensor
 from univfast.native import cpu, cuda, place
 from univfast.native.cuda import PairedState
 from univfast.native.extension import _native
+from univfast.native.products import (
+    Packed,
+    add_packed_product,
+    multiplies_bfloat16,
+    pack,
+    packed_size,
+)
 from univfast.native.views import (
     COMMON_ROUNDS,
     SHARED_LAGS,
@@ -45,10 +53,12 @@ __all__ = [
     "Best",
     "Contexts",
     "CudaDevice",
+    "Packed",
     "PairSums",
     "PairedState",
     "Shifts",
     "UsedTokens",
+    "add_packed_product",
     "add_product",
     "best_pairs",
     "compiler",
@@ -56,7 +66,10 @@ __all__ = [
     "cuda_devices",
     "cuda_unavailable",
     "group_sums",
+    "multiplies_bfloat16",
     "neuron_moments",
+    "pack",
+    "packed_size",
     "pair_details",
     "paired_moments",
     "rotate",

@@ -24,6 +24,7 @@ from univfast.native.views import (
     shifts_view,
     signs_view,
     strided,
+    terms,
     tile_view,
     workspace,
 )
@@ -240,23 +241,13 @@ def add_product(
     """``c[i, j] += product[i, j] * scale_a[i] * scale_b[j] + delta_a[i] * delta_b[j]``.
 
     ``c`` is float64 ``[rows, columns]``, ``product`` float32 or float64 of that shape; scales and
-    deltas are float64, of the rows and of the columns.
+    deltas are float64, of the rows and of the columns; deltas may be two of each: ``[2, rows]``
+    and ``[2, columns]``.
     """
     if product.shape != c.shape or product.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"native: got a product {product.dtype} {tuple(product.shape)}")
-
-    def both(sides: tuple[Tensor, Tensor]) -> tuple[int, int]:
-        first, second = (
-            pointer(x, torch.float64, (size,)) for x, size in zip(sides, c.shape, strict=True)
-        )
-        return first, second
-
     _native.add_product(
-        c=co_moments(c),
-        product=matrix(product),
-        scales=both(scales),
-        deltas=both(deltas),
-        threads=threads,
+        c=co_moments(c), product=matrix(product), **terms(c, scales, deltas), threads=threads
     )
 
 

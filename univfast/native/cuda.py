@@ -31,6 +31,7 @@ from univfast.native.views import (
     shifts_view,
     signs_view,
     strided,
+    terms,
     tile_view,
     workspace,
 )
@@ -212,22 +213,12 @@ def add_product(
 ) -> None:
     """As on the CPU; deltas may be two of each side: ``[2, rows]`` and ``[2, columns]``."""
     del threads
-    rows, columns = (delta.reshape(-1, delta.shape[-1]).contiguous() for delta in deltas)
-    (height, width), device, count = c.shape, c.device, len(rows)
     if product.shape != c.shape or product.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"native: got a product {product.dtype} {tuple(product.shape)}")
     _native.cuda.add_product(
-        c=co_moments(c, device),
-        product=matrix(product, device),
-        scales=(
-            pointer(scales[0], torch.float64, (height,), device),
-            pointer(scales[1], torch.float64, (width,), device),
-        ),
-        count=count,
-        deltas=(
-            pointer(rows, torch.float64, (count, height), device),
-            pointer(columns, torch.float64, (count, width), device),
-        ),
+        c=co_moments(c, c.device),
+        product=matrix(product, c.device),
+        **terms(c, scales, deltas),
         stream=place.stream(c.device),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ __all__ = [
     "shifts_view",
     "signs_view",
     "strided",
+    "terms",
     "tile_view",
     "workspace",
 ]
@@ -288,6 +289,35 @@ def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
     data = pointer(signs, torch.float32, shape)
     _native.rotation_signs(signs=data, draws=draws, neurons=neurons, seed=seed)
     return signs
+
+
+class Terms(TypedDict):
+    """What is added to co-moments beside a product, as the core takes it."""
+
+    scales: tuple[int, int]
+    count: int
+    deltas: tuple[int, int]
+
+
+def terms(c: Tensor, scales: tuple[Tensor, Tensor], deltas: tuple[Tensor, Tensor]) -> Terms:
+    """Of co-moments ``c``, which the tensors are on the device of; contiguous rows of their own.
+
+    ``scales`` are float64 ``[rows]`` and ``[columns]``; ``deltas`` the same, or ``[k, ...]``.
+    Raises ValueError for what is none. The tensors must live until the core has run.
+    """
+    device, (rows, columns) = c.device, c.shape
+    count = deltas[0].numel() // max(1, rows)
+    return {
+        "scales": (
+            pointer(scales[0], torch.float64, (rows,), device),
+            pointer(scales[1], torch.float64, (columns,), device),
+        ),
+        "count": count,
+        "deltas": (
+            pointer(deltas[0].view(-1, rows), torch.float64, (count, rows), device),
+            pointer(deltas[1].view(-1, columns), torch.float64, (count, columns), device),
+        ),
+    }
 
 
 def tile_view(

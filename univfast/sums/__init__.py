@@ -4,7 +4,8 @@
 ``batches``          one batch on its way into sums, and where it comes from
 ``transfer``         batches on their way to a CUDA device
 ``moments``          the state of neuron i with neuron i, and with rotations of it
-``chunks``           tokens on their way to a product: gathered, standardised, multiplied
+``chunks``           tokens on their way to a product: gathered, and standardised
+``products``         how they are multiplied
 ``co_moments``       the state of all pairs, and how a chunk is added to it
 ``token_facts``      what is known of tokens: sample, block, position, group of their id
 ``details``          the state of matched pairs: sums of blocks, of powers, contexts

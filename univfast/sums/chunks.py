@@ -1,25 +1,24 @@
-"""Chunks of tokens on their way to a product: gathered, standardised and multiplied."""
+"""Chunks of tokens on their way to a product: gathered, and standardised where they must be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from univfast import native
 from univfast.machine.torch_state import exact_products
-from univfast.native import place
+from univfast.native import Packed
+from univfast.sums.products import NARROW, Factor, Form, Multiplier, parts_of, split
 
-__all__ = ["Chunk", "Pending", "multiply"]
+__all__ = ["Chunk", "Pending"]
 
-# A layer whose neurons have no mean beyond so many standard deviations is multiplied as it is, if
-# it is of 16 bits: its products are exact in float32, and only what the mean adds to their sums
-# costs accuracy (matrix units cut off the last bits of a sum, always downwards).
-_LARGEST_MEAN = 2.0
-_NARROW = (torch.float16, torch.bfloat16)
+# Of the powers of two that layers are scaled by.
+_EXPONENT = 120
 
 # A rotated neuron's variance is g^T S g for a random direction g. Float32 products leave an error
 # of about 1e-8 to 1e-7 of the usual variance, so where the layer nearly cancels in a rotated neuron
@@ -60,11 +59,34 @@ class Pending:
         return [buffer[: self.tokens] for buffer in self._buffers]
 
 
+class _Kind(NamedTuple):
+    """What a layer of a chunk is multiplied as.
+
+    ``form`` is None for a tensor of ``dtype``; ``raw``: its means are left where they are.
+    """
+
+    dtype: torch.dtype
+    form: Form | None = None
+    raw: bool = False
+
+
+_STANDARDISED = _Kind(torch.float32)
+# Of layers that are packed, for products with others.
+_SCALED = _Kind(torch.float32, raw=True)
+
+
 class Chunk:
     """A chunk of one model's tokens as it is multiplied.
 
-    Layers are standardised; those of 16 bits are taken as they are where the device multiplies them
-    so, and ``shift`` has their means, which are to be taken off the product.
+    Layers are standardised, or taken as they are but for their scales (`univfast.sums.products`).
+
+    Attributes:
+        mean, m2: of the neurons, float64 ``[neurons]``.
+        unscale: powers of two that undo the scale of each neuron, float64 ``[neurons]``.
+        shift: means of what is taken as it is, which are to be taken off a product, and 0 for the
+            others, float64 ``[neurons]``; None: there are no such layers.
+        factors: neighbours of one kind together, as few large products are faster than many small
+            ones.
     """
 
     def __init__(
@@ -72,7 +94,8 @@ class Chunk:
         slices: Sequence[slice],
         layers: Sequence[Tensor],
         moments: Tensor,
-        buffer: Callable[[torch.dtype], Tensor],
+        multiplier: Multiplier,
+        name: str,
         rotated: bool,
         threads: int,
     ) -> None:
@@ -82,72 +105,119 @@ class Chunk:
             slices: where each layer stands among the neurons.
             layers: ``[tokens, width]`` of each.
             moments: mean and second moment of the neurons, float64 ``[2, neurons]``.
-            buffer: memory ``[tokens, neurons]`` of a dtype, kept from chunk to chunk.
+            multiplier: of the chunk; its memory is used until the next one.
+            name: of the model, which no other has in that memory.
             rotated: whether what is kept of the model serves to rotate it.
             threads: at most this many.
         """
-        tokens = len(layers[0])
         self.mean, self.m2 = moments
-        # A power of two, so that scaling rounds nothing.
-        _, exponent = torch.frexp((self.m2 / tokens).sqrt())
-        exponent = torch.where(self.m2 > 0, exponent, 0)
+        self._slices, self._layers = slices, layers
+        self._multiplier, self._name, self._threads = multiplier, name, threads
+        # A power of two, so that scaling rounds nothing, and one that bfloat16 has.
+        _, exponent = torch.frexp((self.m2 / len(layers[0])).sqrt())
+        exponent = torch.where(self.m2 > 0, exponent, 0).clamp(-_EXPONENT, _EXPONENT)
         one = torch.ones_like(self.mean)
-        scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
+        self._scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
         self.shift: Tensor | None = None
+        self._standardised: set[int] = set()
 
-        def place(i: int, dtype: torch.dtype) -> Tensor:
-            if dtype == torch.float64:
-                return torch.empty(layers[i].shape, dtype=dtype, device=layers[i].device)
-            return buffer(dtype)[:tokens, slices[i]]
-
-        def standardised(i: int, dtype: torch.dtype) -> Tensor:
-            part, output = slices[i], place(i, dtype)
-            native.standardise(layers[i], self.mean[part], scale[part], output, threads)
-            return output
-
-        self.layers: list[Tensor] = []
-        for i, (layer, part) in enumerate(zip(layers, slices, strict=True)):
-            raw = _multiplied_raw(layer, self.mean[part], self.m2[part])
-            if raw:
-                x = place(i, layer.dtype).copy_(layer)
-            else:
-                x = standardised(i, torch.promote_types(layer.dtype, torch.float32))
-            if rotated and x.dtype != torch.float64:
-                unscale, shift = self.unscale[part], self.mean[part] if raw else None
-                weights = (torch.ones_like(unscale) if raw else unscale) / unscale.max()
-                if _cancels(x, weights, shift):
-                    x, raw = standardised(i, torch.float64), False
-            if raw:
-                self.shift = torch.zeros_like(self.mean) if self.shift is None else self.shift
-                self.shift[part], self.unscale[part] = self.mean[part], 1.0
-            self.layers.append(x)
-
-        # Neighbours of one dtype, together: few large products are faster than many small ones.
-        self.groups: list[tuple[slice, Tensor]] = []
-        for dtype, group in groupby(range(len(slices)), key=lambda i: self.layers[i].dtype):
+        kinds = [self._kind(i, rotated) for i in range(len(layers))]
+        self.factors: list[Factor] = []
+        for kind, group in groupby(range(len(slices)), key=kinds.__getitem__):
             members = list(group)
-            part = slice(slices[members[0]].start, slices[members[-1]].stop)
-            if dtype == torch.float64:
-                self.groups += [(slices[i], self.layers[i]) for i in members]
+            # Those in float64 are few, and not kept from chunk to chunk.
+            parted = [[i] for i in members] if kind.dtype == torch.float64 else [members]
+            self.factors += [self._factor(some, kind) for some in parted]
+
+    def layer(self, i: int) -> Factor:
+        """One layer by itself."""
+        own = self._slices[i]
+        (found,) = (x for x in self.factors if x.neurons.start <= own.start < x.neurons.stop)
+        first = found.neurons.start
+        return found.of(slice(own.start - first, own.stop - first))
+
+    def _kind(self, i: int, rotated: bool) -> _Kind:
+        """What a layer is multiplied as."""
+        layer, part = self._layers[i], self._slices[i]
+        if layer.dtype == torch.float64:
+            return _Kind(torch.float64)
+        form, mean, m2 = self._multiplier.form(layer.dtype), self.mean[part], self.m2[part]
+        raw = (
+            form is not None
+            and layer.dtype in NARROW
+            and bool((len(layer) * mean * mean <= form.largest_mean**2 * m2).all())
+        )
+        if rotated:
+            unscale = self.unscale[part]
+            if raw:
+                cancels = _cancels(layer, torch.ones_like(unscale) / unscale.max(), mean)
             else:
-                self.groups.append((part, buffer(dtype)[:tokens, part]))
+                cancels = _cancels(self._fill(i, _STANDARDISED), unscale / unscale.max())
+            if cancels:
+                return _Kind(torch.float64)
+        if form is None or not (raw or form.parts):
+            return _STANDARDISED
+        return _Kind(torch.float32 if form.parts else layer.dtype, form, raw)
 
+    def _factor(self, members: Sequence[int], kind: _Kind) -> Factor:
+        """Neighbouring layers of a kind."""
+        neurons = slice(self._slices[members[0]].start, self._slices[members[-1]].stop)
+        if kind.raw:
+            self.shift = torch.zeros_like(self.mean) if self.shift is None else self.shift
+            self.shift[neurons] = self.mean[neurons]
+        if kind.form is not None and kind.form.packed:
+            packed = self._packed(members, neurons)
+            return Factor(neurons, packed, lambda: self._tensor(members, neurons, _SCALED))
+        x = self._tensor(members, neurons, kind)
+        if kind.form is None or not kind.form.parts:
+            return Factor(neurons, x, lambda: x)
+        dtype = self._layers[members[0]].dtype if kind.raw else torch.float32
+        buffers = [
+            self._buffer(torch.float32, f"part {number} of")[:, neurons]
+            for number in range(parts_of(dtype))
+        ]
+        return Factor(neurons, split(x, buffers), lambda: x)
 
-def multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
-    """``product = x @ y``, in float32 for tensors of 16 bits, whose products are exact."""
-    device = "cuda" if x.is_cuda else "cpu"
-    with exact_products(device, tf32=precision == "tf32"):
-        if x.is_cuda and x.dtype in _NARROW:
-            torch.mm(x, y, out_dtype=torch.float32, out=product)
+    def _packed(self, members: Sequence[int], neurons: slice) -> Packed:
+        """Neighbouring layers, packed."""
+        tokens, width = len(self._layers[0]), neurons.stop - neurons.start
+        size = native.packed_size(tokens, width)
+        name = f"packed from {neurons.start} of {self._name}"
+        packed = Packed(self._multiplier.buffer(name, size, dtype=torch.int32), tokens, width)
+        for i in members:
+            part = self._slices[i]
+            own = packed.at(part.start - neurons.start)
+            native.pack(self._layers[i], self._scale[part].float(), own, self._threads)
+        return packed
+
+    def _tensor(self, members: Sequence[int], neurons: slice, kind: _Kind) -> Tensor:
+        """Neighbouring layers side by side, ``[tokens, neurons]``."""
+        filled = [self._fill(i, kind) for i in members]
+        return filled[0] if len(filled) == 1 else self._buffer(kind.dtype)[:, neurons]
+
+    def _fill(self, i: int, kind: _Kind) -> Tensor:
+        """A layer, in its place in the memory for all of a dtype; float64 has none."""
+        layer, part = self._layers[i], self._slices[i]
+        mean, scale = self.mean[part], self._scale[part]
+        if kind.dtype == torch.float64:
+            output = torch.empty(layer.shape, dtype=torch.float64, device=layer.device)
         else:
-            torch.mm(x, y, out=product)
+            output = self._buffer(kind.dtype)[:, part]
+        if kind.dtype in NARROW:
+            if kind.dtype == torch.float16:  # has no exponents to spare
+                self.unscale[part], scale = 1.0, torch.ones_like(scale)
+            torch.mul(layer, scale.to(kind.dtype), out=output)
+        elif kind != _STANDARDISED or i not in self._standardised:
+            shift = torch.zeros_like(mean) if kind.raw else mean
+            native.standardise(layer, shift, scale, output, self._threads)
+            if kind == _STANDARDISED:
+                self._standardised.add(i)
+        return output
 
-
-def _multiplied_raw(layer: Tensor, mean: Tensor, m2: Tensor) -> bool:
-    """Whether a device multiplies a layer ``[tokens, neurons]`` as it is (`_LARGEST_MEAN`)."""
-    if layer.dtype not in _NARROW or not place.on_cuda(layer):
-        return False
-    return bool((len(layer) * mean * mean <= _LARGEST_MEAN**2 * m2).all())
+    def _buffer(self, dtype: torch.dtype, what: str = "chunk of") -> Tensor:
+        """Memory of all neurons, ``[tokens, neurons]``."""
+        shape = len(self._layers[0]), len(self.mean)
+        return self._multiplier.buffer(f"{what} {self._name}", *shape, dtype=dtype)
 
 
 def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:

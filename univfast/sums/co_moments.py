@@ -21,7 +21,8 @@ from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import HadamardRotations, Rotations, is_structured
 from univfast.sums import moments as m
-from univfast.sums.chunks import Chunk, multiply
+from univfast.sums.chunks import Chunk
+from univfast.sums.products import Factor, Multiplier
 
 __all__ = ["CoMoments", "Side", "chunk_tokens", "tile_bytes"]
 
@@ -140,6 +141,7 @@ class CoMoments:
         tokens: how many were added.
         a, b: the two models.
         cross: float64 ``[neurons of A, neurons of B]``.
+        multiplied: what the products of A and B were made of (`univfast.sums.products`).
     """
 
     def __init__(
@@ -151,15 +153,16 @@ class CoMoments:
         threads: int,
         device: torch.device = devices.CPU,
         precision: str = "float32",
+        products: str = "auto",
     ) -> None:
         """Rotations are of the models that are searched; None for none."""
         self.tokens = 0
         self.a, self.b = Side(a, rotation_a, device), Side(b, rotation_b, device)
         self.cross = torch.zeros(a.neurons, b.neurons, dtype=torch.float64, device=device)
         self._threads = threads
-        self.device, self._precision = device, precision
-        # Kept from chunk to chunk: fresh memory of this size costs more than what is done in it.
-        self._buffers: dict[str, Tensor] = {}
+        self.device, self._products = device, (precision, products)
+        self._multiplier = Multiplier(products, precision, device, threads)
+        self.multiplied: set[str] = set()
 
     def add(
         self, a: Sequence[Tensor], b: Sequence[Tensor], moments_a: Tensor, moments_b: Tensor
@@ -181,19 +184,20 @@ class CoMoments:
         scales = (x.unscale, y.unscale)
         deltas = _all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
 
-        for rows, x_group in x.groups:
-            for columns, y_group in y.groups:
-                self._add_product(self.cross, rows, columns, x_group, y_group, scales, deltas)
+        for left in x.factors:
+            for right in y.factors:
+                self.multiplied.add(self._add_product(self.cross, left, right, scales, deltas))
         for side, chunk, delta in ((self.a, x, delta_a), (self.b, y, delta_b)):
             side.stream(a if side is self.a else b, self.tokens, self._threads)
             for i, s in side.within.items():
-                part = side.layout.slices[i]
+                part, layer = side.layout.slices[i], chunk.layer(i)
                 unscale, own = chunk.unscale[part], delta[part]
                 shift = None if chunk.shift is None else chunk.shift[part]
                 own_deltas = _all_deltas((weight * own, own), (shift, shift), tokens)
+                layer = layer._replace(neurons=slice(0, len(s)))  # of the block
                 for rows, columns in _upper_blocks(0, len(s)):
-                    left, right = chunk.layers[i][:, rows], chunk.layers[i][:, columns]
-                    self._add_product(s, rows, columns, left, right, (unscale, unscale), own_deltas)
+                    blocks = layer.of(rows), layer.of(columns)
+                    self._add_product(s, *blocks, (unscale, unscale), own_deltas)
             side.m2 += chunk.m2 + weight * delta * delta
             side.mean += delta * (tokens / (self.tokens + tokens))
         self.tokens += tokens
@@ -201,6 +205,7 @@ class CoMoments:
     def reset(self) -> None:
         """Forgets every token, but keeps the memory."""
         self.tokens = 0
+        self.multiplied.clear()
         for tensor in self.tensors().values():
             tensor.zero_()
 
@@ -221,6 +226,7 @@ class CoMoments:
             mine.m2 += theirs.m2 + weight * delta * delta
             mine.mean += delta * (other.tokens / tokens)
         self.tokens = tokens
+        self.multiplied |= other.multiplied
 
     def reduce(self, processes: Processes, total: int, dst: int | None) -> None:
         """Adds the states of several processes, ``total`` tokens: in all of them, or in ``dst``."""
@@ -243,6 +249,7 @@ class CoMoments:
         for tensor in self._sums():
             processes.add(tensor, dst)
         self.tokens = total
+        self.multiplied = set().union(*processes.gather(self.multiplied))
         if dst is not None and processes.rank != dst:
             self.reset()
 
@@ -260,10 +267,10 @@ class CoMoments:
             return self
         rotation_a, rotation_b = self.a.rotation, self.b.rotation
         layouts = self.a.layout, self.b.layout
-        moved = CoMoments(*layouts, rotation_a, rotation_b, self._threads, device, self._precision)
+        moved = CoMoments(*layouts, rotation_a, rotation_b, self._threads, device, *self._products)
         for name, tensor in moved.tensors().items():
             tensor.copy_(self.tensors()[name])
-        moved.tokens = self.tokens
+        moved.tokens, moved.multiplied = self.tokens, set(self.multiplied)
         return moved
 
     def tensors(self) -> dict[str, Tensor]:
@@ -279,53 +286,29 @@ class CoMoments:
         return ("a", self.a), ("b", self.b)
 
     def _chunk(self, name: str, side: Side, layers: Sequence[Tensor], moments: Tensor) -> Chunk:
-        shape = len(layers[0]), side.layout.neurons
+        rotated = side.rotation is not None
         return Chunk(
-            side.layout.slices,
-            layers,
-            moments,
-            lambda dtype: self._buffer(f"chunk {name}", *shape, dtype=dtype),
-            side.rotation is not None,
-            self._threads,
+            side.layout.slices, layers, moments, self._multiplier, name, rotated, self._threads
         )
 
     def _add_product(
         self,
         c: Tensor,
-        rows: slice,
-        columns: slice,
-        x: Tensor,
-        y: Tensor,
+        x: Factor,
+        y: Factor,
         scales: tuple[Tensor, Tensor],
         deltas: tuple[Tensor, Tensor],
-    ) -> None:
-        """``c[rows, columns]`` takes in x^T y, a tile at a time."""
-        dtype = torch.promote_types(x.dtype, y.dtype)
-        x, y = x.to(dtype), y.to(dtype)
-        width = y.shape[1]
-        dtype = torch.promote_types(dtype, torch.float32)
-        step = max(1, tile_bytes(self.device) // (dtype.itemsize * width))
-        buffer = self._buffer("tile", min(step, x.shape[1]) * width, dtype=dtype)
-        for first in range(0, x.shape[1], step):
-            own = slice(first, min(first + step, x.shape[1]))
-            tile = buffer[: (own.stop - first) * width].view(-1, width)
-            multiply(x[:, own].T, y, tile, self._precision)
-            at = slice(rows.start + own.start, rows.start + own.stop)
-            native.add_product(
-                c[at, columns],
-                tile,
-                (scales[0][at], scales[1][columns]),
-                (deltas[0][..., at], deltas[1][..., columns]),
-                self._threads,
-            )
-
-    def _buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Memory of this shape, kept for the next time."""
-        size = torch.Size(shape).numel()
-        name = f"{name} {dtype}"
-        if name not in self._buffers or self._buffers[name].numel() < size:
-            self._buffers[name] = torch.empty(size, dtype=dtype, device=self.device)
-        return self._buffers[name][:size].view(shape)
+    ) -> str:
+        """The block of ``c`` that is of these neurons takes in x^T y; what was multiplied."""
+        rows, columns = x.neurons, y.neurons
+        return self._multiplier.add(
+            c[rows, columns],
+            x,
+            y,
+            (scales[0][rows], scales[1][columns]),
+            (deltas[0][..., rows], deltas[1][..., columns]),
+            tile_bytes(self.device),
+        )
 
 
 def _all_deltas(

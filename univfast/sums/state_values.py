@@ -12,15 +12,23 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from univfast.checks import shown
 from univfast.inputs.arrays import DTYPES
 from univfast.inputs.layout import Layout
 from univfast.nulls.shifts import partners
 from univfast.sums import moments as m
 from univfast.sums.power_sums import ACTIVE_A, XX, XXXX, XXYY, XY, YY, YYYY
+from univfast.sums.products import MULTIPLIED
 from univfast.sums.states import check_range, check_tensor, refused
 from univfast.sums.token_facts import TokenFacts
 
-__all__ = ["check_co_moments", "check_details", "check_moments", "check_pending"]
+__all__ = [
+    "check_co_moments",
+    "check_details",
+    "check_moments",
+    "check_multiplied",
+    "check_pending",
+]
 
 # By how much |co-moment| may exceed sqrt(m2 m2), as a share: more than any product rounds by, TF32
 # among them. Of rotated neurons, as a share of all neurons, which may nearly cancel in one.
@@ -164,6 +172,13 @@ def check_details(tensors: Mapping[str, Tensor], tokens: int, facts: TokenFacts)
         for kind, axis in (("token", 1), ("position", 0)):
             if not torch.equal(together.sum(dim=axis), tensors[f"groups_{kind}_counts"]):
                 raise refused(f"groups_together and groups_{kind}_counts differ")
+
+
+def check_multiplied(found: object) -> set[str]:
+    """What products were made of, as a state has it; nothing where it does not say."""
+    if not isinstance(found, list) or not all(type(x) is str and x in MULTIPLIED for x in found):
+        raise refused(f"multiplied is {shown(found)}")
+    return set(found)
 
 
 def _check_powers(pairs: Tensor, powers: Tensor, tokens: int) -> None:
