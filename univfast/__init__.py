@@ -48,6 +48,7 @@ registries, which `registry` lists.
 ``details``      what details add to a result
 ``provenance``   what a summary says of the activations
 ``result``       `CorrelationResult`
+``method``       how it was computed, and how exactly
 ``summary``      what its summary holds, key by key
 ``views``        what is shown of it, a layer of it, its first neurons
 ``reference``    the definitions in plain float64 NumPy (a folder)

@@ -17,6 +17,7 @@ from univfast.control_matches import ControlMatches, control_counts, shifted_of,
 from univfast.counts import beside_counts, counts, layer_rows, match_counts
 from univfast.details import details_of, details_summary
 from univfast.inputs.layout import Layout
+from univfast.method import Method, method_of
 from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.statistics import statistics
@@ -40,6 +41,7 @@ class Question:
         baseline: the rotations of the others.
         threshold: of the excess, above which a neuron is universal.
         device: that the moments were accumulated on.
+        method: how r was computed.
 
     Raises:
         InputError: the threshold is not a finite number.
@@ -49,6 +51,7 @@ class Question:
     baseline: Baseline
     threshold: float
     device: str
+    method: Method
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", as_number("threshold", self.threshold))
@@ -83,7 +86,13 @@ def result_of(
     searches: Searches, threshold: float, models: tuple[str, str], seconds: float | None = None
 ) -> CorrelationResult:
     """The result of two models whose neurons were all searched, and its reverse if there is one."""
-    question = Question(searches.matching.name, searches.baseline, threshold, str(searches.device))
+    question = Question(
+        searches.matching.name,
+        searches.baseline,
+        threshold,
+        str(searches.device),
+        method_of([searches.multiplied]),
+    )
     same_numbers = searches.by_index()
     beside: list[list[Matches]] = [[] if same_numbers is None else [same_numbers], []]
     results = [
@@ -182,7 +191,10 @@ def make_result(
         result = replace(result, by_index=beside)
     summary["by_index"] = beside_counts(result.by_index)
     summary.update(
-        device=question.device, seconds=seconds, layers=layer_rows(result, layers, trials)
+        method=question.method,
+        device=question.device,
+        seconds=seconds,
+        layers=layer_rows(result, layers, trials),
     )
     return result
 

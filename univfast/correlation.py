@@ -239,6 +239,7 @@ class _Task:
             self._baseline,
             self._options["threshold"],
             str(self._device),
+            self._way.method(),
         )
         result = make_result(
             question,
@@ -377,6 +378,7 @@ class _Task:
             "draws": self._baseline.draws,
             "seed": self._baseline.seed,
             "precision": options["precision"],
+            "products": options["products"],
             **{name: options[name] for name in names},
             "models": len(self._models),
             "controls": len(lineup.models) - len(self._models),

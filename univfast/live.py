@@ -129,7 +129,13 @@ def correlate_models(
         if any(controls):
             runs = _Controlled(feed, real, controls, settings, Activity(meters))
             controlled = runs.matches([stream], matches)
-    question = Question(given["match"], Baseline.of(given), given["threshold"], str(stream.device))
+    question = Question(
+        given["match"],
+        Baseline.of(given),
+        given["threshold"],
+        str(stream.device),
+        stream.method,
+    )
     seconds = time.perf_counter() - start
     same = stream.by_index()
     beside: list[list[Matches]] = [[] if same is None else [same], []]

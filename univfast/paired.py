@@ -22,6 +22,7 @@ from univfast.machine.memory import gigabytes, machine_memory
 from univfast.machine.processes import Processes, Reducible
 from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
+from univfast.method import paired
 from univfast.native import PairedState, place
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import HadamardRotations, make_rotations
@@ -340,7 +341,7 @@ class PairedCorrelation(Reducible, Shown):
                 a NaN or infinity.
         """
         found = self.correlations()
-        question = Question("index", self.baseline, threshold, str(self._device))
+        question = Question("index", self.baseline, threshold, str(self._device), paired())
         layers = Layout((self._layer,), (self.neurons,))
         return make_result(question, ("a", "b"), layers, found.tokens, [matches_by_index([found])])
 

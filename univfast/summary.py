@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from univfast.method import Method
+
 __all__ = [
     "ByIndexSummary",
     "ControlsSummary",
@@ -169,6 +171,7 @@ class Summary(Means, _Q, _Sometimes):
     match_layers: MatchTable | list[MatchTable | None] | None
     details: DetailsSummary | None
     by_index: ByIndexSummary | None
+    method: Method
     device: str
     seconds: float | None
     layers: list[LayerSummary]

@@ -338,7 +338,7 @@ def accumulator(rng: Random, folder: Path) -> None:
         widths[0] = odd(rng) if rng.random() < 0.5 else {"x": odd(rng)}
     else:
         names = ("draws", "seed", "rotation", "shifts", "threads", "device", "layer", "top_k")
-        given[rng.choice((*names, "reverse", "exclude_self", "precision"))] = odd(rng)
+        given[rng.choice((*names, "reverse", "exclude_self", "precision", "products"))] = odd(rng)
     _bounded(given)
     made = attempt(lambda: made(*widths, **given))
     attempt(lambda: made.update(a, b, rng.choice((None, None, odd(rng)))))  # type: ignore[attr-defined]

@@ -53,7 +53,15 @@ OPTIONS = (
         "--device",
         "--threads",
     ),
-    *("--precision", "--memory-limit", "--checkpoint", "--checkpoint-every", "--timeout", "--out"),
+    *(
+        "--precision",
+        "--products",
+        "--memory-limit",
+        "--checkpoint",
+        "--checkpoint-every",
+        "--timeout",
+        "--out",
+    ),
     *("--columns", "--json", "--quiet", "--text", "--hooks", "--hooks-b", "--help", "--x"),
 )
 LINES = (

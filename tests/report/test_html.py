@@ -66,7 +66,8 @@ def test_report_shows_the_numbers() -> None:
         f"q < 0.05 {result.summary['q_below_0.05']} mean correlation",
         "universal by control not compared with networks that learned nothing",
         "mean excess +0.125 threshold of the excess 0.5",
-        f"rotation hadamard draws 5 seed 17 device gpu computed in 1.50 s univfast {version}",
+        f"rotation hadamard draws 5 seed 17 r computed neuron by neuron, as tokens"
+        f" come; within 1e-06 device gpu computed in 1.50 s univfast {version}",
         "mlp.0 250 0 40 0.0 \N{EN DASH} \N{EN DASH} +0.250 -0.500 +0.750",
         "mlp.1 250 7 0",
     ):

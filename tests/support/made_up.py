@@ -10,6 +10,7 @@ import torch
 
 from univfast.assemble import Question, make_result
 from univfast.inputs.layout import Layout
+from univfast.method import method_of, paired
 from univfast.nulls.kinds import Baseline
 from univfast.result import CorrelationResult
 from univfast.search.matches import Matches
@@ -60,7 +61,13 @@ def made_up(
     sizes = (neurons, planted, dead, unmatched, draws)
     baseline = Baseline("hadamard" if draws else "none", draws, 17)
     return make_result(
-        Question(match, baseline, threshold, "cpu"),
+        Question(
+            match,
+            baseline,
+            threshold,
+            "cpu",
+            paired() if match == "index" else method_of([["float32"]]),
+        ),
         models or ["a.pt", *(f"{letter}.pt" for letter in "bcdefghijkl"[: len(others)])],
         Layout(tuple(layers), tuple(widths)),
         123_456,

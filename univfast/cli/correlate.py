@@ -101,6 +101,7 @@ Examples:
 @device_option(
     "Where to compute. 'auto': on a CUDA device where one can be used, else on the CPU.", "auto"
 )
+@option("products")
 @option("precision")
 @option("threads")
 @option("memory_limit")

@@ -103,9 +103,25 @@ def _installation() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "compiler": native.compiler,
         "simd": f"{native.simd_level()} (of {', '.join(native.simd_levels())})",
+        "products": _products(),
         "threads": str(torch.get_num_threads()),
         **_cuda(),
     }
+
+
+def _products() -> str:
+    """What layers are multiplied as on this machine's CPU."""
+    from univfast.machine.matrix_units import matrix_units
+    from univfast.native import multiplies_bfloat16
+
+    units = matrix_units()
+    if units == "amx":
+        return "bfloat16 as it is, float16 and float32 in parts of bfloat16 (AMX)"
+    if units == "arm":
+        return "bfloat16 as it is (ARM), others in float32"
+    if multiplies_bfloat16():
+        return "bfloat16 as it is (AVX512-BF16), others in float32"
+    return "float32"
 
 
 def _cuda() -> dict[str, str]:

@@ -48,6 +48,7 @@ def summary_facts(summary: Mapping[str, Any]) -> Facts:
         ("rotation", rotation["kind"]),
         ("draws", rotation["draws"]),
         ("seed", rotation["seed"]),
+        *_method(summary),
         ("device", summary["device"]),
         ("computed in", f"{number(summary['seconds'], '.2f')} s"),
         ("univfast", summary["univfast"]),
@@ -89,6 +90,19 @@ def means(numbers: Mapping[str, Any]) -> tuple[str, ...]:
 def all_pairs(summary: Mapping[str, Any]) -> bool:
     """Whether matches were searched among all neurons."""
     return MATCHINGS[summary["match"]].all_pairs
+
+
+_SUMS = {"paired": "neuron by neuron, as tokens come", "dense": "all pairs, by products of layers"}
+
+
+def _method(summary: Mapping[str, Any]) -> Facts:
+    """How r was computed; nothing of a result that was saved before that was kept."""
+    method = summary.get("method")
+    if method is None:
+        return []
+    way = _SUMS[method["sums"]]
+    made_of = f" ({', '.join(method['products'])})" if method["products"] else ""
+    return [("r computed", f"{way}{made_of}; within {method['largest_error']:g}")]
 
 
 def _by_index(summary: Mapping[str, Any]) -> Facts:

@@ -12,6 +12,7 @@ from univfast.checks import differ
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
+from univfast.method import Method, paired
 from univfast.native import place
 from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
@@ -250,6 +251,10 @@ class ByIndex:
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""
         return self._found[comparison][0].tokens
+
+    def method(self) -> Method:
+        """How r was computed."""
+        return paired()
 
     def layouts(self) -> list[Layout]:
         """The layers whose neurons are matched."""

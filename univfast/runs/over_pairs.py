@@ -14,6 +14,7 @@ from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes
 from univfast.machine.processes import Processes
+from univfast.method import Method, method_of
 from univfast.option import select
 from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
@@ -318,6 +319,10 @@ class OverPairs:
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""
         return self._searches[comparison].tokens
+
+    def method(self) -> Method:
+        """How r was computed."""
+        return method_of(search.multiplied for search in self._searches)
 
     def layouts(self) -> list[Layout]:
         """The layers whose neurons are matched: of A and, where that was asked for, of B."""

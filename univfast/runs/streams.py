@@ -16,6 +16,7 @@ from univfast.inputs.masks import open_mask
 from univfast.inputs.pairing import all_layers, in_order, match_layers
 from univfast.machine.devices import as_device, of_inputs
 from univfast.machine.torch_state import methods_in_plain_state
+from univfast.method import Method, method_of, paired
 from univfast.native.place import numbers
 from univfast.option import select
 from univfast.options import AllPairsOptions, ModelOptions, PairedOptions
@@ -74,6 +75,10 @@ class _ByIndex:
     def matches(self) -> list[Matches]:
         return [matches_by_index(self._sums.correlations())]
 
+    @property
+    def method(self) -> Method:
+        return paired()
+
     def by_index(self) -> None:
         """Nothing beside what `matches` gives."""
 
@@ -110,6 +115,10 @@ class _AllPairs:
     def matches(self) -> list[Matches]:
         self._searches.add(self._sums.co_moments())
         return self._searches.matches()
+
+    @property
+    def method(self) -> Method:
+        return method_of([self._searches.multiplied])
 
     def by_index(self) -> Matches | None:
         return self._searches.by_index()
@@ -174,6 +183,12 @@ class Stream:
     def tokens(self) -> int:
         """That were added."""
         return 0 if self._sums is None else self._sums.tokens
+
+    @property
+    def method(self) -> Method:
+        """How r was computed; after `matches`."""
+        assert self._sums is not None
+        return self._sums.method
 
     @property
     def layouts(self) -> list[Layout]:

@@ -18,6 +18,7 @@ from univfast.search.partners import Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
+from univfast.sums.state_values import check_multiplied
 from univfast.sums.states import check_count, check_fields, refused
 
 __all__ = ["Searches", "check_same_neurons", "state_bytes"]
@@ -53,6 +54,8 @@ class Searches:
         self.matching.check_size(a.neurons, b.neurons)
         self.baseline, self.device = Baseline.of(options), device
         self._tokens = 0
+        self.multiplied: set[str] = set()
+        """What the products of the states were made of."""
         directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
         # An assignment of the rotated models takes the place of the search in them.
         assigns = self.matching.assign is not None
@@ -79,6 +82,7 @@ class Searches:
         if state.tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
         self._tokens = state.tokens
+        self.multiplied |= state.multiplied
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
         for search, direction in zip(self._searches, directions, strict=False):
             if self.matching.assign is None:
@@ -92,6 +96,7 @@ class Searches:
         """What was found so far, as plain values and tensors, not copied; for `load`."""
         return {
             "tokens": self._tokens,
+            "multiplied": sorted(self.multiplied),
             "searches": [
                 {name: tensor.cpu() for name, tensor in search.tensors().items()}
                 for search in self._searches
@@ -105,9 +110,10 @@ class Searches:
         Raises:
             InputError: it is none that these searches give.
         """
-        found = check_fields("a search", state, ("tokens", "searches", "assigned"))
+        found = check_fields("a search", state, ("tokens", "multiplied", "searches", "assigned"))
         if check_count("tokens of a search", found["tokens"]) != tokens:
             raise refused(f"a search is of {found['tokens']} tokens, of {tokens} that are done")
+        multiplied = check_multiplied(found["multiplied"])
         searches = check_number("directions", found["searches"], len(self._searches))
         new = [
             check_found(each, own.tensors(), own.matched.neurons, own.searched.neurons)
@@ -126,7 +132,7 @@ class Searches:
         for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
                 tensor.copy_(tensors[name])
-        self._tokens, self._assigned = tokens, assigned
+        self._tokens, self._assigned, self.multiplied = tokens, assigned, multiplied
 
     @property
     def tokens(self) -> int:

@@ -142,10 +142,8 @@ class Chunk:
         if layer.dtype == torch.float64:
             return _Kind(torch.float64)
         form, mean, m2 = self._multiplier.form(layer.dtype), self.mean[part], self.m2[part]
-        raw = (
-            form is not None
-            and layer.dtype in NARROW
-            and bool((len(layer) * mean * mean <= form.largest_mean**2 * m2).all())
+        raw = form is not None and bool(
+            (len(layer) * mean * mean <= form.largest_mean**2 * m2).all()
         )
         if rotated:
             unscale = self.unscale[part]

@@ -27,7 +27,7 @@ THREAD = "thread"
 _KERNELS = [path for path in sorted((CSRC / "cuda").glob("*.cu")) if path.stem != "device"]
 _KERNELS += [CSRC / "cuda" / "plan.cpp"]
 # The CPU core at its plainest level, which every processor has.
-_OTHER_LEVELS = {"level_avx2", "level_avx512", "levels_x86"}
+_OTHER_LEVELS = {"level_avx2", "level_avx512", "level_avx512bf16", "levels_x86"}
 _CORE = [path for path in sorted((CSRC / "cpu").glob("*.cpp")) if path.stem not in _OTHER_LEVELS]
 
 _FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-I", str(HERE)]
