@@ -25,6 +25,7 @@ from univfast.bench.rivals import (
 
 __all__ = [
     "READS",
+    "faiss_pairs",
     "learners",
     "naive",
     "naive_pairs",
@@ -33,6 +34,7 @@ __all__ = [
     "numpy_rotated",
     "published",
     "scipy_pearsonr",
+    "top_pairs",
     "torchmetrics_rotated",
     "torchmetrics_streaming",
 ]
@@ -57,6 +59,30 @@ def torchmetrics_rotated(a: Tensor, b: Tensor, rotation: Tensor) -> Tensor:
     """The same by torchmetrics."""
     rotated = b @ rotation.T
     return torch.stack((torchmetrics_streaming(a, b), torchmetrics_streaming(a, rotated)))
+
+
+def standardised(layers: Sequence[Tensor]) -> Tensor:
+    """All layers side by side, float32, about their means and of norm 1: a product of two is r."""
+    x = torch.cat([layer.float() for layer in layers], dim=1)
+    x -= x.mean(dim=0)
+    return x.div_(x.norm(dim=0))
+
+
+def top_pairs(a: Sequence[Tensor], b: Sequence[Tensor], count: int) -> Tensor:
+    """One product of torch in float32, and its ``topk``: the highest r, ``[1, neurons]``."""
+    return (standardised(a).T @ standardised(b)).topk(count, dim=1).values[None, :, 0]
+
+
+def faiss_pairs(a: Sequence[Tensor], b: Sequence[Tensor], count: int) -> Tensor:
+    """A flat index of inner products in FAISS, whose vectors are neurons: the same."""
+    import faiss
+
+    x, y = (standardised(side).T.contiguous().numpy() for side in (a, b))
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatIP(x.shape[1])
+    index.add(y)
+    found, _ = index.search(x, count)
+    return torch.from_numpy(found[None, :, 0])
 
 
 def scipy_pearsonr(a: Tensor, b: Tensor) -> Tensor:
