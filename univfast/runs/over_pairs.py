@@ -260,11 +260,12 @@ class OverPairs:
         return place
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
-        """Pairs of layers that are searched behind a pass, in each direction."""
-        jobs = self._jobs(entry) if "jobs" in entry else []
-        directions = 2 if self._options["reverse"] else 1
-        layers = self._lineup.layers
-        return directions * sum(len(job.layers) * len(layers[job.second]) for job in jobs)
+        """Pairs of neurons that are compared behind a pass: in models, rotations and directions."""
+        total = 0
+        for job in self._jobs(entry) if "jobs" in entry else ():
+            widths = self._lineup.layout(job.first).by_name()
+            total += self._searches[job.comparison].pairs(sum(widths[x] for x in job.layers))
+        return total
 
     def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass, tell: Tell) -> None:
         """Takes what a pass gave, in process 0: sums are searched, and ``tell`` told of it."""

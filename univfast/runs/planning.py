@@ -16,8 +16,8 @@ from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.options import ModelOptions
 from univfast.runs.comparisons import Comparison
+from univfast.search.assigning import assignment_bytes
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import assignment_bytes
 from univfast.search.searches import state_bytes
 
 __all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes"]

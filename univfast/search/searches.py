@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
@@ -12,19 +14,73 @@ from univfast.machine.devices import thread_count
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
+from univfast.search.assigning import AssignWork
+from univfast.search.blocks import Block
 from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
-from univfast.search.partners import Search, Tell, silent
+from univfast.search.partners import PartnersWork, Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
 from univfast.sums.states import check_count, check_fields, refused
 
-__all__ = ["Searches", "check_same_neurons", "state_bytes"]
+__all__ = ["Searches", "Work", "check_same_neurons", "state_bytes"]
 
 # Of each partner, from the search to the result: r and number while searching; then r, number in
 # its layer, that layer and whether there is one; and r once more on the way.
 _PARTNER_BYTES = 48
+
+
+class Work(Protocol):
+    """Some part of a search, which can be left, and gone on with, also elsewhere.
+
+    Attributes:
+        search: what takes in what is found.
+        block: what is searched.
+        rotation: of the model that is searched.
+        turns: layers that are searched, by number, with the draws of their rotations.
+        done: of each of its units, parts that are done, int64.
+        parts: of each unit.
+    """
+
+    search: Search
+    block: Block
+    rotation: Baseline
+    turns: list[tuple[int, range]]
+    done: Tensor
+    parts: int
+
+    def run(self, units: Sequence[int] | None = None) -> Iterator[int]:
+        """Does what is not done of some units, by their numbers in order; None: of all.
+
+        Yields:
+            Pairs of neurons compared since the last time. What was found is whole whenever it does.
+        """
+        ...
+
+    def finished(self) -> int:
+        """Pairs of neurons of all that is done."""
+        ...
+
+    def needs(self, units: Sequence[int]) -> list[slice]:
+        """The rows of the block that some units take."""
+        ...
+
+    def words(self, done: int) -> str:
+        """What is being done, once so many units are; nothing where pairs say it."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was found so far beside what the search holds, by name, not copied."""
+        ...
+
+    def merge(self, done: Tensor, theirs: Mapping[str, Tensor]) -> None:
+        """Takes in what ``done`` and `tensors` of others are, who did other units."""
+        ...
+
+    def end(self) -> None:
+        """Once all is done, takes what was found together."""
+        ...
 
 
 class Searches:
@@ -71,22 +127,44 @@ class Searches:
     def add(self, state: CoMoments, tell: Tell = silent) -> None:
         """Takes in the state of some layers of A with all of B; layers in increasing order.
 
-        ``tell`` is called as pairs of layers are done, in either direction.
+        ``tell`` is called as pairs of neurons are done, in either direction.
 
         Raises:
             InputError: it holds no tokens.
         """
         if state.tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
+        for work in self.works(state):
+            for pairs in work.run():
+                tell(pairs)
+            work.end()
+
+    def works(self, state: CoMoments) -> list[Work]:
+        """What `add` does, one after another: each is made with `Work.run`, then ended.
+
+        Where an assignment is made, both directions are searched before.
+        """
         self._tokens = state.tokens
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
-        for search, direction in zip(self._searches, directions, strict=False):
-            if self.matching.assign is None:
-                search.add(*direction, tell)
-                continue
-            search.add(*direction)
-            found = search.assigned(self.matching, *direction, self.baseline, tell)
-            self._assigned.append(found)
+        blocks = [
+            search.block(*direction)
+            for search, direction in zip(self._searches, directions, strict=False)
+        ]
+        pairs = list(zip(self._searches, blocks, strict=True))
+        assigns = self.matching.assign is not None
+        works: list[Work] = [PartnersWork(*pair, counted=not assigns) for pair in pairs]
+        if assigns:
+            matching, rotation, take = self.matching, self.baseline, self._assigned.append
+            works += [AssignWork(search, matching, rotation, x, take) for search, x in pairs]
+        return works
+
+    def pairs(self, neurons: int) -> int:
+        """Pairs that are compared where so many neurons of A are searched, in all directions.
+
+        Each once in the models, and once in each rotation.
+        """
+        each = (1 + self.baseline.draws) * len(self._searches)
+        return neurons * self._searches[0].searched.neurons * each
 
     def state(self) -> dict[str, Any]:
         """What was found so far, as plain values and tensors, not copied; for `load`."""
@@ -99,8 +177,10 @@ class Searches:
             "assigned": [vars(matches) for matches in self._assigned],
         }
 
-    def load(self, state: object, tokens: int) -> None:
+    def load(self, state: object, tokens: int, assigned: int | None = None) -> None:
         """Goes on from what `state` gave, of so many tokens; 0 where nothing was searched.
+
+        ``assigned`` says how many directions are assigned, where a search was left on the way.
 
         Raises:
             InputError: it is none that these searches give.
@@ -115,18 +195,19 @@ class Searches:
         ]
         assigns = self.matching.assign is not None and tokens > 0
         number = len(self._searches) if assigns else 0
-        assigned = [
+        number = number if assigned is None else assigned
+        found_matches = [
             matches_from(plain, own.matched, own.searched, own.top_k, self.baseline.draws)
             for own, plain in zip(
                 self._searches,
                 check_number("assignments", found["assigned"], number),
-                strict=assigns,
+                strict=False,
             )
         ]
         for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
                 tensor.copy_(tensors[name])
-        self._tokens, self._assigned = tokens, assigned
+        self._tokens, self._assigned = tokens, found_matches
 
     @property
     def tokens(self) -> int:
