@@ -7,6 +7,7 @@
 ``same_number``  beside it, neuron i with neuron i
 ``assignment``  the solver of one-to-one matching
 ``saved``       what was found, as checkpoints have it
+``merging``     what searches of other layers found, in other processes, together
 ``searches``    both directions of two models, what they take, and their matches
 ===============  =======================================================================
 """

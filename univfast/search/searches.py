@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import thread_count
+from univfast.machine.processes import Processes
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
 from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
+from univfast.search.merging import gather
 from univfast.search.partners import Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
@@ -52,7 +55,8 @@ class Searches:
         self.matching = all_pairs().check(match)
         self.matching.check_size(a.neurons, b.neurons)
         self.baseline, self.device = Baseline.of(options), device
-        self._tokens = 0
+        self.tokens = 0
+        """That the states hold."""
         directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
         # An assignment of the rotated models takes the place of the search in them.
         assigns = self.matching.assign is not None
@@ -78,7 +82,7 @@ class Searches:
         """
         if state.tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
-        self._tokens = state.tokens
+        self.tokens = state.tokens
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
         for search, direction in zip(self._searches, directions, strict=False):
             if self.matching.assign is None:
@@ -91,10 +95,9 @@ class Searches:
     def state(self) -> dict[str, Any]:
         """What was found so far, as plain values and tensors, not copied; for `load`."""
         return {
-            "tokens": self._tokens,
+            "tokens": self.tokens,
             "searches": [
-                {name: tensor.cpu() for name, tensor in search.tensors().items()}
-                for search in self._searches
+                {name: tensor.cpu() for name, tensor in found.items()} for found in self.found()
             ],
             "assigned": [vars(matches) for matches in self._assigned],
         }
@@ -126,12 +129,15 @@ class Searches:
         for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
                 tensor.copy_(tensors[name])
-        self._tokens, self._assigned = tokens, assigned
+        self.tokens, self._assigned = tokens, assigned
 
-    @property
-    def tokens(self) -> int:
-        """That the states hold."""
-        return self._tokens
+    def found(self) -> list[dict[str, Tensor]]:
+        """The tensors of each direction by name, not copied."""
+        return [search.tensors() for search in self._searches]
+
+    def gather(self, processes: Processes) -> None:
+        """Moves what all processes have found to process 0: `merging.gather`."""
+        gather(self, processes)
 
     @property
     def layouts(self) -> list[Layout]:
@@ -140,7 +146,7 @@ class Searches:
 
     def by_index(self) -> Matches | None:
         """Of A in B, neurons with those of the same number; None where they have other layers."""
-        return self._searches[0].by_index(self._tokens)
+        return self._searches[0].by_index(self.tokens)
 
     def matches(self) -> list[Matches]:
         """Of A in B and, where that was asked for, of B in A."""
