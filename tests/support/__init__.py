@@ -31,6 +31,8 @@
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
 ``matched_ranks``     the same of matched pairs
+``found``             searches of dealt layers, and one of all of them
+``found_ranks``       what each process does in the test of searches that are gathered
 ====================  ====================================================================
 """
 

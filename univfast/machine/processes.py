@@ -70,6 +70,19 @@ class Processes:
             dist.all_gather_object(found, value, group=self._control)
         return found
 
+    def send_first(self, value: object) -> None:
+        """Gives process 0, which calls `from_others`, a value: plain, or tensors on the CPU."""
+        with self._talk():
+            dist.send_object_list([value], group=self._control, group_dst=0)
+
+    def from_others(self) -> Iterator[Any]:
+        """What the other processes send, in their order, one at a time: process 0 holds no more."""
+        for rank in range(1, self.count):
+            found: list[Any] = [None]
+            with self._talk():
+                dist.recv_object_list(found, group=self._control, group_src=rank)
+            yield found.pop()
+
     def any_set(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, whether it is set in any process."""
         sent = torch.tensor(flags, dtype=torch.uint8, device="cpu")

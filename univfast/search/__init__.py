@@ -9,6 +9,7 @@
 ``assigning``   one-to-one matches: assignments of the models, and of each rotation
 ``assignment``  their solver
 ``saved``       what was found, as checkpoints have it
+``merging``     what searches of other layers found, in other processes, together
 ``searches``    both directions of two models, what they take, and their matches
 ===============  =======================================================================
 """

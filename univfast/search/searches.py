@@ -11,6 +11,7 @@ from torch import Tensor
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import thread_count
+from univfast.machine.processes import Processes
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
@@ -18,6 +19,7 @@ from univfast.search.assigning import AssignWork
 from univfast.search.blocks import Block
 from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
+from univfast.search.merging import gather
 from univfast.search.partners import PartnersWork, Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
@@ -108,7 +110,8 @@ class Searches:
         self.matching = all_pairs().check(match)
         self.matching.check_size(a.neurons, b.neurons)
         self.baseline, self.device = Baseline.of(options), device
-        self._tokens = 0
+        self.tokens = 0
+        """That the states hold."""
         directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
         # An assignment of the rotated models takes the place of the search in them.
         assigns = self.matching.assign is not None
@@ -144,7 +147,7 @@ class Searches:
 
         Where an assignment is made, both directions are searched before.
         """
-        self._tokens = state.tokens
+        self.tokens = state.tokens
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
         blocks = [
             search.block(*direction)
@@ -169,10 +172,9 @@ class Searches:
     def state(self) -> dict[str, Any]:
         """What was found so far, as plain values and tensors, not copied; for `load`."""
         return {
-            "tokens": self._tokens,
+            "tokens": self.tokens,
             "searches": [
-                {name: tensor.cpu() for name, tensor in search.tensors().items()}
-                for search in self._searches
+                {name: tensor.cpu() for name, tensor in found.items()} for found in self.found()
             ],
             "assigned": [vars(matches) for matches in self._assigned],
         }
@@ -207,12 +209,15 @@ class Searches:
         for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
                 tensor.copy_(tensors[name])
-        self._tokens, self._assigned = tokens, found_matches
+        self.tokens, self._assigned = tokens, found_matches
 
-    @property
-    def tokens(self) -> int:
-        """That the states hold."""
-        return self._tokens
+    def found(self) -> list[dict[str, Tensor]]:
+        """The tensors of each direction by name, not copied."""
+        return [search.tensors() for search in self._searches]
+
+    def gather(self, processes: Processes) -> None:
+        """Moves what all processes have found to process 0: `merging.gather`."""
+        gather(self, processes)
 
     @property
     def layouts(self) -> list[Layout]:
@@ -221,7 +226,7 @@ class Searches:
 
     def by_index(self) -> Matches | None:
         """Of A in B, neurons with those of the same number; None where they have other layers."""
-        return self._searches[0].by_index(self._tokens)
+        return self._searches[0].by_index(self.tokens)
 
     def matches(self) -> list[Matches]:
         """Of A in B and, where that was asked for, of B in A."""
