@@ -196,8 +196,8 @@ def correlate(
         warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
-        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs of layers")) as bars:
-            result = correlate_together(processes, model, rest, settings, *bars)
+        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs")) as bars:
+            result = correlate_together(processes, model, rest, settings, *bars, say=bars.say)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)

@@ -157,6 +157,33 @@ class Processes:
             if sent is not part:
                 part.copy_(sent)
 
+    def broadcast(self, tensor: Tensor, source: int = 0) -> None:
+        """Gives all processes what a tensor holds in one of them."""
+        for part, sent in self._parts(tensor):
+            with self._talk():
+                dist.broadcast(sent, group=self._group, group_src=source)
+            if self.rank != source and sent is not part:
+                part.copy_(sent)
+
+    def copy(self, tensor: Tensor, target: int) -> None:
+        """Gives one process what a tensor holds in process 0; called in these two, or in all."""
+        if target == 0 or self.rank not in (0, target):
+            return
+        for part, sent in self._parts(tensor):
+            with self._talk():
+                if self.rank == 0:
+                    dist.send(sent, group=self._group, group_dst=target)
+                    continue
+                dist.recv(sent, group=self._group, group_src=0)
+            if sent is not part:
+                part.copy_(sent)
+
+    def _parts(self, tensor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """A tensor in parts, of whole rows, and each as the group's transport takes it."""
+        rows = max(1, _PART // max(1, tensor[:1].numel()))
+        for part in torch.split(tensor, rows) if tensor.numel() else ():
+            yield part, part.contiguous().to(_wire(part, self._group))
+
     def close(self) -> None:
         """Ends the group, in all processes at about the same time; twice is once."""
         if not self._closed:

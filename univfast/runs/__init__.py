@@ -12,6 +12,10 @@
 ``streams``      two models side by side, whose batches are summed as they come
 ``detail_streams``  the same batches once more, of matched pairs alone
 ``run``          passes that can be interrupted, killed, and shared by several processes
+``searching``    the search behind a pass: told, saved, and shared by several processes
+``search_job``   what is searched behind a pass
+``sharing``      the co-moments of one process, handed to others, which search them
 ``checkpoint``   the file of a run that goes on: how far it has come, and what it was given
+``search_file``  beside it, how far a search behind a pass is
 ===============  ==========================================================================
 """

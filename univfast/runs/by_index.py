@@ -22,8 +22,8 @@ from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
+from univfast.runs.search_job import SearchJob
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
-from univfast.search.partners import Tell
 from univfast.search.saved import check_number, correlation_from
 from univfast.sums.batches import PairOrigin
 from univfast.sums.details import PairDetails
@@ -183,11 +183,15 @@ class ByIndex:
         return IndexPass(comparisons, self._lineup, self._options, self._device, facts)
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
-        """Pairs of layers that are searched: none."""
+        """Pairs of neurons that are searched: none."""
         return 0
 
-    def take(self, entry: Mapping[str, Any], work: IndexPass, tell: Tell) -> None:
-        """Takes what a pass has found, in process 0; there is no search to tell of."""
+    def jobs(self, work: IndexPass) -> list[SearchJob]:
+        """What is searched behind a pass: nothing."""
+        return []
+
+    def take(self, entry: Mapping[str, Any], work: IndexPass) -> None:
+        """Takes what a pass has found, in process 0."""
         self._found += work.correlations()
         self._details += work.details()
 

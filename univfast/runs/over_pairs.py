@@ -20,9 +20,9 @@ from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.runs.search_job import SearchJob
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Tell
 from univfast.search.saved import check_number
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
@@ -267,13 +267,16 @@ class OverPairs:
             total += self._searches[job.comparison].pairs(sum(widths[x] for x in job.layers))
         return total
 
-    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass, tell: Tell) -> None:
-        """Takes what a pass gave, in process 0: sums are searched, and ``tell`` told of it."""
+    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> None:
+        """Takes what a pass gave that needs no search, in process 0."""
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
-            return
-        for number, state in work.co_moments():
-            self._searches[number].add(state, tell)
+
+    def jobs(self, work: PairsPass | DetailsPass) -> list[SearchJob]:
+        """What is searched behind a pass."""
+        if isinstance(work, DetailsPass):
+            return []
+        return [SearchJob(self._searches[i], state) for i, state in work.co_moments()]
 
     def found(self) -> list[Any]:
         """What the passes have found, as plain values and tensors, not copied."""

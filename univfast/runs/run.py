@@ -45,6 +45,7 @@ class Run:
         saved: the checkpoint; None for none.
         processes: those that share the work; None for this one alone.
         progress: called after each slice.
+        say: called with what is done that progress does not show; with nothing at its end.
 
     Raises:
         InputError: the checkpoint cannot be used.
@@ -57,12 +58,13 @@ class Run:
         saved: SavedRun | None,
         processes: Processes | None,
         progress: Progress | None,
+        say: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._keep = keep
-        self._saved, self._processes, self._progress = saved, processes, progress
+        self.saved, self._processes, self._progress, self._say = saved, processes, progress, say
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
-        with self._by_first() as first:
+        with self.by_first() as first:
             if first and saved is not None:
                 self._position = saved.load() or self._position
         if processes is not None:
@@ -75,8 +77,8 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._saved is not None:
-            self._saved.close()
+        if self.saved is not None:
+            self.saved.close()
 
     def go_on(self, check: Callable[[list[dict[str, Any]]], None], load: Load) -> None:
         """Goes on from the checkpoint, where there is one.
@@ -88,13 +90,13 @@ class Run:
         Raises:
             InputError: naming the checkpoint.
         """
-        if self._saved is None:
+        if self.saved is None:
             return
-        with self._saved.blamed():
+        with self.saved.blamed():
             check(self.plan)
-        with self._by_first() as first:
+        with self.by_first() as first:
             if first and self._position.states:
-                with self._saved.blamed():
+                with self.saved.blamed():
                     load(self.found, self.plan[: self.first], lambda n: self._kept([(0, n)]))
 
     @property
@@ -127,17 +129,17 @@ class Run:
         if number != self._position.number:
             self._position = Position(self._position.plan, number)
         position, processes = self._position, self._processes
-        with self._by_first() as first:
+        with self.by_first() as first:
             if first and position.states:
-                assert self._saved is not None
-                with self._saved.blamed():
+                assert self.saved is not None
+                with self.saved.blamed():
                     self._check_held(position)
                     work.load(position.states)
         position.states = []
         count = 1 if processes is None else processes.count
         shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
         self._tell()
-        with self._signals() as interrupted:
+        with self.signals() as interrupted:
             saved = stop = False
             for i in range(len(shares[-1])):
                 failure = self._take(work, shares[self._rank], i)
@@ -171,9 +173,9 @@ class Run:
                     f"its sums are of {shown(tokens)} tokens, and {held} are marked as done"
                 )
 
-    def _signals(self) -> AbstractContextManager[Callable[[], bool]]:
+    def signals(self) -> AbstractContextManager[Callable[[], bool]]:
         """Whether a signal came; where nothing is saved, it ends the run at once."""
-        return nullcontext(lambda: False) if self._saved is None else noted(_REPEATED)
+        return nullcontext(lambda: False) if self.saved is None else noted(_REPEATED)
 
     def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
         """The slice of this process; what fails is told the others first."""
@@ -189,7 +191,7 @@ class Run:
 
     def _agree(self, failure: Exception | None, interrupted: bool) -> tuple[bool, bool]:
         """Whether to save now, and whether to stop."""
-        due = self._rank == 0 and self._saved is not None and self._saved.due
+        due = self._rank == 0 and self.saved is not None and self.saved.due
         if self._processes is None:
             return due, interrupted
         flags = [due, interrupted, failure is not None]
@@ -203,20 +205,27 @@ class Run:
     def _save(self, work: Pass, found: Callable[[], list[Any]]) -> None:
         """Moves all sums to process 0, and has it write the checkpoint, if there is one."""
         if self._processes is not None:
+            self._speak("adding the sums of all processes")
             work.reduce()
-        with self._by_first() as first:
-            if first and self._saved is not None:
+        with self.by_first() as first:
+            if first and self.saved is not None:
+                self._speak("writing the checkpoint")
                 now = self._position
-                self._saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+                self.saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+        self._speak("")
 
     @contextmanager
-    def _by_first(self) -> Iterator[bool]:
+    def by_first(self) -> Iterator[bool]:
         """A block of process 0 alone, which the others await; of this one, where there are none."""
         if self._processes is None:
             yield True
             return
         with self._processes.first_alone() as first:
             yield first
+
+    def _speak(self, words: str) -> None:
+        if self._rank == 0:
+            self._say(words)
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -225,12 +234,15 @@ class Run:
             self._progress(sum(tokens[: self._position.number]) + done, sum(tokens))
 
     def _where(self) -> str:
-        assert self._saved is not None
         done = sum(stop - start for start, stop in self._position.done)
-        tokens = self.plan[self._position.number]["tokens"]
+        return self.where(done, self.plan[self._position.number]["tokens"], "tokens")
+
+    def where(self, done: int, total: int, unit: str) -> str:
+        """What a run that is interrupted says."""
+        assert self.saved is not None
         return (
-            f"Interrupted after {done} of {tokens} tokens, which are saved in"
-            f" {self._saved.path}: the same command goes on from there."
+            f"Interrupted after {done} of {total} {unit}, which are saved in {self.saved.path}: the"
+            " same command goes on from there."
         )
 
 
