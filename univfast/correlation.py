@@ -39,6 +39,7 @@ from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import memory_limit
 from univfast.runs.run import Progress, Run, check_same
+from univfast.runs.sharding import dealt_to
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
 from univfast.search.partners import Tell
@@ -205,18 +206,20 @@ class _Task:
             self._activity = check_controls(self._lineup, self._keep)
         limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
         with self._run(self._way.plan(limit)) as run:
-            run.go_on(self._way.check_plan, self._way.load)
-            self._way.check_memory(run.plan[run.first :], limit)
+            run.go_on(self._way, limit)
             tell = self._searching(run)
             for number in range(run.first, len(run.plan)):
-                work = self._way.work(run.plan[number])
+                entry = run.plan[number]
+                work = self._way.work(entry)
                 with opened(work.models):
                     run.do(number, work, self._way.found)
+                if dealt_to(entry):  # and searched by all
+                    self._way.take(entry, work, tell)
                 if number + 1 == len(run.plan) and self._processes is not None:
-                    # All sums are in process 0, which may go on for long.
+                    # All is in process 0, which may go on for long.
                     self._processes.close()
-                if self.is_first:
-                    self._way.take(run.plan[number], work, tell)
+                if self.is_first and not dealt_to(entry):
+                    self._way.take(entry, work, tell)
 
     def _searching(self, run: Run) -> Tell:
         """Takes the pairs of layers that are searched, and tells of all."""
@@ -225,7 +228,7 @@ class _Task:
         def tell(pairs: int) -> None:
             nonlocal done
             done += pairs
-            if self._search_progress is not None:
+            if self._search_progress is not None and self.is_first:
                 self._search_progress(done, total)
 
         return tell

@@ -8,6 +8,8 @@
 ``over_pairs``   those of every neuron with every neuron
 ``details``      a pass of matched pairs alone
 ``planning``     which layers and models are done in one pass: as many as memory holds
+``sharding``     passes whose layers of A are dealt to the processes
+``parts``        the states of such a pass, a file for each process beside the checkpoint
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``streams``      two models side by side, whose batches are summed as they come
 ``detail_streams``  the same batches once more, of matched pairs alone

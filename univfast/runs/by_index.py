@@ -163,9 +163,13 @@ class ByIndex:
         self._details: list[PairStatistics] = []  # of each real comparison
         self._found: list[list[LayerCorrelation]] = []  # of each comparison
 
-    def plan(self, limit: float) -> list[dict[str, Any]]:
-        """The passes, as plain values; of any limit of memory, for they take next to nothing."""
-        return [{"tokens": one.tokens, "round": i} for i, one in enumerate(self._lineup.rounds)]
+    def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The passes, as plain values; of any limit of memory, for they take next to nothing.
+
+        ``done`` are passes that come before.
+        """
+        rounds = enumerate(self._lineup.rounds)
+        return [{"tokens": one.tokens, "round": i} for i, one in rounds][len(done) :]
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is another."""
