@@ -103,7 +103,7 @@ def correlate_together(
     progress: Progress | None = None,
     search_progress: Progress | None = None,
 ) -> CorrelationResult | None:
-    """`correlate`, with the tokens shared among processes, which all call this.
+    """`correlate`, with the work shared among processes, which all call this.
 
     ``options`` are complete.
 
@@ -201,7 +201,7 @@ class _Task:
         return Look(tokens, options, options["threads"])
 
     def do(self) -> None:
-        """Takes all sums, which are searched in process 0 as they come."""
+        """Takes all sums, which are searched as they come."""
         if len(self._lineup.rounds) > 1:
             self._activity = check_controls(self._lineup, self._keep)
         limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
