@@ -122,7 +122,8 @@ def test_a_lost_part_is_warned_of(how: str, words: str, saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", [STATES, [], [{"tokens": 40, "generation": 1, "parts": ["a", "b", "c"]}]]
+    "named",
+    [STATES, [], [{"parts": 2}], [{"tokens": 40, "generation": 1, "parts": ["a", "b", "c"]}]],
 )
 def test_what_names_no_parts_of_these_processes(named: list[Any], saved: Path) -> None:
     with pytest.warns(UserWarning, match="parts of another number of processes; going on"):
@@ -130,8 +131,11 @@ def test_what_names_no_parts_of_these_processes(named: list[Any], saved: Path) -
 
 
 def test_a_part_that_cannot_be_written(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = parts_at(saved.parent / "missing" / "run.pt")
+    assert "is not a directory; make it" in str(nowhere.check_place())
+    assert parts_at(saved).check_place() is None
     with pytest.raises(uf.InputError, match="cannot be written"):
-        Parts(str(saved.parent / "missing" / "run.pt"), cast("Processes", Alike())).save(STATES, 1)
+        nowhere.save(STATES, 1)
 
     def gather(self: Alike, value: object) -> list[object]:
         return [value, None if isinstance(value, str) else value]  # no digest of the other

@@ -82,6 +82,7 @@ def test_layers_are_dealt_evenly(processes: int, fits: int, expected: list[list[
 def test_comparisons_are_dealt_too() -> None:
     (entry,) = planned(2, need(12), comparisons=2)
     assert entry["dealt"] == [[[0, [*A.names]]], [[1, [*A.names]]]]
+    assert dealt_work([entry]) == {"layers": 12, "processes": 2, "passes": 1}
     (entry,) = planned(2, 2 * need(12), comparisons=2)
     assert entry["jobs"] == [[0, [*A.names]], [1, [*A.names]]]
 

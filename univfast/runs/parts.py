@@ -19,7 +19,7 @@ import torch
 from univfast.checks import differ
 from univfast.errors import InputError
 from univfast.machine.digests import DIGEST, sealed, unsealed
-from univfast.machine.files import save_tensors
+from univfast.machine.files import check_writable, save_tensors
 from univfast.machine.processes import Processes
 
 __all__ = ["Parts"]
@@ -39,6 +39,14 @@ class Parts:
         self._path, self._processes = path, processes
         self._target = os.path.realpath(path)
         self._kept = 0  # generation of the parts that the checkpoint now names; 0: it has none
+
+    def check_place(self) -> InputError | None:
+        """Why this process could not write its part; None: it could."""
+        try:
+            check_writable(self._path)
+        except InputError as error:
+            return error
+        return None
 
     def save(self, states: Sequence[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
         """Writes this process's states, of so many tokens.
@@ -92,8 +100,9 @@ class Parts:
         assert self._processes is not None
         self._kept = _generation(states)
         found: list[Any] = []
+        parts = states[0].get("parts") if len(states) == 1 else None
         problem = "parts of another number of processes"
-        if len(states) == 1 and len(states[0].get("parts", ())) == self._processes.count:
+        if isinstance(parts, list) and len(parts) == self._processes.count:
             problem = self._read(states[0], found)
         problems = [x for x in self._processes.gather(problem) if x]
         if problems and self._processes.rank == 0:

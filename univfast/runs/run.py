@@ -113,6 +113,8 @@ class Run:
                             self.found, self.plan[: self.first], lambda n: self._kept([(0, n)])
                         )
             self._deal_anew(way, limit)
+            if self._parts is not None and any(map(dealt_to, self.plan[self.first :])):
+                self._agree(self._parts.check_place(), False)
         way.check_memory(self.plan[self.first :], limit)
 
     def _deal_anew(self, way: Way, limit: float) -> None:

@@ -118,14 +118,14 @@ def dealt_work(plan: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     """How the work of a plan was dealt, for who reads the result; None where nothing was.
 
     Returns:
-        ``layers``: of A, in all comparisons that were dealt, each counted once a comparison;
-        ``processes``: that held their co-moments; ``passes``: that it took.
+        ``layers``: of A, or of a control of it, whose co-moments were dealt; ``processes``: that
+        held them; ``passes``: that it took, those of controls too.
     """
-    dealt = [entry for entry in plan if "dealt" in entry]
+    dealt = [entry for entry in plan if dealt_to(entry)]
     if not dealt:
         return None
     return {
-        "layers": sum(len(layers) for entry in dealt for _, layers in jobs_in(entry)),
-        "processes": max(map(len, (entry["dealt"] for entry in dealt))),
+        "layers": len({name for entry in dealt for _, names in jobs_in(entry) for name in names}),
+        "processes": max(len(entry["dealt"]) for entry in dealt),
         "passes": len(dealt),
     }
