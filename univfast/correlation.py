@@ -106,7 +106,7 @@ def correlate_together(
     *,
     say: Callable[[str], None] = lambda words: None,
 ) -> CorrelationResult | None:
-    """`correlate`, with the tokens shared among processes, which all call this.
+    """`correlate`, with the work shared among processes, which all call this.
 
     ``options`` are complete; ``say`` is called with what is done that progress does not show (sums
     put together, files written), and with nothing at its end.
@@ -211,8 +211,7 @@ class _Task:
             self._activity = check_controls(self._lineup, self._keep)
         limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
         with self._run(self._way.plan(limit)) as run:
-            run.go_on(self._way.check_plan, self._way.load)
-            self._way.check_memory(run.plan[run.first :], limit)
+            run.go_on(self._way, limit)
             searching = Searching(run, self._way, self._processes, self._search_progress, self._say)
             for number in range(run.first, len(run.plan)):
                 work = self._way.work(run.plan[number])

@@ -95,7 +95,7 @@ def test_progress_rises_to_its_total_and_moves_with_each_draw(name: str) -> None
 
 def test_a_long_assignment_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("univfast.runs.searching._ROUND", 0.0)
-    monkeypatch.setattr("univfast.search.assigning._LOOK", 0.01)
+    monkeypatch.setattr("univfast.machine.meanwhile._LOOK", 0.01)
     assign = "univfast.search.assignment.largest_sum"
     monkeypatch.setattr(assign, slowly(assign, 0.05))
     ticks = Ticks()
@@ -132,7 +132,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_bits(name: str, tmp_path: 
         assert ticks[-1][0] == ticks[-1][1]
     again = Ticks()
     assert searched(name, checkpoint=path, search_progress=again) == expected
-    assert again == []  # all is there
+    assert len({*again}) == 1  # all is there
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -259,7 +259,10 @@ from univfast.runs import searching
 from univfast.search.partners import PartnersWork
 searching._ROUND = 0.1
 do = PartnersWork._do
-PartnersWork._do = lambda self, *given: (time.sleep(0.1), do(self, *given))[1]
+def slowly(self, *given):
+    time.sleep(0.1)
+    return (yield from do(self, *given))
+PartnersWork._do = slowly
 from univfast.cli import main
 sys.exit(main(sys.argv[1:]))
 """

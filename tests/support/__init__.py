@@ -33,6 +33,7 @@
 ``matched_ranks``     the same of matched pairs
 ``found``             searches of dealt layers, and one of all of them
 ``found_ranks``       what each process does in the test of searches that are gathered
+``dealt_ranks``       the same in tests of runs whose layers are dealt
 ====================  ====================================================================
 """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Event, Thread
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,8 @@ _PART = 1 << 25
 # What process 0 does alone may take hours; where it dies, the store that it is awaited by ends too,
 # or the launcher ends the others.
 _FOR_LONG = timedelta(days=30)
+# How often a process that works alone for long says that it is alive, of the time that is waited.
+_BEATS = 4
 
 
 class Store(Protocol):
@@ -32,6 +35,7 @@ class Store(Protocol):
     def set(self, key: str, value: str) -> None: ...
     def get(self, key: str) -> bytes: ...
     def wait(self, keys: list[str], timeout: timedelta) -> None: ...
+    def add(self, key: str, amount: int) -> int: ...
 
 
 class Processes:
@@ -42,6 +46,7 @@ class Processes:
         control: that flags and plain values are sent through, so as not to wait for what a CUDA
             device does; None for ``group``.
         store: that processes can await each other by, for longer than the group's timeout.
+        timeout: that of the group.
 
     Raises:
         InputError: no process group was initialised.
@@ -52,6 +57,7 @@ class Processes:
         group: dist.ProcessGroup | None = None,
         control: dist.ProcessGroup | None = None,
         store: Store | None = None,
+        timeout: timedelta = timedelta(minutes=10),
     ) -> None:
         if not (dist.is_available() and dist.is_initialized()):
             raise InputError(
@@ -59,7 +65,7 @@ class Processes:
                 " torch.distributed.init_process_group first, as torchrun prepares it"
             )
         self._group, self._control, self._store = group, control or group, store
-        self._turns, self._closed = 0, False
+        self._timeout, self._turns, self._closed = timeout, 0, False
         self.rank = dist.get_rank(group)
         self.count = dist.get_world_size(group)
 
@@ -118,6 +124,67 @@ class Processes:
             done = self._store.get(key).decode()
         if done == "failed":
             raise InputError("process 0 stopped; its message says why")
+
+    @contextmanager
+    def each_alone(self) -> Iterator[None]:
+        """A block that each process works in, for as long as it takes; all wait for all at its end.
+
+        Raises:
+            InputError: where the block raises in another process, or that died, which shows within
+                twice the group's timeout.
+        """
+        assert self._store is not None
+        self._turns += 1
+        keys = [f"univfast/{self._turns}/{rank}" for rank in range(self.count)]
+        done = "failed"
+        try:
+            with self._beating():
+                yield
+            done = "done"
+        finally:
+            self._store.set(keys[self.rank], done)
+        with self._talk():
+            for rank, key in enumerate(keys):
+                self._await(rank, key)
+            failed = any(self._store.get(key).decode() == "failed" for key in keys)
+        if failed:
+            raise InputError("another process stopped; its message says why")
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """A block in which the others can see that this process is alive, whatever it does."""
+        store, ended = self._store, Event()
+        assert store is not None
+
+        def beat() -> None:
+            with suppress(RuntimeError):  # the store is gone: so are the others
+                while not ended.wait(self._timeout.total_seconds() / _BEATS):
+                    store.add(f"univfast/alive/{self.rank}", 1)
+
+        thread = Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _await(self, rank: int, key: str) -> None:
+        """Waits for a key that a process sets, as long as that is alive."""
+        assert self._store is not None
+        beats = -1
+        while not self._comes(key):
+            before, beats = beats, self._store.add(f"univfast/alive/{rank}", 0)
+            if beats == before:
+                raise RuntimeError(f"process {rank} is silent")
+
+    def _comes(self, key: str) -> bool:
+        """Whether a key is set within the group's timeout."""
+        assert self._store is not None
+        with suppress(RuntimeError):
+            self._store.wait([key], self._timeout)
+            return True
+        return False
 
     def gather_tokens(self, options: Mapping[str, Any], tokens: int, error: str | None) -> int:
         """The tokens of all processes together, once it is certain that their states add.

@@ -31,7 +31,7 @@ _VERSION = 3
 _OLDER = (2,)  # without a digest
 _REMEDY = "give the same arguments again, or name another checkpoint"
 _PREVIOUS = ".previous"
-_DEEPEST = 4  # of lists in lists, in a plan
+_DEEPEST = 5  # of lists in lists, in a plan
 
 
 @dataclass

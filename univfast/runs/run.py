@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -19,7 +19,9 @@ from univfast.errors import InputError
 from univfast.machine.processes import Processes
 from univfast.machine.signals import noted
 from univfast.runs.checkpoint import Position, SavedRun
+from univfast.runs.parts import Parts
 from univfast.runs.passes import Pass, Range
+from univfast.runs.sharding import dealt_to
 
 __all__ = ["Interrupted", "Progress", "Run", "check_same"]
 
@@ -28,8 +30,24 @@ _REPEATED = 1.0
 
 # Called with the number of tokens done, over all passes, and their total.
 Progress = Callable[[int, int], None]
-# Takes what passes have found, those passes, and how many of the first so many tokens are used.
-Load = Callable[[list[Any], list[dict[str, Any]], Callable[[int], int]], None]
+
+
+class Way(Protocol):
+    """What the passes of a run are, and what they find."""
+
+    def plan(self, limit: float, done: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The passes behind those that are done, in so many bytes of each process."""
+
+    def check_plan(self, plan: Sequence[dict[str, Any]]) -> None:
+        """Refuses a plan that is none of the inputs'."""
+
+    def check_memory(self, rest: Sequence[dict[str, Any]], limit: float) -> None:
+        """Refuses passes that take more bytes."""
+
+    def load(
+        self, found: object, done: Sequence[dict[str, Any]], kept: Callable[[int], int]
+    ) -> None:
+        """Takes what passes have found; ``kept`` of the first so many tokens are used."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,6 +82,7 @@ class Run:
         self.saved, self._processes, self._progress, self._say = saved, processes, progress, say
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
+        self._parts = None if saved is None else Parts(saved.path, processes)
         with self.by_first() as first:
             if first and saved is not None:
                 self._position = saved.load() or self._position
@@ -80,24 +99,43 @@ class Run:
         if self.saved is not None:
             self.saved.close()
 
-    def go_on(self, check: Callable[[list[dict[str, Any]]], None], load: Load) -> None:
-        """Goes on from the checkpoint, where there is one.
-
-        Args:
-            check: refuses a plan that is none of the inputs'.
-            load: takes what the passes before have found, in process 0.
+    def go_on(self, way: Way, limit: float) -> None:
+        """Goes on from the checkpoint, where there is one, in so many bytes of each process.
 
         Raises:
-            InputError: naming the checkpoint.
+            InputError: naming the checkpoint, or the limit, where what is left takes more.
         """
-        if self.saved is None:
+        if self.saved is not None:
+            with self.saved.blamed():
+                way.check_plan(self.plan)
+            with self.by_first() as first:
+                if first and self._position.states:
+                    with self.saved.blamed():
+                        way.load(
+                            self.found, self.plan[: self.first], lambda n: self._kept([(0, n)])
+                        )
+            self._deal_anew(way, limit)
+            if self._parts is not None and any(map(dealt_to, self.plan[self.first :])):
+                self._agree(self._parts.check_place(), False)
+        way.check_memory(self.plan[self.first :], limit)
+
+    def _deal_anew(self, way: Way, limit: float) -> None:
+        """Plans the passes anew that cannot be gone on with, for they are dealt to others."""
+        count = 1 if self._processes is None else self._processes.count
+        position = self._position
+        others = [dealt_to(entry) not in (None, count) for entry in self.plan]
+        if not any(others[self.first :]):
             return
-        with self.saved.blamed():
-            check(self.plan)
-        with self.by_first() as first:
-            if first and self._position.states:
-                with self.saved.blamed():
-                    load(self.found, self.plan[: self.first], lambda n: self._kept([(0, n)]))
+        if others[self.first] and position.done:
+            position.done, position.states = [], []
+            if self._rank == 0 and self._parts is not None:
+                was = dealt_to(self.plan[self.first])
+                self._parts.warn(
+                    f"the pass under way was dealt to {was} processes, these are {count}"
+                )
+        # One whose tokens are shared is gone on with.
+        kept = self.plan[: self.first + (not others[self.first])]
+        position.plan = [*kept, *way.plan(limit, kept)]
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -129,33 +167,63 @@ class Run:
         if number != self._position.number:
             self._position = Position(self._position.plan, number)
         position, processes = self._position, self._processes
-        with self.by_first() as first:
-            if first and position.states:
-                assert self.saved is not None
-                with self.saved.blamed():
-                    self._check_held(position)
-                    work.load(position.states)
+        dealt = dealt_to(self.plan[number]) is not None
+        self._load(work, position, dealt)
         position.states = []
         count = 1 if processes is None else processes.count
-        shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
+        remaining = _remaining(self.plan[number]["tokens"], position.done, work.step)
+        shares = [remaining] * count if dealt else _shares(remaining, count)
         self._tell()
         with self.signals() as interrupted:
             saved = stop = False
             for i in range(len(shares[-1])):
                 failure = self._take(work, shares[self._rank], i)
                 save, stop = self._agree(failure, interrupted())
-                ranges = [share[i] for share in shares if i < len(share)]
+                ranges = {share[i] for share in shares if i < len(share)}
                 position.done = _merged([*position.done, *ranges])
                 self._tell()
                 saved = save and not stop
                 if saved:
-                    self._save(work, found)
+                    self._save(work, found, dealt)
                 if stop:
                     break
             if shares[-1] and not saved:
-                self._save(work, found)
+                self._save(work, found, dealt)
             if stop or self._agree(None, interrupted())[1]:
                 raise Interrupted(self._where())
+
+    def _load(self, work: Pass, position: Position, dealt: bool) -> None:
+        """Goes on from the states of a checkpoint, if this is the pass that they are of."""
+        if dealt:
+            self._load_part(work, position)
+            return
+        with self.by_first() as first:
+            if first and position.states:
+                assert self.saved is not None
+                with self.saved.blamed():
+                    self._check_held(position.states, position.done)
+                    work.load(position.states)
+
+    def _load_part(self, work: Pass, position: Position) -> None:
+        """Each process's own; where one is lost, all start the pass from its beginning."""
+        assert self._processes is not None
+        named = self._processes.gather(position.states)[0]
+        if not named:
+            return
+        assert self.saved is not None
+        assert self._parts is not None
+        with self.saved.blamed():
+            self._check_held(named, position.done)
+        states, failure = self._parts.load(named), None
+        if states is None:
+            position.done = []
+            return
+        try:
+            with self.saved.blamed():
+                work.load(states)
+        except InputError as error:
+            failure = error
+        self._agree(failure, False)
 
     def _kept(self, ranges: Sequence[Range]) -> int:
         """Tokens in some ranges that are used."""
@@ -163,10 +231,10 @@ class Run:
             return sum(stop - start for start, stop in ranges)
         return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
 
-    def _check_held(self, position: Position) -> None:
+    def _check_held(self, states: Sequence[Any], done: Sequence[Range]) -> None:
         """Refuses sums of other tokens than those that are done."""
-        held = self._kept(position.done)
-        for state in position.states:
+        held = self._kept(done)
+        for state in states:
             tokens = state.get("tokens") if isinstance(state, dict) else None
             if type(tokens) is not int or tokens != held:
                 raise InputError(
@@ -202,16 +270,28 @@ class Run:
             raise InputError("another process stopped; its message says why")
         return due, interrupted
 
-    def _save(self, work: Pass, found: Callable[[], list[Any]]) -> None:
-        """Moves all sums to process 0, and has it write the checkpoint, if there is one."""
-        if self._processes is not None:
+    def _save(self, work: Pass, found: Callable[[], list[Any]], dealt: bool) -> None:
+        """Has process 0 write the checkpoint, if there is one, with all sums.
+
+        It gets them from the others, but of a pass that is dealt, where each writes its own.
+        """
+        now, named = self._position, None
+        if dealt and self._parts is not None:
+            self._speak("writing the checkpoint")
+            named = self._parts.save(work.states(), self._kept(now.done))
+        elif self._processes is not None and not dealt:
             self._speak("adding the sums of all processes")
             work.reduce()
+        self._speak("")
+        if self.saved is None:
+            return
         with self.by_first() as first:
-            if first and self.saved is not None:
+            if first:
                 self._speak("writing the checkpoint")
-                now = self._position
-                self.saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+                states = work.states() if named is None else named
+                self.saved.save(Position(now.plan, now.number, now.done, states, found()))
+        assert self._parts is not None
+        self._parts.named(named or [])
         self._speak("")
 
     @contextmanager

@@ -1,8 +1,8 @@
 """The search behind a pass: told as it goes, saved, gone on with, and shared by several processes.
 
-The sums of a pass are in process 0, and stay saved as they were at its end. Each process searches
-some rows of them, a few seconds at a time, between which all agree on whether to go on. What was
-found is small: it is moved to process 0 when it is saved, and in the end.
+The sums of a pass are in process 0, or dealt to all, and stay saved as they were at its end. Each
+process searches some rows of them, a while at a time, and then all agree on whether to go on. What
+was found is small: it is moved to process 0 when it is saved, and in the end.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Size, Tensor, dtype
 
-from univfast.checks import shown
 from univfast.errors import InputError
 from univfast.machine.processes import Processes
 from univfast.runs.run import Interrupted, Progress, Run
-from univfast.runs.search_job import SearchJob
 from univfast.runs.sharing import share_norms, share_rows, share_sides, shares
+from univfast.runs.to_search import ToSearch
 from univfast.search.assigning import AssignWork
 from univfast.search.saved import check_number
 from univfast.search.searches import Work
-from univfast.sums.states import check_fields, check_range, check_tensor, refused
+from univfast.sums.states import check_fields, check_range, check_tensor
 
 __all__ = ["Searching"]
 
@@ -32,7 +32,20 @@ __all__ = ["Searching"]
 _ROUND = 1.0
 
 
-class _Found(Protocol):
+class _Shape(NamedTuple):
+    """What the state of a work looks like, which may be in another process."""
+
+    done: tuple[Size, dtype]
+    parts: int
+    tensors: dict[str, tuple[Size, dtype]]
+
+    @staticmethod
+    def of(work: Work) -> _Shape:
+        tensors = {name: (x.shape, x.dtype) for name, x in work.tensors().items()}
+        return _Shape((work.done.shape, work.done.dtype), work.parts, tensors)
+
+
+class _Way(Protocol):
     """What a task finds, pass by pass."""
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
@@ -41,17 +54,8 @@ class _Found(Protocol):
     def take(self, entry: Mapping[str, Any], work: Any) -> None:
         """Takes what a pass gave that needs no search, in process 0."""
 
-    def jobs(self, work: Any) -> list[SearchJob]:
-        """What is searched behind a pass."""
-
-
-class _Place(NamedTuple):
-    """How far the search behind a pass is: the work that is under way, and what of it is done."""
-
-    job: int = 0
-    work: int = 0
-    done: Tensor | None = None
-    tensors: dict[str, Tensor] | None = None
+    def to_search(self, entry: Mapping[str, Any], work: Any) -> ToSearch | None:
+        """What is searched behind a pass; None for nothing."""
 
 
 class Searching:
@@ -59,7 +63,7 @@ class Searching:
 
     Args:
         run: whose passes they are behind.
-        found: what they find.
+        way: what they find.
         processes: those that share the work; None for this one alone.
         progress: called with the pairs of neurons that are done, over all passes, and their total.
         say: called with what is done that progress does not show; with nothing at its end.
@@ -68,15 +72,15 @@ class Searching:
     def __init__(
         self,
         run: Run,
-        found: _Found,
+        way: _Way,
         processes: Processes | None,
         progress: Progress | None,
         say: Callable[[str], None],
     ) -> None:
-        self._run, self._found, self._processes = run, found, processes
-        self._progress, self._say = progress, say
+        self._run, self._way, self._processes = run, way, processes
         self._rank = 0 if processes is None else processes.rank
-        pairs = [found.pairs(entry) for entry in run.plan]
+        self._progress, self._say = progress, say
+        pairs = [way.pairs(entry) for entry in run.plan]
         self._done, self._total = sum(pairs[: run.first]), sum(pairs)
         self._told = float("-inf")
 
@@ -87,74 +91,72 @@ class Searching:
             InputError: what a search raises, or another process died.
             Interrupted: by a signal, after what was found was saved.
         """
+        entry = self._run.plan[number]
         if self._rank == 0:
-            self._found.take(self._run.plan[number], work)
-        jobs = self._found.jobs(work)
-        if not jobs:
+            self._way.take(entry, work)
+        given = self._way.to_search(entry, work)
+        if given is None:
             return
         with self._run.signals() as interrupted:
-            first = self._load(jobs)
-            for at, job in enumerate(jobs):
-                self._search(jobs, at, job, first, interrupted)
-            self._save(jobs, _Place(len(jobs)))
+            if self._processes is not None and not given.dealt:
+                for _, state in given.sums:
+                    share_sides(state, self._processes)
+            works = [each for searches, state in given.sums for each in searches.works(state)]
+            self._load(given, works)
+            self._tell(self._together(given, sum(each.finished() for each in works)), "")
+            if given.dealt:
+                self._search(given, works, works, interrupted)
+            else:
+                for each in works:
+                    self._search(given, works, [each], interrupted)
+            self._save(given, works)
 
     def _search(
         self,
-        jobs: Sequence[SearchJob],
-        at: int,
-        job: SearchJob,
-        first: _Place,
+        given: ToSearch,
+        works: Sequence[Work],
+        now: Sequence[Work],
         interrupted: Callable[[], bool],
     ) -> None:
-        if self._processes is not None:
-            share_sides(job.state, self._processes)
-        for number, work in enumerate(job.searches.works(job.state)):
-            if (at, number) < (first.job, first.work):
-                work.done.fill_(work.parts)
-            elif (at, number) == (first.job, first.work) and first.done is not None:
-                work.merge(first.done, work.tensors() if first.tensors is None else first.tensors)
-            self._done += work.finished()
-            left = [unit for unit, done in enumerate(work.done.tolist()) if done < work.parts]
-            if not left:
-                if (at, number) >= (first.job, first.work) and self._rank == 0:
-                    work.end()
-                continue
-            for stop, save in self._rounds(work, left, interrupted):
-                if stop or save:
-                    self._gather(job, work)
-                    self._save(jobs, _Place(at, number, work.done, work.tensors()))
-                if stop:
-                    raise Interrupted(self._run.where(self._done, self._total, "pairs"))
-            self._gather(job, work)
-            if self._rank == 0:
-                work.end()
+        """Does some of the works of a pass: one that is shared, or all that this process has."""
+        for stop, save in self._rounds(given, now, interrupted):
+            if stop or save:
+                self._gather(given, now)
+                self._save(given, works)
+            if stop:
+                raise Interrupted(self._run.where(self._done, self._total, "pairs"))
+        self._gather(given, now)
+        if self._rank == 0:
+            for each in now:
+                each.end()
 
     def _rounds(
-        self, work: Work, left: Sequence[int], interrupted: Callable[[], bool]
+        self, given: ToSearch, works: Sequence[Work], interrupted: Callable[[], bool]
     ) -> Iterator[tuple[bool, bool]]:
         """Searches what is left, for a while at a time.
 
         Yields:
             Whether to stop, and whether to save.
         """
-        own = left
-        if self._processes is not None:
-            self._speak("giving sums to the other processes")
-            units = shares(left, self._processes.count, isinstance(work, AssignWork))
-            share_norms(work, self._processes)
-            share_rows(work, units, self._processes)
-            own = units[self._rank]
-        before = len(work.done) - len(left)
-        steps = work.run(own)
-        going = True
-        self._tell(0, work.words(before))
+        steps = [each.run(self._share(given, each)) for each in works]
+        every, going = chain.from_iterable(steps), True
         while going:
-            pairs, ended, failure = self._round(steps)
-            done = int((work.done[own] == work.parts).sum())
-            told = self._agree([pairs, done], [not ended, interrupted(), self._due()], failure)
-            (pairs, done), (going, stop, save) = told
-            self._tell(pairs, work.words(before + done))
+            pairs, ended, failure = self._round(every)
+            flags = [not ended, interrupted(), self._due()]
+            pairs, (going, stop, save) = self._agree(pairs, flags, failure)
+            self._tell(pairs, works[0].words() if works else "")
             yield stop, save and going
+
+    def _share(self, given: ToSearch, work: Work) -> list[int]:
+        """What is left of a work for this process, which gets what it needs for that."""
+        left = [unit for unit, done in enumerate(work.done.tolist()) if done < work.parts]
+        if self._processes is None or given.dealt or not left:
+            return left
+        self._speak("giving sums to the other processes")
+        units = shares(left, self._processes.count, isinstance(work, AssignWork))
+        share_norms(work, self._processes)
+        share_rows(work, units, self._processes)
+        return units[self._rank]
 
     def _round(self, steps: Iterator[int]) -> tuple[int, bool, Exception | None]:
         """Pairs that were compared, whether all is done, and why it cannot be."""
@@ -175,66 +177,76 @@ class Searching:
         return self._rank == 0 and self._run.saved is not None and self._run.saved.due
 
     def _agree(
-        self, counts: list[int], flags: list[bool], failure: Exception | None
-    ) -> tuple[list[int], list[bool]]:
-        """Counts of all processes together, and whether each flag is set in any."""
+        self, pairs: int, flags: list[bool], failure: Exception | None
+    ) -> tuple[int, list[bool]]:
+        """Pairs of all processes together, and whether each flag is set in any."""
         if self._processes is None:
-            return counts, flags
-        found = self._processes.gather((counts, flags, failure is not None))
+            return pairs, flags
+        found = self._processes.gather((pairs, flags, failure is not None))
         if failure is not None:
             raise failure
         if any(failed for _, _, failed in found):
             raise InputError("another process stopped; its message says why")
-        together = [sum(each) for each in zip(*(x for x, _, _ in found), strict=True)]
-        return together, [any(each) for each in zip(*(x for _, x, _ in found), strict=True)]
+        together = [any(each) for each in zip(*(theirs for _, theirs, _ in found), strict=True)]
+        return sum(count for count, _, _ in found), together
 
-    def _gather(self, job: SearchJob, work: Work) -> None:
+    def _together(self, given: ToSearch, pairs: int) -> int:
+        """Pairs of all processes, where each has sums of its own."""
+        return sum(self._processes.gather(pairs)) if self._processes and given.dealt else pairs
+
+    def _gather(self, given: ToSearch, works: Sequence[Work]) -> None:
         """Moves what all processes have found to process 0; they go on with nothing."""
         if self._processes is None:
             return
-        job.searches.gather(self._processes)
-        job.searches.tokens = job.state.tokens
-        for done, tensors in self._processes.gather((work.done, work.tensors())):
-            work.merge(done, tensors)
+        for searches in given.searches:
+            searches.gather(self._processes)
+        for searches, state in given.sums:
+            searches.tokens = state.tokens
+        for work in () if given.dealt else works:
+            for done, tensors in self._processes.gather((work.done, work.tensors())):
+                work.merge(done, tensors)
 
     # ---- saved -----------------------------------------------------------------------------------
 
-    def _save(self, jobs: Sequence[SearchJob], place: _Place) -> None:
+    def _save(self, given: ToSearch, works: Sequence[Work]) -> None:
         """Has process 0 save what was found, where there is a checkpoint."""
-        if self._run.saved is None:
+        saved = self._run.saved
+        if saved is None:
             return
         self._speak("writing what was found")
+        done = [(work.done, work.tensors()) for work in works]
+        if self._processes is not None and given.dealt:
+            done = list(chain.from_iterable(self._processes.gather(done)))
         with self._run.by_first() as first:
             if first:
-                searched = jobs[: place.job + 1]
-                content = {
-                    "job": place.job,
-                    "work": place.work,
-                    "done": place.done,
-                    "tensors": place.tensors,
-                    "found": [x.searches.state() for x in searched],
-                }
-                self._run.saved.save_search(content)
+                # Assignments are put together anew, from their tensors.
+                found = [{**searches.state(), "assigned": []} for searches in given.searches]
+                saved.save_search({"works": done, "found": found})
+        self._speak("")
 
-    def _load(self, jobs: Sequence[SearchJob]) -> _Place:
+    def _load(self, given: ToSearch, works: Sequence[Work]) -> None:
         """Goes on from what was saved, where it is whole."""
-        place = _Place()
+        saved, processes = self._run.saved, self._processes
+        if saved is None:
+            return
+        every = [_Shape.of(work) for work in works]
+        own = slice(0, len(works))
+        if processes is not None and given.dealt:
+            shapes = processes.gather(every)
+            start = sum(map(len, shapes[: self._rank]))
+            own, every = slice(start, start + len(works)), [x for some in shapes for x in some]
+        done: list[tuple[Tensor, dict[str, Tensor]]] | None = None
         with self._run.by_first() as first:
-            saved = self._run.saved
-            content = saved.load_search() if first and saved is not None else None
-            if content is not None and saved is not None:
-                before = [(x.searches, deepcopy(x.searches.state())) for x in jobs]
+            content = saved.load_search() if first else None
+            if content is not None:
                 try:
-                    place = _placed(content, jobs)
+                    done = _loaded(content, given, every)
                 except (InputError, TypeError) as error:
-                    for searches, state in before:
-                        searches.load(state, state["tokens"], len(state["assigned"]))
                     reason = str(error).removeprefix("load_state_dict: ").partition("; was the")[0]
                     saved.refuse_search(f"does not hold the state of a search ({reason})")
-        if self._processes is not None:
-            known = self._processes.gather(place._replace(tensors=None))[0]
-            place = known if self._rank else place
-        return place
+        done = done if processes is None else processes.gather(done)[0]
+        for work, (parts, tensors) in zip(works, () if done is None else done[own], strict=False):
+            work.merge(parts, tensors)
 
     # ---- told ------------------------------------------------------------------------------------
 
@@ -242,42 +254,43 @@ class Searching:
         """Tells of pairs that are done, and now and then that work goes on."""
         self._done += pairs
         now = time.monotonic()
-        if self._progress is not None and (pairs or now - self._told >= _ROUND):
+        if self._rank == 0 and (pairs or now - self._told >= _ROUND):
             self._told = now
-            self._speak(words)
-            self._progress(self._done, self._total)
+            self._say(words)
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
     def _speak(self, words: str) -> None:
         if self._rank == 0:
             self._say(words)
 
 
-def _placed(content: Mapping[str, Any], jobs: Sequence[SearchJob]) -> _Place:
-    """Loads what `Searching` saved into the searches.
+def _loaded(
+    content: Mapping[str, Any], given: ToSearch, works: Sequence[_Shape]
+) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Loads what `Searching` saved into the searches, and gives what is done of the works.
 
     Raises:
-        InputError, TypeError: it is none of these jobs.
+        InputError, TypeError: it is none of these; nothing is then changed.
     """
-    job, number = content.get("job"), content.get("work")
-    if type(job) is not int or not 0 <= job <= len(jobs):
-        raise refused(f"its job is {shown(job)} of {len(jobs)}")
-    searched = jobs[: job + 1]
-    found = check_number("searches", content.get("found"), len(searched))
-    works: list[Work] = []
-    if job < len(jobs):
-        works = jobs[job].searches.works(jobs[job].state)
-    if type(number) is not int or not 0 <= number < max(1, len(works)):
-        raise refused(f"its part is {shown(number)} of {len(works)}")
-    for at, each in enumerate(searched):
-        ended = sum(isinstance(x, AssignWork) for x in works[:number]) if at == job else None
-        each.searches.load(found[at], each.state.tokens, ended)
-    if not works:
-        return _Place(job)
-    work = works[number]
-    done = check_tensor("what is done", content.get("done"), work.done.shape, work.done.dtype)
-    check_range("what is done", done, 0, work.parts)
-    own = work.tensors()
-    tensors = check_fields("assignments", content.get("tensors"), own.keys())
-    for name, x in own.items():
-        check_tensor(name, tensors[name], x.shape, x.dtype)
-    return _Place(job, number, done, dict(tensors))
+    done = []
+    saved = check_number("works", content.get("works"), len(works))
+    for each, shape in zip(saved, works, strict=True):
+        parts, tensors = check_number("parts of a work", each, 2)
+        check_tensor("what is done", parts, *shape.done)
+        check_range("what is done", parts, 0, shape.parts)
+        check_fields("assignments", tensors, shape.tensors.keys())
+        for name, (size, kind) in shape.tensors.items():
+            check_tensor(name, tensors[name], size, kind)
+        done.append((parts, dict(tensors)))
+    found = check_number("searches", content.get("found"), len(given.searches))
+    tokens = given.sums[0][1].tokens
+    before = [deepcopy(searches.state()) for searches in given.searches]
+    try:
+        for searches, state in zip(given.searches, found, strict=True):
+            searches.load(state, tokens, assigned=False)
+    except (InputError, TypeError):
+        for searches, state in zip(given.searches, before, strict=True):
+            searches.load({**state, "assigned": []}, state["tokens"], assigned=False)
+        raise
+    return done

@@ -6,6 +6,7 @@ that it searches, and r of its neurons is as process 0 would have it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -40,17 +41,18 @@ def share_norms(work: Work, processes: Processes) -> None:
     """
     search, side = work.search, work.block.searched
     names = side.layout.names
-    new = [(i, draws) for i, draws in work.turns if (names[i], draws.start) not in search.inverses]
+    known = set[tuple[str, int]].intersection(*processes.gather(set(search.inverses)))
+    new = [(i, draws) for i, draws in work.turns if (names[i], draws.start) not in known]
     numbers = sorted({i for i, _ in new})
     # What was streamed is small, and the norms are in it.
     owners = {i: 0 if i in side.streamed else at % processes.count for at, i in enumerate(numbers)}
     for i in numbers:
         if owners[i]:
             processes.copy(side.within[i], owners[i])
-    for i, draws in new:
-        if owners[i] == processes.rank:
-            rotations = search.make(side, i, draws, work.rotation)
-            search.rotated_inverse(side, i, draws, rotations)
+    with processes.each_alone():  # for matrices of wide layers take long
+        for i, draws in new:
+            if owners[i] == processes.rank:
+                deque(search.prepare(side, i, draws, work.rotation), maxlen=0)
     for i, draws in new:
         key = names[i], draws.start
         if owners[i] != processes.rank:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from univfast.inputs.layout import Layout
+from univfast.machine.meanwhile import meanwhile
 from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.search.blocks import Block
@@ -19,9 +18,6 @@ from univfast.search.matchings import Matching
 from univfast.search.partners import Search
 
 __all__ = ["AssignWork", "assignment_bytes"]
-
-# Seconds between two looks at a solver that says nothing until it has ended.
-_LOOK = 0.1
 
 
 class AssignWork:
@@ -76,12 +72,8 @@ class AssignWork:
         left = [unit for unit in units if not self.done[unit]]
         r = torch.empty(self.block.cross.shape if left else 0, dtype=torch.float64, device="cpu")
         for unit in left:
-            for _ in self._fill(r, unit - 1) if unit else self._fill_plain(r):
-                yield 0
-            solver = _Solver(self._matching, r, self.search.skip)
-            while not solver.ended():
-                yield 0
-            match = solver.match()
+            yield from self._fill(r, unit - 1) if unit else self._fill_plain(r)
+            match = yield from _assigned(self._matching, r, self.search.skip)
             (self.rotated[unit - 1] if unit else self.correlation).copy_(_taken(r, match))
             if unit == 0:
                 self.place.copy_(match)
@@ -120,87 +112,62 @@ class AssignWork:
         """The rows of the block that some assignments take: all."""
         return [slice(0, len(self.block.cross))] if units else []
 
-    def words(self, done: int) -> str:
+    def words(self) -> str:
         """What is being done, for an assignment says nothing until it has ended."""
-        return f"{done} of {len(self.done)} assignments"
+        return f"making assignments: of the models, and of {self.rotation.draws} rotations"
 
-    def _fill_plain(self, r: Tensor) -> Iterator[None]:
+    def _fill_plain(self, r: Tensor) -> Iterator[int]:
         """Fills ``r`` with the correlations, a tile at a time."""
         rows, columns = (slice(0, count) for count in r.shape)
         for part, _, tile in self.block.tiles(rows, columns):
             turned = tile * self.block.inverse[0][part, None]
             r[part] = turned.mul_(self.block.inverse[1]).cpu()
-            yield
+            yield 0
 
-    def _fill(self, r: Tensor, draw: int) -> Iterator[None]:
+    def _fill(self, r: Tensor, draw: int) -> Iterator[int]:
         """Fills ``r`` with the correlations with one rotation, a tile at a time."""
         block, draws = self.block, range(draw, draw + 1)
         every = slice(0, len(r))
         for number, columns in enumerate(block.searched.layout.slices):
-            rotations = self.search.make(block.searched, number, draws, self.rotation)
-            inverse = self.search.rotated_inverse(block.searched, number, draws, rotations)
+            rotations = yield from self.search.prepare(block.searched, number, draws, self.rotation)
+            inverse = self.search.inverse(block.searched, number, draws)
             if self.search.same is not None:
                 self.search.same.add_draws(block, every, number, rotations, inverse, draws)
             for part, _, tile in block.tiles(every, columns):
                 turned = rotations.apply(tile)[0]
                 r[part, columns] = (turned * block.inverse[0][part, None] * inverse[0]).cpu()
-                yield
+                yield 0
         r[:, block.inverse[1].isnan().cpu()] = torch.nan
 
 
-class _Solver:
-    """One assignment, in a thread: what waits for it stays free to tell, save and end.
-
-    A daemon, for nothing ends a solver before its time.
+def _assigned(matching: Matching, r: Tensor, skip: Tensor | None) -> Generator[int, None, Tensor]:
+    """The column of each row, int64 ``[rows]``; -1 for rows left over. Yields 0 while it is sought.
 
     Args:
         matching: one that assigns.
         r: ``[rows, columns]``, NaN for the dead; clamped, and written to.
         skip: the column that each row leaves out; None for none.
     """
-
-    def __init__(self, matching: Matching, r: Tensor, skip: Tensor | None) -> None:
-        r.clamp_(-1.0, 1.0)
-        if skip is not None:
-            # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
-            # is taken only where no assignment is without.
-            forbidden = -2.0 * min(r.shape) - 1
-            skip = skip.cpu()
-            own = (skip >= 0).nonzero()[:, 0]
-            same = r[own, skip[own]]
-            r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
-        self._rows = (~r.isnan().all(dim=1)).nonzero()[:, 0]
-        self._columns = (~r.isnan().all(dim=0)).nonzero()[:, 0]
-        self._match = torch.full((len(r),), -1, dtype=torch.int64, device="cpu")
-        whole = len(self._rows) * len(self._columns) == r.numel()
-        self._live = r if whole else r[self._rows[:, None], self._columns]
-        self._matching = matching
-        self._found: tuple[Any, Any] | None = None
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._solve, daemon=True)
-        self._thread.start()
-
-    def _solve(self) -> None:
-        try:
-            if self._live.numel():
-                self._found = self._matching.pairs(self._live.numpy())
-        except BaseException as error:  # raised where it is waited for
-            self._failure = error
-
-    def ended(self) -> bool:
-        """Whether it has, after a short while."""
-        self._thread.join(_LOOK)
-        return not self._thread.is_alive()
-
-    def match(self) -> Tensor:
-        """The column of each row, int64 ``[rows]``; -1 for rows left over."""
-        if self._failure is not None:
-            raise self._failure
-        if self._found is not None:
-            i, j = (torch.from_numpy(x) for x in self._found)
-            allowed = self._live[i, j] >= -1
-            self._match[self._rows[i[allowed]]] = self._columns[j[allowed]]
-        return self._match
+    r.clamp_(-1.0, 1.0)
+    if skip is not None:
+        # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one is
+        # taken only where no assignment is without.
+        forbidden = -2.0 * min(r.shape) - 1
+        skip = skip.cpu()
+        own = (skip >= 0).nonzero()[:, 0]
+        same = r[own, skip[own]]
+        r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
+    dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
+    rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
+    match = torch.full((len(r),), -1, dtype=torch.int64, device="cpu")
+    if len(rows) and len(columns):
+        whole = len(rows) * len(columns) == r.numel()
+        live = r if whole else r[rows[:, None], columns]
+        pairs = yield from meanwhile(lambda: matching.pairs(live.numpy()))
+        i, j = (torch.from_numpy(x) for x in pairs)
+        allowed = live[i, j] >= -1
+        match[rows[i[allowed]]] = columns[j[allowed]]
+    return match
 
 
 def assignment_bytes(a: Layout, b: Layout) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
+from univfast.machine.meanwhile import meanwhile
 from univfast.native import Best
 from univfast.native.place import numbers
 from univfast.nulls.kinds import ROTATIONS, Baseline
@@ -22,6 +23,7 @@ from univfast.sums.co_moments import Side
 
 __all__ = ["PartnersWork", "Search", "Tell", "silent"]
 
+_LONG = 2048  # neurons of a layer whose matrices, and norms by them, take seconds and more
 _KEPT_BYTES = 64 << 20  # of the signs of rotations, which take time to draw
 
 # Called with the number of pairs of neurons that were compared since the last call: once in the
@@ -122,7 +124,7 @@ class Search:
     ) -> None:
         """Takes in some rows of a block with some rotations of a layer that is searched."""
         columns = block.searched.layout.slices[number]
-        inverse = self.rotated_inverse(block.searched, number, draws, rotations)
+        inverse = self.inverse(block.searched, number, draws)
         if self.same is not None:
             self.same.add_draws(block, rows, number, rotations, inverse, draws)
         for part, own, tile in block.tiles(rows, columns):
@@ -134,20 +136,31 @@ class Search:
                 self._threads,
             )
 
-    def make(self, searched: Side, number: int, draws: range, rotation: Baseline) -> Rotations:
-        """Some rotations of a layer that is searched."""
-        name, width = searched.layout.names[number], searched.layout.widths[number]
-        return make_rotations(rotation, width, name, draws).to(self._device)
+    def prepare(
+        self, searched: Side, number: int, draws: range, rotation: Baseline
+    ) -> Generator[int, None, Rotations]:
+        """Makes some rotations of a layer that is searched, and the norms of its rotated neurons.
 
-    def rotated_inverse(
-        self, searched: Side, number: int, draws: range, rotations: Rotations
-    ) -> Tensor:
-        """1 / norm of the rotated neurons of a layer ``[draws, width]``, computed once."""
-        key = searched.layout.names[number], draws.start
-        if key not in self.inverses:
-            moments = searched.second_moments(number, rotations, draws, self._threads)
-            self.inverses[key] = inverse_root(moments)
-        return self.inverses[key]
+        Yields 0, every so often, where that takes long.
+        """
+        name, width = searched.layout.names[number], searched.layout.widths[number]
+
+        def make() -> tuple[Rotations, Tensor]:
+            rotations = make_rotations(rotation, width, name, draws).to(self._device)
+            known = self.inverses.get((name, draws.start))
+            if known is None:
+                moments = searched.second_moments(number, rotations, draws, self._threads)
+                known = inverse_root(moments)
+            return rotations, known
+
+        long = ROTATIONS[rotation.kind].draw_matrices and width >= _LONG
+        rotations, inverse = (yield from meanwhile(make)) if long else make()
+        self.inverses[name, draws.start] = inverse
+        return rotations
+
+    def inverse(self, searched: Side, number: int, draws: range) -> Tensor:
+        """1 / norm of the rotated neurons of a layer ``[draws, width]``, once it was prepared."""
+        return self.inverses[searched.layout.names[number], draws.start]
 
     @property
     def top_k(self) -> int:
@@ -253,9 +266,10 @@ class PartnersWork:
         )
         for unit, part in every:
             if self.done[unit] == part:
-                pairs = self._do(unit, part)
+                pairs = yield from self._do(unit, part)
                 self.done[unit] += 1
                 yield pairs if self._counted else 0
+        self._made.clear()
 
     def end(self) -> None:
         """Takes what was found together, once all is done; it is in the search."""
@@ -278,25 +292,28 @@ class PartnersWork:
         """The rows of the block that some units take."""
         return [self._rows[unit] for unit in units]
 
-    def words(self, done: int) -> str:
-        """What is being done, once so many units are, where pairs do not say it."""
+    def words(self) -> str:
+        """Nothing that pairs do not say."""
         return ""
 
-    def _do(self, unit: int, part: int) -> int:
+    def _do(self, unit: int, part: int) -> Generator[int, None, int]:
         rows = self._rows[unit]
         if part == 0:
             self.search.take(self.block, rows, late=bool(self.done[unit + 1 :].any()))
         else:
             number, draws = self.turns[part - 1]
-            self.search.take_draws(self.block, rows, number, draws, self._rotations(number, draws))
+            rotations = yield from self._rotations(number, draws)
+            self.search.take_draws(self.block, rows, number, draws, rotations)
         return self._columns[part] * _height(rows)
 
-    def _rotations(self, number: int, draws: range) -> Rotations:
+    def _rotations(self, number: int, draws: range) -> Generator[int, None, Rotations]:
         key = number, draws.start
         if key not in self._made:
             if not self._keeps:
                 self._made.clear()
-            self._made[key] = self.search.make(self.block.searched, number, draws, self.rotation)
+            searched = self.block.searched
+            made = yield from self.search.prepare(searched, number, draws, self.rotation)
+            self._made[key] = made
         return self._made[key]
 
 

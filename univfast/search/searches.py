@@ -68,8 +68,8 @@ class Work(Protocol):
         """The rows of the block that some units take."""
         ...
 
-    def words(self, done: int) -> str:
-        """What is being done, once so many units are; nothing where pairs say it."""
+    def words(self) -> str:
+        """How far it is, where pairs do not say it."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -157,9 +157,12 @@ class Searches:
         assigns = self.matching.assign is not None
         works: list[Work] = [PartnersWork(*pair, counted=not assigns) for pair in pairs]
         if assigns:
-            matching, rotation, take = self.matching, self.baseline, self._assigned.append
-            works += [AssignWork(search, matching, rotation, x, take) for search, x in pairs]
+            given = self.matching, self.baseline
+            works += [AssignWork(search, *given, x, self._assign) for search, x in pairs]
         return works
+
+    def _assign(self, matches: Matches) -> None:
+        self._assigned.append(matches)
 
     def pairs(self, neurons: int) -> int:
         """Pairs that are compared where so many neurons of A are searched, in all directions.
@@ -179,10 +182,10 @@ class Searches:
             "assigned": [vars(matches) for matches in self._assigned],
         }
 
-    def load(self, state: object, tokens: int, assigned: int | None = None) -> None:
+    def load(self, state: object, tokens: int, assigned: bool = True) -> None:
         """Goes on from what `state` gave, of so many tokens; 0 where nothing was searched.
 
-        ``assigned`` says how many directions are assigned, where a search was left on the way.
+        ``assigned`` says whether assignments are, where the matching makes them.
 
         Raises:
             InputError: it is none that these searches give.
@@ -196,14 +199,13 @@ class Searches:
             for own, each in zip(self._searches, searches, strict=True)
         ]
         assigns = self.matching.assign is not None and tokens > 0
-        number = len(self._searches) if assigns else 0
-        number = number if assigned is None else assigned
+        number = len(self._searches) if assigns and assigned else 0
         found_matches = [
             matches_from(plain, own.matched, own.searched, own.top_k, self.baseline.draws)
             for own, plain in zip(
                 self._searches,
                 check_number("assignments", found["assigned"], number),
-                strict=False,
+                strict=assigns and assigned,
             )
         ]
         for search, tensors in zip(self._searches, new, strict=True):
