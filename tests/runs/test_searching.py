@@ -246,6 +246,7 @@ def test_processes_find_the_bits_of_one(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     out = finished(torchrun(3, TESTS / "support" / "search_ranks.py", tmp_path))
     assert out.split() == ["done"] * 3
+    assert "dealt" in torch.load(tmp_path / "dealt.pt", weights_only=True)["plan"][0]
     for name, numbers_of_one in expected.items():
         for count in (2, 3):
             assert (tmp_path / f"{name}-{count}.txt").read_text() == numbers_of_one, (name, count)
