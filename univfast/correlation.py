@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,9 +39,9 @@ from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import memory_limit
 from univfast.runs.run import Progress, Run, check_same
+from univfast.runs.searching import Searching
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Tell
 from univfast.shape_warnings import shape_warnings, warn_of
 from univfast.sums.pair_statistics import PairStatistics
 
@@ -74,9 +74,11 @@ def correlate(
         {options}
         progress: called after each slice with the number of tokens done, over all passes, and
             their total.
-        search_progress: called during a search through all pairs with the number of pairs of layers
-            done, over all models and controls, and their total; in each direction, with
-            ``reverse``. Searches come between passes and behind them.
+        search_progress: called during a search through all pairs with the number of pairs of
+            neurons compared, and their total: once in the models and once in each rotation, over
+            all models and controls; in each direction, with ``reverse``. Searches come between
+            passes and behind them. Where nothing is new (one-to-one matching is a whole assignment
+            at a time), it is called about every second with the same numbers.
 
     Returns:
         A row a neuron of A, and the counts.
@@ -101,10 +103,13 @@ def correlate_together(
     options: CorrelateOptions,
     progress: Progress | None = None,
     search_progress: Progress | None = None,
+    *,
+    say: Callable[[str], None] = lambda words: None,
 ) -> CorrelationResult | None:
-    """`correlate`, with the tokens shared among processes, which all call this.
+    """`correlate`, with the work shared among processes, which all call this.
 
-    ``options`` are complete.
+    ``options`` are complete; ``say`` is called with what is done that progress does not show (sums
+    put together, files written), and with nothing at its end.
 
     Returns:
         The result in process 0 (or without processes), None in the others.
@@ -113,7 +118,7 @@ def correlate_together(
         InputError, TypeError: as `correlate`; and in every process if one fails.
     """
     start = time.perf_counter()
-    task = _Task(processes, a, b, options, progress, search_progress)
+    task = _Task(processes, a, b, options, progress, search_progress, say)
     task.do()
     if not task.is_first:
         return None
@@ -141,9 +146,10 @@ class _Task:
         options: CorrelateOptions,
         progress: Progress | None,
         search_progress: Progress | None,
+        say: Callable[[str], None],
     ) -> None:
         self._options, self._processes, self._progress = options, processes, progress
-        self._search_progress = search_progress
+        self._search_progress, self._say = search_progress, say
         self._baseline = Baseline.of(options)
         self._all_pairs = MATCHINGS[options["match"]].all_pairs
         self.is_first = processes is None or processes.rank == 0
@@ -200,35 +206,21 @@ class _Task:
         return Look(tokens, options, options["threads"])
 
     def do(self) -> None:
-        """Takes all sums, which are searched in process 0 as they come."""
+        """Takes all sums, which are searched behind the pass that they come in."""
         if len(self._lineup.rounds) > 1:
             self._activity = check_controls(self._lineup, self._keep)
         limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
         with self._run(self._way.plan(limit)) as run:
-            run.go_on(self._way.check_plan, self._way.load)
-            self._way.check_memory(run.plan[run.first :], limit)
-            tell = self._searching(run)
+            run.go_on(self._way, limit)
+            searching = Searching(run, self._way, self._processes, self._search_progress, self._say)
             for number in range(run.first, len(run.plan)):
                 work = self._way.work(run.plan[number])
                 with opened(work.models):
                     run.do(number, work, self._way.found)
-                if number + 1 == len(run.plan) and self._processes is not None:
-                    # All sums are in process 0, which may go on for long.
-                    self._processes.close()
-                if self.is_first:
-                    self._way.take(run.plan[number], work, tell)
-
-    def _searching(self, run: Run) -> Tell:
-        """Takes the pairs of layers that are searched, and tells of all."""
-        done, total = (sum(map(self._way.pairs, x)) for x in (run.plan[: run.first], run.plan))
-
-        def tell(pairs: int) -> None:
-            nonlocal done
-            done += pairs
-            if self._search_progress is not None:
-                self._search_progress(done, total)
-
-        return tell
+                searching.do(number, work)
+            if self._processes is not None:
+                # All that was found is in process 0, which may go on for long.
+                self._processes.close()
 
     def result(self, direction: int, seconds: float) -> CorrelationResult:
         """What was found: of A in the others (0), or of B in A (1)."""
@@ -362,7 +354,7 @@ class _Task:
             if checkpoint is not None:
                 saved = SavedRun(checkpoint, options["checkpoint_every"], given)
         progress = self._tell if self.is_first else None
-        return Run(plan, self._keep, saved, self._processes, progress)
+        return Run(plan, self._keep, saved, self._processes, progress, self._say)
 
     def _identity(self) -> dict[str, Any]:
         """What the sums depend on, as plain values."""

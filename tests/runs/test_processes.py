@@ -74,7 +74,7 @@ def check_same(found: Path, expected: Path, tolerance: float = 1e-12) -> None:
         (3, ["--match", "best", "--reverse"]),
         (2, ["--memory-limit", "1.4e-4", "--match", "best"]),
     ],
-    ids=["index", "best", "best, in passes"],
+    ids=["index", "best", "best, layers dealt"],
 )
 def test_processes_share_the_tokens(
     processes: int, options: list[str], pair: list[Path], script: Path, tmp_path: Path
@@ -200,7 +200,7 @@ def test_a_process_that_is_alone_says_so(pair: list[Path], script: Path) -> None
     assert "Error: torchrun: the processes do not come together (" in err
 
 
-def test_what_process_0_does_alone_may_take_longer_than_the_timeout(
+def test_a_search_may_take_longer_than_the_timeout(
     pair: list[Path], script: Path, tmp_path: Path
 ) -> None:
     a, b, _ = pair

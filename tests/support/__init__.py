@@ -31,6 +31,11 @@
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
 ``matched_ranks``     the same of matched pairs
+``found``             searches of dealt layers, and one of all of them
+``searched``          models and ways of searching them, with blocks of few rows
+``search_ranks``      what each process does in the test of searches that are shared
+``found_ranks``       what each process does in the test of searches that are gathered
+``dealt_ranks``       the same in tests of runs whose layers are dealt
 ====================  ====================================================================
 """
 

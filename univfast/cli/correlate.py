@@ -159,7 +159,8 @@ def correlate(
     others, and the numbers are means over them.
 
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
-    the tokens, and the first one writes.
+    the tokens (or, where the co-moments of all pairs fit none of them, the layers of A), and the
+    first one writes.
     """
     from univfast.cli.torchrun import joined_processes
     from univfast.correlation import correlate_together
@@ -197,8 +198,8 @@ def correlate(
         warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
-        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs of layers")) as bars:
-            result = correlate_together(processes, model, rest, settings, *bars)
+        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs")) as bars:
+            result = correlate_together(processes, model, rest, settings, *bars, say=bars.say)
         if result is not None:  # process 0 has it
             if columns == "published":
                 result = _with_weights(result, given)

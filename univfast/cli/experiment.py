@@ -224,7 +224,7 @@ def _matched(
         [live_activations(x, f"{path} (control {x.control})", site) for x in of_one] or None
         for path, of_one in zip(paths, controls, strict=True)
     ]
-    phases = (f"read ({match}, {site})", "tokens"), ("search", "pairs of layers")
+    phases = (f"read ({match}, {site})", "tokens"), ("search", "pairs")
     with progress_bars(quiet, *phases) as (read, search):
         result = univfast.correlate(
             a,

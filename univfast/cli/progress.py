@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -13,11 +14,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from univfast.cli.printing import complain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.progress import Progress
 
-__all__ = ["Bar", "progress_bar", "progress_bars"]
+__all__ = ["Bar", "Bars", "progress_bar", "progress_bars"]
 
 _EVERY = 30.0  # seconds between two lines
 _REDRAWN = 0.1  # seconds between two states of the bars
@@ -33,6 +32,19 @@ class Bar(Protocol):
     def __call__(self, done: int, total: int | None, note: float | None = None) -> None: ...
 
 
+class Bars(list[Bar]):
+    """The bars of some work.
+
+    Attributes:
+        say: called with what is being done that no bar counts, with nothing at its end; shown
+            beside the bar that was told of last.
+    """
+
+    def __init__(self, bars: Sequence[Bar], say: Callable[[str], None]) -> None:
+        super().__init__(bars)
+        self.say = say
+
+
 @contextmanager
 def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
     """The bar of work that has one phase; as `progress_bars`."""
@@ -41,24 +53,26 @@ def progress_bar(name: str, unit: str, quiet: bool) -> Iterator[Bar]:
 
 
 @contextmanager
-def progress_bars(quiet: bool, *phases: tuple[str, str]) -> Iterator[list[Bar]]:
+def progress_bars(quiet: bool, *phases: tuple[str, str]) -> Iterator[Bars]:
     """A bar for each phase of some work, which last as long as the block.
 
     On a terminal they are drawn; elsewhere a line every 30 seconds says how far the phase at work
-    is. Nothing at all if ``quiet``. What goes wrong with it (a terminal that was closed) ends the
-    bars, and not the work.
+    is, and what is being done meanwhile that is not counted. Nothing at all if ``quiet``. What goes
+    wrong with it (a terminal that was closed) ends the bars, and not the work.
 
     Args:
         quiet: show nothing.
         phases: of each its name, and what is counted.
     """
     made = [_Phase(name, unit) for name, unit in phases]
+    current = made[0]
     shown = _Nowhere() if quiet or sys.stderr is None else _where(sys.stderr, made)
     last = time.monotonic()
 
     def bar(phase: _Phase) -> Bar:
         def advance(done: int, total: int | None, note: float | None = None) -> None:
-            nonlocal last
+            nonlocal last, current
+            current = phase
             # What passed since any phase was told of is this one's.
             now, before = time.monotonic(), last
             last = now
@@ -67,8 +81,13 @@ def progress_bars(quiet: bool, *phases: tuple[str, str]) -> Iterator[list[Bar]]:
 
         return advance
 
+    def say(words: str) -> None:
+        if words != current.doing:
+            current.doing = words
+            shown.say(current)
+
     try:
-        yield [bar(phase) for phase in made]
+        yield Bars([bar(phase) for phase in made], say)
     finally:
         shown.close()
 
@@ -84,6 +103,7 @@ class _Phase:
         first: how much was when it was first told of; that does not count for the rate.
         seconds: that it worked since, while other phases waited.
         note: a number to show beside.
+        doing: what is being done, where that is not counted.
     """
 
     name: str
@@ -93,6 +113,7 @@ class _Phase:
     first: int | None = None
     seconds: float = 0.0
     note: float | None = None
+    doing: str = ""
 
     def advance(self, done: int, total: int | None, seconds: float, note: float | None) -> None:
         """Takes what is done, after so many seconds of work."""
@@ -123,6 +144,8 @@ class _Phase:
                 yield f"{_time((self.total - self.done) / rate)} left"
         if self.note is not None:
             yield f"loss {self.note:.3f}"
+        if self.doing:
+            yield self.doing
 
 
 def _amount(done: int, total: int | None) -> str:
@@ -152,6 +175,9 @@ class _Nowhere:
     def show(self, phase: _Phase, now: float) -> None:
         """Shows how far a phase is."""
 
+    def say(self, phase: _Phase) -> None:
+        """Shows what is being done in a phase, for as long as it says so."""
+
     def close(self) -> None:
         """Shows no more."""
 
@@ -161,11 +187,26 @@ class _Lines(_Nowhere):
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._said: _Phase | None = None
+        self._ended = threading.Event()
 
     def show(self, phase: _Phase, now: float) -> None:
         if now - self._last >= _EVERY:
             self._last = now
             complain(phase.words())
+
+    def say(self, phase: _Phase) -> None:
+        if self._said is None:  # what is not counted is told of by nobody until it has ended
+            threading.Thread(target=self._watch, daemon=True).start()
+        self._said = phase
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(_EVERY / 10, _REDRAWN)):
+            if self._said is not None and self._said.doing:
+                self.show(self._said, time.monotonic())
+
+    def close(self) -> None:
+        self._ended.set()
 
 
 def _where(stream: TextIO, phases: Sequence[_Phase]) -> _Nowhere:
@@ -198,6 +239,10 @@ class _Drawn(_Nowhere):
             beside=phase.beside(),
         )
         self._attempt(self._bars.refresh)
+
+    def say(self, phase: _Phase) -> None:
+        self._last = -_REDRAWN
+        self.show(phase, time.monotonic())
 
     def close(self) -> None:
         if self._bars is not None:

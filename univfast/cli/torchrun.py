@@ -72,7 +72,7 @@ def _joined(backend: str, timeout: timedelta) -> Processes:
             f"torchrun: the processes do not come together ({reason}); start them all with"
             " torchrun, or unset WORLD_SIZE and RANK"
         ) from error
-    return Processes(control=control, store=store)
+    return Processes(control=control, store=store, timeout=timeout)
 
 
 def _own_device() -> torch.device:

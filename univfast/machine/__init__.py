@@ -14,5 +14,6 @@
 ``signals``      those that ask a process to end
 ``processes``    those that share one computation, through ``torch.distributed``
 ``torch_state``  what the user has set for torch, and work that it does not touch
+``meanwhile``    work that says nothing until it has ended, awaited by what stays free
 ===============  ================================================================
 """

@@ -8,10 +8,16 @@
 ``over_pairs``   those of every neuron with every neuron
 ``details``      a pass of matched pairs alone
 ``planning``     which layers and models are done in one pass: as many as memory holds
+``sharding``     passes whose layers of A are dealt to the processes
+``parts``        the states of such a pass, a file for each process beside the checkpoint
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``streams``      two models side by side, whose batches are summed as they come
 ``detail_streams``  the same batches once more, of matched pairs alone
 ``run``          passes that can be interrupted, killed, and shared by several processes
+``searching``    the search behind a pass: told, saved, and shared by several processes
+``to_search``    what is searched behind a pass
+``sharing``      the co-moments of one process, handed to others, which search them
 ``checkpoint``   the file of a run that goes on: how far it has come, and what it was given
+``search_file``  beside it, how far a search behind a pass is
 ===============  ==========================================================================
 """

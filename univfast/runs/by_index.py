@@ -23,8 +23,8 @@ from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
+from univfast.runs.to_search import ToSearch
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
-from univfast.search.partners import Tell
 from univfast.search.saved import check_number, correlation_from
 from univfast.sums.batches import PairOrigin
 from univfast.sums.details import PairDetails
@@ -164,9 +164,13 @@ class ByIndex:
         self._details: list[PairStatistics] = []  # of each real comparison
         self._found: list[list[LayerCorrelation]] = []  # of each comparison
 
-    def plan(self, limit: float) -> list[dict[str, Any]]:
-        """The passes, as plain values; of any limit of memory, for they take next to nothing."""
-        return [{"tokens": one.tokens, "round": i} for i, one in enumerate(self._lineup.rounds)]
+    def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The passes, as plain values; of any limit of memory, for they take next to nothing.
+
+        ``done`` are passes that come before.
+        """
+        rounds = enumerate(self._lineup.rounds)
+        return [{"tokens": one.tokens, "round": i} for i, one in rounds][len(done) :]
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is another."""
@@ -184,11 +188,15 @@ class ByIndex:
         return IndexPass(comparisons, self._lineup, self._options, self._device, facts)
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
-        """Pairs of layers that are searched: none."""
+        """Pairs of neurons that are searched: none."""
         return 0
 
-    def take(self, entry: Mapping[str, Any], work: IndexPass, tell: Tell) -> None:
-        """Takes what a pass has found, in process 0; there is no search to tell of."""
+    def to_search(self, entry: Mapping[str, Any], work: IndexPass) -> ToSearch | None:
+        """What is searched behind a pass: nothing."""
+        return None
+
+    def take(self, entry: Mapping[str, Any], work: IndexPass) -> None:
+        """Takes what a pass has found, in process 0."""
         self._found += work.correlations()
         self._details += work.details()
 

@@ -1,8 +1,8 @@
 """The checkpoint of a run: how far it has come, and what it was given.
 
 The one before is kept beside it, as ``NAME.previous``, and serves where the newest is damaged. Both
-have a digest of all that they hold. A run holds the lock of its checkpoint, so that no other writes
-to it.
+have a digest of all that they hold. How far a search behind a pass is stands in ``NAME.search``. A
+run holds the lock of its checkpoint, so that no other writes to it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from univfast.errors import InputError
 from univfast.machine.digests import DIGEST, sealed, unsealed
 from univfast.machine.files import check_writable, remove_unfinished, save_tensors
 from univfast.machine.locks import Lock, lock_file
+from univfast.runs.search_file import SearchFile
 
 __all__ = ["Position", "SavedRun"]
 
@@ -30,7 +31,7 @@ _VERSION = 3
 _OLDER = (2,)  # without a digest
 _REMEDY = "give the same arguments again, or name another checkpoint"
 _PREVIOUS = ".previous"
-_DEEPEST = 4  # of lists in lists, in a plan
+_DEEPEST = 5  # of lists in lists, in a plan
 
 
 @dataclass
@@ -111,6 +112,8 @@ class SavedRun:
         self._last = time.monotonic()
         self._lock: Lock | None = None
         self._good = False  # whether what is at the path may take the place of the one before
+        self._digest: str | None = None  # of what was written or read last
+        self._search = SearchFile(self.path)
 
     @property
     def due(self) -> bool:
@@ -126,9 +129,29 @@ class SavedRun:
         # By hand: `asdict` would copy the states.
         content = {x.name: getattr(position, x.name) for x in fields(position)}
         content.update(format=_FORMAT, version=_VERSION, identity=self._identity)
-        save_tensors(self.path, sealed(content), self._keep_previous)
-        self._good = True
+        content = sealed(content)
+        save_tensors(self.path, content, self._keep_previous)
+        self._good, self._digest = True, content[DIGEST]
+        self._search.remove()
         self._last = time.monotonic()
+
+    def save_search(self, content: Mapping[str, Any]) -> None:
+        """Writes how far the search behind the pass is whose sums were saved last.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self._digest is not None:
+            self._search.save(self._digest, content)
+        self._last = time.monotonic()
+
+    def load_search(self) -> dict[str, Any] | None:
+        """What `save_search` wrote of these sums; None for nothing that can be gone on from."""
+        return self._search.load(self._digest)
+
+    def refuse_search(self, why: str) -> None:
+        """Says that what `load_search` gave is of no use."""
+        self._search.refuse(why)
 
     def load(self) -> Position | None:
         """Locks the checkpoint, and gives where the run was; None if there is no file yet.
@@ -142,6 +165,7 @@ class SavedRun:
         try:
             if self._lock.sure:  # else they may be those of a run that is alive
                 remove_unfinished(self.path)
+                self._search.remove_unfinished()
             return self._newest()
         except BaseException:
             self.close()
@@ -226,6 +250,7 @@ class SavedRun:
         if problem is not None:
             raise _DamagedError(f"{path}: is damaged, {problem}; {_REMEDY}")
         position.done = [(start, stop) for start, stop in position.done]
+        self._digest = content.get(DIGEST)
         return position
 
     def _content(self, path: str) -> dict[str, Any]:

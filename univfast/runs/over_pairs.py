@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.runs.sharding import dealt_to, jobs_in, plan_round, steps_in
+from univfast.runs.to_search import ToSearch
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import Tell
 from univfast.search.saved import check_number
 from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
@@ -43,10 +45,17 @@ class PairsPass:
         lineup: of all models.
         options: how sums are taken.
         device: where.
+        slices_of: the jobs that are done in the same slices, where others do some of them; None for
+            ``jobs``.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], lineup: Lineup, options: CorrelateOptions, device: torch.device
+        self,
+        jobs: Sequence[Job],
+        lineup: Lineup,
+        options: CorrelateOptions,
+        device: torch.device,
+        slices_of: Sequence[Job] | None = None,
     ) -> None:
         self._layers = _used_layers(jobs, lineup)
         self.models = [lineup.models[i] for i in self._layers]
@@ -65,15 +74,14 @@ class PairsPass:
             for job in jobs
         ]
         chunk = chunk_tokens(device)
-        row = sum(layer.neurons * layer.dtype.itemsize for layer in self._all())
-        self.step = aligned(max(1, READ_BYTES // (row * chunk)) * chunk, self.models)
-
-    def _all(self) -> list[Any]:
-        return [layer for layers in self._layers.values() for layer in layers.values()]
+        sliced = self._layers if slices_of is None else _used_layers(slices_of, lineup)
+        row = sum(layer.neurons * layer.dtype.itemsize for layer in _all(sliced))
+        sliced_models = [lineup.models[i] for i in sliced]
+        self.step = aligned(max(1, READ_BYTES // (row * chunk)) * chunk, sliced_models)
 
     def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
         if following is not None:
-            prepare(self._all(), following)
+            prepare(_all(self._layers), following)
         here = None if keep is None else keep[slice(*part)]
         read = {
             i: {name: layer.read(*part) for name, layer in layers.items()}
@@ -83,7 +91,7 @@ class PairsPass:
             origin = PairOrigin(self._names[job.first], self._names[job.second], part[0])
             first = [read[job.first][name] for name in job.layers]
             sums.update_rows(first, [*read[job.second].values()], here, origin)
-        for layer in self._all():
+        for layer in _all(self._layers):
             layer.release(*part)
 
     def states(self) -> list[dict[str, Any]]:
@@ -103,6 +111,10 @@ class PairsPass:
         return [(job.comparison, sums.co_moments()) for job, sums in self._sums]
 
 
+def _all(layers: Mapping[int, Mapping[str, Any]]) -> list[Any]:
+    return [layer for of_one in layers.values() for layer in of_one.values()]
+
+
 def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any]]:
     """Of each model that is read, the layers that are, in order."""
     wanted: dict[int, set[str]] = {}
@@ -113,26 +125,6 @@ def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any
         i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
         for i in sorted(wanted)
     }
-
-
-def _steps(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
-    """What is done one after another, however it is cut into passes.
-
-    ``whole``: all layers of a job are done at once.
-    """
-    steps: list[Any] = []
-    for entry in plan:
-        if set(entry) == {"tokens", "details"}:
-            steps.append([entry["tokens"], entry["details"]])
-            continue
-        if set(entry) != {"tokens", "jobs"} or not entry["jobs"]:
-            raise ValueError(entry)
-        for number, layers in entry["jobs"]:
-            if not isinstance(layers, list) or not layers:
-                raise ValueError(layers)
-            parts = [layers] if whole else [[layer] for layer in layers]
-            steps += [[entry["tokens"], number, part] for part in parts]
-    return steps
 
 
 class OverPairs:
@@ -179,31 +171,43 @@ class OverPairs:
             for number, one in enumerate(self._comparisons)
         ]
 
-    def plan(self, limit: float) -> list[dict[str, Any]]:
+    def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """The passes, as plain values, whose states take no more than the limit, in bytes.
+
+        Those of a process, where there are several. ``done`` are passes that come before.
 
         Raises:
             InputError: no pass does.
         """
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
+        assigns = MATCHINGS[self._options["match"]].assign is not None
+        # An assignment needs all layers of A at once.
+        count = 1 if self._processes is None or assigns else self._processes.count
+        taken = {
+            (job.comparison, name)
+            for entry in done
+            for job in self._jobs(entry)
+            for name in job.layers
+        }
         passes: list[dict[str, Any]] = []
         number = 0
         for one in self._lineup.rounds:
             numbered = list(enumerate(one.comparisons, start=number))
             number += len(numbered)
-            jobs = plan_passes(numbered, layouts, self._options, limit, self._device)
-            passes += [
-                {"tokens": one.tokens, "jobs": [job.plain() for job in some]} for some in jobs
-            ]
+            loads = partial(
+                plan_passes, numbered, layouts, self._options, device=self._device, done=taken
+            )
+            passes += plan_round(one.tokens, loads, limit, count)
             if one is self._lineup.rounds[0] and self._facts is not None:
-                passes += [{"tokens": one.tokens, "details": i} for i in range(number)]
+                details = [{"tokens": one.tokens, "details": i} for i in range(number)]
+                passes += [entry for entry in details if entry not in done]
         return passes
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs: of any limit of memory."""
         whole = MATCHINGS[self._options["match"]].assign is not None
         try:
-            known = differ(_steps(plan, whole), _steps(self.plan(float("inf")), whole))
+            known = differ(steps_in(plan, whole), steps_in(self.plan(float("inf")), whole))
         except (KeyError, TypeError, ValueError):
             known = True
         if known:
@@ -214,9 +218,9 @@ class OverPairs:
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
         need = max(
             (
-                pass_bytes(self._jobs(entry), layouts, self._options, self._device)
+                pass_bytes(self._own(jobs), layouts, self._options, self._device)
                 for entry in rest
-                if "jobs" in entry
+                for jobs in (entry.get("dealt") or [entry.get("jobs", [])])
             ),
             default=0,
         )
@@ -230,10 +234,18 @@ class OverPairs:
             )
 
     def _jobs(self, entry: Mapping[str, Any]) -> list[Job]:
-        return [Job.of(plain, self._comparisons) for plain in entry["jobs"]]
+        """Of a pass, in all processes."""
+        return self._own(jobs_in(entry))
+
+    def _own(self, plain: Sequence[Any]) -> list[Job]:
+        return [Job.of(job, self._comparisons) for job in plain]
 
     def work(self, entry: Mapping[str, Any]) -> PairsPass | DetailsPass:
-        """What a pass does."""
+        """What a pass does, in this process."""
+        if dealt_to(entry) is not None:
+            assert self._processes is not None
+            own, every = self._own(entry["dealt"][self._processes.rank]), self._jobs(entry)
+            return PairsPass(own, self._lineup, self._options, self._device, every)
         if "jobs" in entry:
             return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
         assert self._facts is not None
@@ -261,19 +273,26 @@ class OverPairs:
         return place
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
-        """Pairs of layers that are searched behind a pass, in each direction."""
-        jobs = self._jobs(entry) if "jobs" in entry else []
-        directions = 2 if self._options["reverse"] else 1
-        layers = self._lineup.layers
-        return directions * sum(len(job.layers) * len(layers[job.second]) for job in jobs)
+        """Pairs of neurons that are compared behind a pass: in models, rotations and directions."""
+        total = 0
+        for job in self._jobs(entry):
+            widths = self._lineup.layout(job.first).by_name()
+            total += self._searches[job.comparison].pairs(sum(widths[x] for x in job.layers))
+        return total
 
-    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass, tell: Tell) -> None:
-        """Takes what a pass gave, in process 0: sums are searched, and ``tell`` told of it."""
+    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> None:
+        """Takes what a pass gave that needs no search, in process 0."""
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
-            return
-        for number, state in work.co_moments():
-            self._searches[number].add(state, tell)
+
+    def to_search(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> ToSearch | None:
+        """What is searched behind a pass; None for nothing."""
+        if isinstance(work, DetailsPass):
+            return None
+        sums = [(self._searches[number], state) for number, state in work.co_moments()]
+        numbers = sorted({job.comparison for job in self._jobs(entry)})
+        searches = [self._searches[number] for number in numbers]
+        return ToSearch(sums, searches, dealt_to(entry) is not None)
 
     def found(self) -> list[Any]:
         """What the passes have found, as plain values and tensors, not copied."""
@@ -296,9 +315,7 @@ class OverPairs:
         """
         searches, details = check_number("parts of what was found", found, 2)
         held = {
-            job.comparison: kept(entry["tokens"])
-            for entry in done
-            for job in (self._jobs(entry) if "jobs" in entry else ())
+            job.comparison: kept(entry["tokens"]) for entry in done for job in self._jobs(entry)
         }
         check_number("searches", searches, len(self._searches))
         for number, (search, state) in enumerate(zip(self._searches, searches, strict=True)):

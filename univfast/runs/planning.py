@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.options import ModelOptions
 from univfast.runs.comparisons import Comparison
+from univfast.search.assigning import assignment_bytes
 from univfast.search.matchings import MATCHINGS
-from univfast.search.partners import assignment_bytes
 from univfast.search.searches import state_bytes
 
 __all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes"]
@@ -78,6 +78,7 @@ def plan_passes(
     options: ModelOptions,
     limit: float,
     device: torch.device,
+    done: Collection[tuple[int, str]] = (),
 ) -> list[list[Job]]:
     """The jobs of each pass, comparisons in order and layers of their first model in order.
 
@@ -87,6 +88,7 @@ def plan_passes(
         options: of the search; the match is one that searches all pairs.
         limit: bytes that the states of a pass may take.
         device: where they are.
+        done: numbers of comparisons with names of layers that are left out.
 
     Raises:
         InputError: not even one layer fits, or one-to-one, which needs all, does not.
@@ -95,7 +97,8 @@ def plan_passes(
     left = 0.0
     for number, one in comparisons:
         a, b = layouts[one.first], layouts[one.second]
-        for group, need in _groups(a, b, options, limit, device):
+        wanted = [x for x in a.by_name().items() if (number, x[0]) not in done]
+        for group, need in _groups(a, wanted, b, options, limit, device):
             if not passes or need > left:
                 passes.append([])
                 left = limit
@@ -133,23 +136,35 @@ def _assigns(options: ModelOptions) -> bool:
 
 
 def _groups(
-    a: Layout, b: Layout, options: ModelOptions, limit: float, device: torch.device
+    a: Layout,
+    wanted: Sequence[tuple[str, int]],
+    b: Layout,
+    options: ModelOptions,
+    limit: float,
+    device: torch.device,
 ) -> list[tuple[Layout, int]]:
-    """Neighbouring layers of A whose state, with all of B, fits the limit, and its bytes."""
+    """Neighbouring layers of A whose state, with all of B, fits the limit, and its bytes.
+
+    ``wanted`` are names and widths of those that are searched.
+    """
 
     def need_of(group: Layout) -> int:
         return _job_bytes(a, b, group, options, device)
 
-    need = need_of(a)
+    if not wanted:
+        return []
+    names, widths = zip(*wanted, strict=True)
+    whole = Layout(names, widths)
+    need = need_of(whole)
     if need <= limit:
-        return [(a, need)]
+        return [(whole, need)]
     if _assigns(options):
         raise InputError(
             f"memory_limit: {options['match']} matching of these layers needs {gigabytes(need)},"
             f" the limit is {gigabytes(limit)}; choose layers, or use match='best'"
         )
     groups: list[Layout] = []
-    for name, width in zip(a.names, a.widths, strict=True):
+    for name, width in wanted:
         one = Layout((name,), (width,))
         if need_of(one) > limit:
             raise InputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -19,7 +19,9 @@ from univfast.errors import InputError
 from univfast.machine.processes import Processes
 from univfast.machine.signals import noted
 from univfast.runs.checkpoint import Position, SavedRun
+from univfast.runs.parts import Parts
 from univfast.runs.passes import Pass, Range
+from univfast.runs.sharding import dealt_to
 
 __all__ = ["Interrupted", "Progress", "Run", "check_same"]
 
@@ -28,8 +30,24 @@ _REPEATED = 1.0
 
 # Called with the number of tokens done, over all passes, and their total.
 Progress = Callable[[int, int], None]
-# Takes what passes have found, those passes, and how many of the first so many tokens are used.
-Load = Callable[[list[Any], list[dict[str, Any]], Callable[[int], int]], None]
+
+
+class Way(Protocol):
+    """What the passes of a run are, and what they find."""
+
+    def plan(self, limit: float, done: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The passes behind those that are done, in so many bytes of each process."""
+
+    def check_plan(self, plan: Sequence[dict[str, Any]]) -> None:
+        """Refuses a plan that is none of the inputs'."""
+
+    def check_memory(self, rest: Sequence[dict[str, Any]], limit: float) -> None:
+        """Refuses passes that take more bytes."""
+
+    def load(
+        self, found: object, done: Sequence[dict[str, Any]], kept: Callable[[int], int]
+    ) -> None:
+        """Takes what passes have found; ``kept`` of the first so many tokens are used."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,6 +63,7 @@ class Run:
         saved: the checkpoint; None for none.
         processes: those that share the work; None for this one alone.
         progress: called after each slice.
+        say: called with what is done that progress does not show; with nothing at its end.
 
     Raises:
         InputError: the checkpoint cannot be used.
@@ -57,12 +76,14 @@ class Run:
         saved: SavedRun | None,
         processes: Processes | None,
         progress: Progress | None,
+        say: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._keep = keep
-        self._saved, self._processes, self._progress = saved, processes, progress
+        self.saved, self._processes, self._progress, self._say = saved, processes, progress, say
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
-        with self._by_first() as first:
+        self._parts = None if saved is None else Parts(saved.path, processes)
+        with self.by_first() as first:
             if first and saved is not None:
                 self._position = saved.load() or self._position
         if processes is not None:
@@ -75,27 +96,46 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._saved is not None:
-            self._saved.close()
+        if self.saved is not None:
+            self.saved.close()
 
-    def go_on(self, check: Callable[[list[dict[str, Any]]], None], load: Load) -> None:
-        """Goes on from the checkpoint, where there is one.
-
-        Args:
-            check: refuses a plan that is none of the inputs'.
-            load: takes what the passes before have found, in process 0.
+    def go_on(self, way: Way, limit: float) -> None:
+        """Goes on from the checkpoint, where there is one, in so many bytes of each process.
 
         Raises:
-            InputError: naming the checkpoint.
+            InputError: naming the checkpoint, or the limit, where what is left takes more.
         """
-        if self._saved is None:
+        if self.saved is not None:
+            with self.saved.blamed():
+                way.check_plan(self.plan)
+            with self.by_first() as first:
+                if first and self._position.states:
+                    with self.saved.blamed():
+                        way.load(
+                            self.found, self.plan[: self.first], lambda n: self._kept([(0, n)])
+                        )
+            self._deal_anew(way, limit)
+            if self._parts is not None and any(map(dealt_to, self.plan[self.first :])):
+                self._agree(self._parts.check_place(), False)
+        way.check_memory(self.plan[self.first :], limit)
+
+    def _deal_anew(self, way: Way, limit: float) -> None:
+        """Plans the passes anew that cannot be gone on with, for they are dealt to others."""
+        count = 1 if self._processes is None else self._processes.count
+        position = self._position
+        others = [dealt_to(entry) not in (None, count) for entry in self.plan]
+        if not any(others[self.first :]):
             return
-        with self._saved.blamed():
-            check(self.plan)
-        with self._by_first() as first:
-            if first and self._position.states:
-                with self._saved.blamed():
-                    load(self.found, self.plan[: self.first], lambda n: self._kept([(0, n)]))
+        if others[self.first] and position.done:
+            position.done, position.states = [], []
+            if self._rank == 0 and self._parts is not None:
+                was = dealt_to(self.plan[self.first])
+                self._parts.warn(
+                    f"the pass under way was dealt to {was} processes, these are {count}"
+                )
+        # One whose tokens are shared is gone on with.
+        kept = self.plan[: self.first + (not others[self.first])]
+        position.plan = [*kept, *way.plan(limit, kept)]
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -127,33 +167,63 @@ class Run:
         if number != self._position.number:
             self._position = Position(self._position.plan, number)
         position, processes = self._position, self._processes
-        with self._by_first() as first:
-            if first and position.states:
-                assert self._saved is not None
-                with self._saved.blamed():
-                    self._check_held(position)
-                    work.load(position.states)
+        dealt = dealt_to(self.plan[number]) is not None
+        self._load(work, position, dealt)
         position.states = []
         count = 1 if processes is None else processes.count
-        shares = _shares(_remaining(self.plan[number]["tokens"], position.done, work.step), count)
+        remaining = _remaining(self.plan[number]["tokens"], position.done, work.step)
+        shares = [remaining] * count if dealt else _shares(remaining, count)
         self._tell()
-        with self._signals() as interrupted:
+        with self.signals() as interrupted:
             saved = stop = False
             for i in range(len(shares[-1])):
                 failure = self._take(work, shares[self._rank], i)
                 save, stop = self._agree(failure, interrupted())
-                ranges = [share[i] for share in shares if i < len(share)]
+                ranges = {share[i] for share in shares if i < len(share)}
                 position.done = _merged([*position.done, *ranges])
                 self._tell()
                 saved = save and not stop
                 if saved:
-                    self._save(work, found)
+                    self._save(work, found, dealt)
                 if stop:
                     break
             if shares[-1] and not saved:
-                self._save(work, found)
+                self._save(work, found, dealt)
             if stop or self._agree(None, interrupted())[1]:
                 raise Interrupted(self._where())
+
+    def _load(self, work: Pass, position: Position, dealt: bool) -> None:
+        """Goes on from the states of a checkpoint, if this is the pass that they are of."""
+        if dealt:
+            self._load_part(work, position)
+            return
+        with self.by_first() as first:
+            if first and position.states:
+                assert self.saved is not None
+                with self.saved.blamed():
+                    self._check_held(position.states, position.done)
+                    work.load(position.states)
+
+    def _load_part(self, work: Pass, position: Position) -> None:
+        """Each process's own; where one is lost, all start the pass from its beginning."""
+        assert self._processes is not None
+        named = self._processes.gather(position.states)[0]
+        if not named:
+            return
+        assert self.saved is not None
+        assert self._parts is not None
+        with self.saved.blamed():
+            self._check_held(named, position.done)
+        states, failure = self._parts.load(named), None
+        if states is None:
+            position.done = []
+            return
+        try:
+            with self.saved.blamed():
+                work.load(states)
+        except InputError as error:
+            failure = error
+        self._agree(failure, False)
 
     def _kept(self, ranges: Sequence[Range]) -> int:
         """Tokens in some ranges that are used."""
@@ -161,19 +231,19 @@ class Run:
             return sum(stop - start for start, stop in ranges)
         return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
 
-    def _check_held(self, position: Position) -> None:
+    def _check_held(self, states: Sequence[Any], done: Sequence[Range]) -> None:
         """Refuses sums of other tokens than those that are done."""
-        held = self._kept(position.done)
-        for state in position.states:
+        held = self._kept(done)
+        for state in states:
             tokens = state.get("tokens") if isinstance(state, dict) else None
             if type(tokens) is not int or tokens != held:
                 raise InputError(
                     f"its sums are of {shown(tokens)} tokens, and {held} are marked as done"
                 )
 
-    def _signals(self) -> AbstractContextManager[Callable[[], bool]]:
+    def signals(self) -> AbstractContextManager[Callable[[], bool]]:
         """Whether a signal came; where nothing is saved, it ends the run at once."""
-        return nullcontext(lambda: False) if self._saved is None else noted(_REPEATED)
+        return nullcontext(lambda: False) if self.saved is None else noted(_REPEATED)
 
     def _take(self, work: Pass, share: Sequence[Range], i: int) -> Exception | None:
         """The slice of this process; what fails is told the others first."""
@@ -189,7 +259,7 @@ class Run:
 
     def _agree(self, failure: Exception | None, interrupted: bool) -> tuple[bool, bool]:
         """Whether to save now, and whether to stop."""
-        due = self._rank == 0 and self._saved is not None and self._saved.due
+        due = self._rank == 0 and self.saved is not None and self.saved.due
         if self._processes is None:
             return due, interrupted
         flags = [due, interrupted, failure is not None]
@@ -200,23 +270,42 @@ class Run:
             raise InputError("another process stopped; its message says why")
         return due, interrupted
 
-    def _save(self, work: Pass, found: Callable[[], list[Any]]) -> None:
-        """Moves all sums to process 0, and has it write the checkpoint, if there is one."""
-        if self._processes is not None:
+    def _save(self, work: Pass, found: Callable[[], list[Any]], dealt: bool) -> None:
+        """Has process 0 write the checkpoint, if there is one, with all sums.
+
+        It gets them from the others, but of a pass that is dealt, where each writes its own.
+        """
+        now, named = self._position, None
+        if dealt and self._parts is not None:
+            self._speak("writing the checkpoint")
+            named = self._parts.save(work.states(), self._kept(now.done))
+        elif self._processes is not None and not dealt:
+            self._speak("adding the sums of all processes")
             work.reduce()
-        with self._by_first() as first:
-            if first and self._saved is not None:
-                now = self._position
-                self._saved.save(Position(now.plan, now.number, now.done, work.states(), found()))
+        self._speak("")
+        if self.saved is None:
+            return
+        with self.by_first() as first:
+            if first:
+                self._speak("writing the checkpoint")
+                states = work.states() if named is None else named
+                self.saved.save(Position(now.plan, now.number, now.done, states, found()))
+        assert self._parts is not None
+        self._parts.named(named or [])
+        self._speak("")
 
     @contextmanager
-    def _by_first(self) -> Iterator[bool]:
+    def by_first(self) -> Iterator[bool]:
         """A block of process 0 alone, which the others await; of this one, where there are none."""
         if self._processes is None:
             yield True
             return
         with self._processes.first_alone() as first:
             yield first
+
+    def _speak(self, words: str) -> None:
+        if self._rank == 0:
+            self._say(words)
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -225,12 +314,15 @@ class Run:
             self._progress(sum(tokens[: self._position.number]) + done, sum(tokens))
 
     def _where(self) -> str:
-        assert self._saved is not None
         done = sum(stop - start for start, stop in self._position.done)
-        tokens = self.plan[self._position.number]["tokens"]
+        return self.where(done, self.plan[self._position.number]["tokens"], "tokens")
+
+    def where(self, done: int, total: int, unit: str) -> str:
+        """What a run that is interrupted says."""
+        assert self.saved is not None
         return (
-            f"Interrupted after {done} of {tokens} tokens, which are saved in"
-            f" {self._saved.path}: the same command goes on from there."
+            f"Interrupted after {done} of {total} {unit}, which are saved in {self.saved.path}: the"
+            " same command goes on from there."
         )
 
 

@@ -3,10 +3,13 @@
 ===============  =======================================================================
 ``matchings``   ``MATCHINGS``: which neuron of B a neuron of A is compared with
 ``matches``     what a search finds
-``partners``    the search of one model for partners of another's neurons, tile by tile
+``blocks``      co-moments as a search takes them: some rows, tile by tile
+``partners``    the search of one model for partners of another's neurons, part by part
 ``same_number``  beside it, neuron i with neuron i
-``assignment``  the solver of one-to-one matching
+``assigning``   one-to-one matches: assignments of the models, and of each rotation
+``assignment``  their solver
 ``saved``       what was found, as checkpoints have it
+``merging``     what searches of other layers found, in other processes, together
 ``searches``    both directions of two models, what they take, and their matches
 ===============  =======================================================================
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,23 +11,23 @@ from torch import Tensor
 from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
+from univfast.machine.meanwhile import meanwhile
 from univfast.native import Best
 from univfast.native.place import numbers
-from univfast.nulls.kinds import Baseline
-from univfast.nulls.rotations import draws_together, make_rotations
+from univfast.nulls.kinds import ROTATIONS, Baseline
+from univfast.nulls.rotations import Rotations, draws_together, make_rotations
+from univfast.search.blocks import Block, inverse_root
 from univfast.search.matches import Matches, matches_by_index
-from univfast.search.matchings import Matching
 from univfast.search.same_number import SameNumbers
-from univfast.sums.co_moments import Side, tile_bytes
+from univfast.sums.co_moments import Side
 
-__all__ = [
-    "Search",
-    "Tell",
-    "assignment_bytes",
-    "silent",
-]
+__all__ = ["PartnersWork", "Search", "Tell", "silent"]
 
-# Called with the number of pairs of layers that were searched since the last call.
+_LONG = 2048  # neurons of a layer whose matrices, and norms by them, take seconds and more
+_KEPT_BYTES = 64 << 20  # of the signs of rotations, which take time to draw
+
+# Called with the number of pairs of neurons that were compared since the last call: once in the
+# models, and once in each rotation.
 Tell = Callable[[int], None]
 
 
@@ -61,18 +61,19 @@ class Search:
         device: torch.device = devices.CPU,
     ) -> None:
         self.matched, self.searched = matched, searched
-        self._rotation, self._threads = rotation, threads
+        self.rotation, self._threads = rotation, threads
         self._device = device
-        self._skip = _same_neurons(matched, searched).to(device) if exclude_self else None
+        self.skip = _same_neurons(matched, searched).to(device) if exclude_self else None
         self._top = Best.none(matched.neurons, min(top_k, searched.neurons), device=device)
         # Of each neuron searched, who likes it best.
         self._back = Best.none(searched.neurons, device=device)
         self._rotated = torch.full(
             (rotation.draws, matched.neurons), -torch.inf, dtype=torch.float64, device=device
         )
-        self._same = same
+        self.same = same
         self._alive = torch.zeros(matched.neurons, dtype=torch.bool, device=device)
-        self._inverses: dict[tuple[str, int], Tensor] = {}  # of rotated norms [draws, neurons]
+        self.inverses: dict[tuple[str, int], Tensor] = {}
+        """1 / norm of rotated neurons ``[draws, width]``, by layer and first draw."""
 
     def add(self, cross: Tensor, matched: Side, searched: Side, tell: Tell = silent) -> None:
         """Takes in the co-moments of some layers of either model, in increasing order.
@@ -81,61 +82,85 @@ class Search:
             cross: ``[neurons of matched, neurons of searched]``; any strides.
             matched: of neighbouring layers.
             searched: of neighbouring layers; kept with this search's rotations.
-            tell: called as pairs of layers are done.
+            tell: called as pairs of neurons are done.
         """
-        block = _Block(
-            cross,
-            (matched.inverse_norm, searched.inverse_norm),
-            (self.matched.start(matched.layout), self.searched.start(searched.layout)),
-        )
-        rows, columns = block.place
-        self._alive[rows] = ~block.inverse[0].isnan()
-        if self._same is not None:
-            self._same.add(cross, matched, searched)
+        for pairs in PartnersWork(self, self.block(cross, matched, searched)).run():
+            tell(pairs)
+
+    def block(self, cross: Tensor, matched: Side, searched: Side) -> Block:
+        """What `add` takes, as `PartnersWork` does."""
+        return Block(cross, matched, searched, (self.matched, self.searched))
+
+    def take(self, block: Block, rows: slice, late: bool) -> None:
+        """Takes in some rows of a block: partners, who likes whom best, and the same numbers.
+
+        ``late``: rows behind them were taken in before.
+        """
+        here, columns = block.place
+        self._alive[here][rows] = ~block.inverse[0][rows].isnan()
+        if self.same is not None:
+            self.same.add(block, rows)
         back = Best(self._back.correlation[columns], self._back.place[columns])
-        for part, own, tile in block.tiles(slice(0, cross.shape[1])):
+        own = Best.none(len(back.place), device=self._device) if late else back
+        for part, place, tile in block.tiles(rows, slice(0, block.cross.shape[1])):
             native.best_pairs(
                 tile,
                 (block.inverse[0][part], block.inverse[1]),
-                (own.start, columns.start),
-                Best(self._top.correlation[own], self._top.place[own]),
-                back,
-                self._skipped(own, columns.start),
+                (place.start, columns.start),
+                Best(self._top.correlation[place], self._top.place[place]),
+                own,
+                self._skipped(place, columns.start),
                 self._threads,
             )
-        if self._rotation.draws:
-            for i, part in enumerate(searched.layout.slices):
-                for draws in draws_together(self._rotation):
-                    self._add_draws(block, matched, searched, i, part, draws)
-                tell(len(matched.layout.names))
-        else:
-            tell(_pairs(matched, searched))
+        if late:
+            # Of equal ones the lower row, as where rows come in their order.
+            lower = (own.correlation == back.correlation) & (own.place < back.place)
+            better = lower | (own.correlation > back.correlation)
+            for mine, theirs in zip(back, own, strict=True):
+                mine.copy_(torch.where(better, theirs, mine))
 
-    def _add_draws(
-        self,
-        block: _Block,
-        matched: Side,
-        searched: Side,
-        number: int,
-        columns: slice,
-        draws: range,
+    def take_draws(
+        self, block: Block, rows: slice, number: int, draws: range, rotations: Rotations
     ) -> None:
-        layer, width = searched.layout.names[number], columns.stop - columns.start
-        rotations = make_rotations(self._rotation, width, layer, draws).to(self._device)
-        key = (layer, draws.start)
-        if key not in self._inverses:
-            moments = searched.second_moments(number, rotations, draws, self._threads)
-            self._inverses[key] = _inverse_root(moments)
-        if self._same is not None:
-            self._same.add_draws(block.cross, matched, layer, rotations, self._inverses[key], draws)
-        for part, own, tile in block.tiles(columns):
+        """Takes in some rows of a block with some rotations of a layer that is searched."""
+        columns = block.searched.layout.slices[number]
+        inverse = self.inverse(block.searched, number, draws)
+        if self.same is not None:
+            self.same.add_draws(block, rows, number, rotations, inverse, draws)
+        for part, own, tile in block.tiles(rows, columns):
             rotations.raise_best(
                 tile,
-                (block.inverse[0][part], self._inverses[key]),
+                (block.inverse[0][part], inverse),
                 self._rotated[draws.start : draws.stop, own],
                 self._skipped(own, block.place[1].start + columns.start),
                 self._threads,
             )
+
+    def prepare(
+        self, searched: Side, number: int, draws: range, rotation: Baseline
+    ) -> Generator[int, None, Rotations]:
+        """Makes some rotations of a layer that is searched, and the norms of its rotated neurons.
+
+        Yields 0, every so often, where that takes long.
+        """
+        name, width = searched.layout.names[number], searched.layout.widths[number]
+
+        def make() -> tuple[Rotations, Tensor]:
+            rotations = make_rotations(rotation, width, name, draws).to(self._device)
+            known = self.inverses.get((name, draws.start))
+            if known is None:
+                moments = searched.second_moments(number, rotations, draws, self._threads)
+                known = inverse_root(moments)
+            return rotations, known
+
+        long = ROTATIONS[rotation.kind].draw_matrices and width >= _LONG
+        rotations, inverse = (yield from meanwhile(make)) if long else make()
+        self.inverses[name, draws.start] = inverse
+        return rotations
+
+    def inverse(self, searched: Side, number: int, draws: range) -> Tensor:
+        """1 / norm of the rotated neurons of a layer ``[draws, width]``, once it was prepared."""
+        return self.inverses[searched.layout.names[number], draws.start]
 
     @property
     def top_k(self) -> int:
@@ -151,12 +176,12 @@ class Search:
             "back_place": self._back.place,
             "rotated": self._rotated,
             "alive": self._alive,
-            **({} if self._same is None else self._same.tensors()),
+            **({} if self.same is None else self.same.tensors()),
         }
 
     def by_index(self, tokens: int) -> Matches | None:
         """Neurons with those of the same number; None where the models have other layers."""
-        return None if self._same is None else matches_by_index(self._same.correlations(tokens))
+        return None if self.same is None else matches_by_index(self.same.correlations(tokens))
 
     def best(self) -> Matches:
         """Each neuron with the highest correlation of all neurons searched."""
@@ -164,11 +189,11 @@ class Search:
         correlation = torch.where(top.place >= 0, top.correlation, torch.nan)
         rotated = self._rotated.cpu()
         rotated = torch.where(rotated > -torch.inf, rotated, torch.nan)
-        return self._matches(top, top.place[:, 0], correlation[:, 0], rotated)
+        return self.matches(top.place[:, 0], correlation[:, 0], rotated)
 
-    def _matches(self, top: Best, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
-        """Matches with a neuron each, -1 for none; ``top`` are the partners, on the CPU."""
-        back = self._back.cpu()
+    def matches(self, match: Tensor, correlation: Tensor, rotated: Tensor) -> Matches:
+        """Matches with a neuron each, -1 for none, beside the partners that were found."""
+        top, back = self._top.cpu(), self._back.cpu()
         found = top.place >= 0  # [neurons, top_k]
         layer, neuron = self.searched.locate(match)
         top_layer, top_neuron = self.searched.locate(top.place)
@@ -189,125 +214,111 @@ class Search:
             back=torch.where(back.place >= 0, back.correlation, torch.nan),
         )
 
-    def assigned(
-        self,
-        matching: Matching,
-        cross: Tensor,
-        matched: Side,
-        searched: Side,
-        rotation: Baseline,
-        tell: Tell = silent,
-    ) -> Matches:
-        """What a matching that assigns pairs, once `add` was given all layers at once.
-
-        Neurons are left over where one model has more, and where they are constant. A rotation has
-        none that are constant: as many are left over, so that a draw has no more matches.
-        """
-        r = cross * matched.inverse_norm[:, None]
-        r = r.mul_(searched.inverse_norm).cpu()  # where it is assigned
-        match = self._assign(matching, r)
-        correlation = _taken(r, match)
-        back = torch.full((r.shape[1],), torch.nan, dtype=torch.float64, device="cpu")
-        back[match[match >= 0]] = correlation[match >= 0]
-        block = _Block(cross, (matched.inverse_norm, searched.inverse_norm), (0, 0))
-        dead = searched.inverse_norm.isnan().cpu()
-        shares = _shares(_pairs(matched, searched), 1 + rotation.draws)
-        tell(next(shares))
-        rotated = torch.empty(rotation.draws, len(match), dtype=torch.float64, device="cpu")
-        for draw in range(rotation.draws):
-            for i, part in enumerate(searched.layout.slices):
-                self._rotate(r[:, part], block, (matched, searched), i, rotation, draw)
-            r[:, dead] = torch.nan
-            rotated[draw] = _taken(r, self._assign(matching, r))
-            tell(next(shares))
-        return replace(self._matches(self._top.cpu(), match, correlation, rotated), back=back)
-
-    def _rotate(
-        self,
-        r: Tensor,
-        block: _Block,
-        sides: tuple[Side, Side],
-        number: int,
-        rotation: Baseline,
-        draw: int,
-    ) -> None:
-        """Fills ``r`` with the correlations with one draw of a layer, a tile at a time."""
-        matched, searched = sides
-        draws, columns = range(draw, draw + 1), searched.layout.slices[number]
-        name, width = searched.layout.names[number], searched.layout.widths[number]
-        rotations = make_rotations(rotation, width, name, draws).to(self._device)
-        moments = searched.second_moments(number, rotations, draws, self._threads)
-        inverse = _inverse_root(moments)
-        if self._same is not None:
-            self._same.add_draws(block.cross, matched, name, rotations, inverse, draws)
-        for part, _, tile in block.tiles(columns):
-            turned = rotations.apply(tile)[0]
-            r[part] = (turned * block.inverse[0][part, None] * inverse[0]).cpu()
-
-    def _assign(self, matching: Matching, r: Tensor) -> Tensor:
-        """The column of each row, int64 ``[rows]``; -1 for rows left over. Clamps ``r``."""
-        r.clamp_(-1.0, 1.0)
-        if self._skip is not None:
-            # Such a pair costs more than all others can gain by it, from -1 to 1 each, so that one
-            # is taken only where no assignment is without.
-            forbidden = -2.0 * min(r.shape) - 1
-            skip = self._skip.cpu()
-            own = (skip >= 0).nonzero()[:, 0]
-            same = r[own, skip[own]]
-            r[own, skip[own]] = torch.where(same.isnan(), same, forbidden)
-        dead_rows, dead_columns = r.isnan().all(dim=1), r.isnan().all(dim=0)
-        rows, columns = (~dead_rows).nonzero()[:, 0], (~dead_columns).nonzero()[:, 0]
-        match = torch.full((len(r),), -1, dtype=torch.int64, device="cpu")
-        if len(rows) and len(columns):
-            whole = len(rows) * len(columns) == r.numel()
-            live = r if whole else r[rows[:, None], columns]
-            i, j = (torch.from_numpy(x) for x in matching.pairs(live.numpy()))
-            allowed = live[i, j] >= -1
-            match[rows[i[allowed]]] = columns[j[allowed]]
-        return match
-
     def _skipped(self, rows: slice, first_column: int) -> Tensor | None:
         """The column of a tile that each row leaves out; outside of the tile for none."""
-        return None if self._skip is None else (self._skip[rows] - first_column).contiguous()
+        return None if self.skip is None else (self.skip[rows] - first_column).contiguous()
 
 
-class _Block:
-    """Co-moments of the neurons to match (rows) with those of some layers searched (columns)."""
+class PartnersWork:
+    """The search through one block, in parts that can be left and gone on with.
 
-    def __init__(
-        self, cross: Tensor, inverse: tuple[Tensor, Tensor], start: tuple[int, int]
-    ) -> None:
-        self.cross = cross
-        self.inverse = inverse
-        rows, columns = cross.shape
-        # Among all neurons of both models.
-        self.place = slice(start[0], start[0] + rows), slice(start[1], start[1] + columns)
+    A part of some rows is the search itself, or some rotations of one layer.
 
-    def tiles(self, columns: slice) -> Iterator[tuple[slice, slice, Tensor]]:
-        """All rows with some of the columns, tile by tile: rows here, among all, co-moments."""
-        rows = len(self.cross)
-        step = max(1, tile_bytes(self.cross.device) // (8 * (columns.stop - columns.start)))
-        for first in range(0, rows, step):
-            part = slice(first, min(first + step, rows))
-            tile = self.cross[part, columns]
-            # Rows of a transpose are no rows in memory: they are copied, a tile at a time.
-            tile = tile if tile.stride(1) == 1 or tile.shape[1] == 1 else tile.contiguous()
-            start = self.place[0].start
-            yield part, slice(start + part.start, start + part.stop), tile
+    Args:
+        search: what takes in what is found.
+        block: co-moments of some layers of both models.
+        counted: tell of the pairs that are compared; else it is work on the way to assignments.
+
+    Attributes:
+        done: parts that are, of each of `Block.rows`, int64.
+    """
+
+    def __init__(self, search: Search, block: Block, counted: bool = True) -> None:
+        self.search, self.block, self._counted = search, block, counted
+        self._rows = block.rows()
+        self.rotation = rotation = search.rotation
+        layers = range(len(block.searched.layout.names)) if rotation.draws else ()
+        together = draws_together(rotation)
+        self.turns = [(number, draws) for number in layers for draws in together]
+        self.done = torch.zeros(len(self._rows), dtype=torch.int64, device="cpu")
+        self.parts = 1 + len(self.turns)
+        widths = block.searched.layout.widths
+        turned = (widths[number] * len(draws) for number, draws in self.turns)
+        self._columns = [block.cross.shape[1], *turned]  # of each part
+        # Matrices take long to make, and much memory: rows wait for the next one together.
+        self._by_rows = not ROTATIONS[rotation.kind].draw_matrices
+        signs = 4 * native.SIGN_STAGES * rotation.draws * sum(block.searched.layout.widths)
+        self._keeps = self._by_rows and signs <= _KEPT_BYTES
+        self._made: dict[tuple[int, int], Rotations] = {}
+
+    def run(self, units: Sequence[int] | None = None) -> Iterator[int]:
+        """Does what is not done of some of the rows, by their numbers in order; None: of all.
+
+        Yields:
+            Pairs of neurons compared since the last time. Between two of them it can be left.
+        """
+        units = range(len(self._rows)) if units is None else units
+        parts = range(self.parts)
+        every = (
+            ((unit, part) for unit in units for part in parts)
+            if self._by_rows
+            else ((unit, part) for part in parts for unit in units)
+        )
+        for unit, part in every:
+            if self.done[unit] == part:
+                pairs = yield from self._do(unit, part)
+                self.done[unit] += 1
+                yield pairs if self._counted else 0
+        self._made.clear()
+
+    def end(self) -> None:
+        """Takes what was found together, once all is done; it is in the search."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was found so far beside what the search holds."""
+        return {}
+
+    def merge(self, done: Tensor, theirs: Mapping[str, Tensor]) -> None:
+        """Takes in that others have searched other rows."""
+        self.done = torch.maximum(self.done, done)
+
+    def finished(self) -> int:
+        """Pairs of neurons of all that is done."""
+        columns = [0, *accumulate(self._columns if self._counted else (0,) * self.parts)]
+        done = zip(self._rows, self.done.tolist(), strict=True)
+        return sum(_height(rows) * columns[parts] for rows, parts in done)
+
+    def needs(self, units: Sequence[int]) -> list[slice]:
+        """The rows of the block that some units take."""
+        return [self._rows[unit] for unit in units]
+
+    def words(self) -> str:
+        """Nothing that pairs do not say."""
+        return ""
+
+    def _do(self, unit: int, part: int) -> Generator[int, None, int]:
+        rows = self._rows[unit]
+        if part == 0:
+            self.search.take(self.block, rows, late=bool(self.done[unit + 1 :].any()))
+        else:
+            number, draws = self.turns[part - 1]
+            rotations = yield from self._rotations(number, draws)
+            self.search.take_draws(self.block, rows, number, draws, rotations)
+        return self._columns[part] * _height(rows)
+
+    def _rotations(self, number: int, draws: range) -> Generator[int, None, Rotations]:
+        key = number, draws.start
+        if key not in self._made:
+            if not self._keeps:
+                self._made.clear()
+            searched = self.block.searched
+            made = yield from self.search.prepare(searched, number, draws, self.rotation)
+            self._made[key] = made
+        return self._made[key]
 
 
-def assignment_bytes(a: Layout, b: Layout) -> int:
-    """That an assignment takes beside the state: r, that of live neurons, the solver's copy."""
-    return 3 * 8 * a.neurons * b.neurons
-
-
-def _pairs(matched: Side, searched: Side) -> int:
-    return len(matched.layout.names) * len(searched.layout.names)
-
-
-def _shares(total: int, parts: int) -> Iterator[int]:
-    """A whole number in so many parts, as even as can be."""
-    return (total * (i + 1) // parts - total * i // parts for i in range(parts))
+def _height(rows: slice) -> int:
+    return int(rows.stop - rows.start)
 
 
 def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
@@ -319,13 +330,3 @@ def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
             width = min(own.stop - own.start, other.stop - other.start)
             same[own.start : own.start + width] = numbers(other.start, other.start + width)
     return same
-
-
-def _inverse_root(moments: Tensor) -> Tensor:
-    return torch.where(moments > 0, moments.rsqrt(), torch.nan)
-
-
-def _taken(r: Tensor, match: Tensor) -> Tensor:
-    """r of each row with its match, NaN where it has none."""
-    values = r[numbers(len(match)), match.clamp(min=0)]
-    return torch.where(match >= 0, values, torch.nan)

@@ -10,8 +10,9 @@ from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import Rotations
 from univfast.nulls.shifts import shifts_of
+from univfast.search.blocks import Block
 from univfast.search.matches import LayerCorrelation
-from univfast.sums.co_moments import Side, tile_bytes
+from univfast.sums.co_moments import tile_bytes
 
 __all__ = ["SameNumbers"]
 
@@ -42,52 +43,57 @@ class SameNumbers:
         self._rotated = absent(rotation.draws, layout.neurons)
         self._shifted = absent(max(map(len, self._shifts)), layout.neurons)
 
-    def add(self, cross: Tensor, matched: Side, searched: Side) -> None:
-        """Takes in co-moments of some layers of A with all of B."""
-        for number, (name, rows) in enumerate(
-            zip(matched.layout.names, matched.layout.slices, strict=True)
-        ):
+    def add(self, block: Block, rows: slice) -> None:
+        """Takes in some rows of the co-moments of some layers of A with all of B."""
+        for number, name in enumerate(block.matched.layout.names):
+            here, part = _in_layer(block, number, rows)
+            if part.stop <= part.start:
+                continue
             place = self._layout.names.index(name)
-            own = self._layout.slices[place]
-            block = cross[rows, own]
-            inverse_a, inverse_b = matched.inverse_norm[rows], searched.inverse_norm[own]
-            self._r[own] = (block.diagonal() * inverse_a * inverse_b).clamp(-1, 1)
-            i = numbers(matched.layout.widths[number], device=cross.device)
+            columns = self._layout.slices[place]
+            own = slice(columns.start + part.start, columns.start + part.stop)
+            c = block.cross[here, columns]
+            inverse_a, inverse_b = block.inverse[0][here], block.inverse[1][columns]
+            i = numbers(part.start, part.stop, device=c.device)
+            row = i - part.start
+            self._r[own] = (c[row, i] * inverse_a * inverse_b[i]).clamp(-1, 1)
             for k, shift in enumerate(self._shifts[place].tolist()):
-                j = (i + shift) % len(i)
-                self._shifted[k, own] = (block[i, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
+                j = (i + shift) % c.shape[1]
+                self._shifted[k, own] = (c[row, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
 
     def add_draws(
         self,
-        cross: Tensor,
-        matched: Side,
-        layer: str,
+        block: Block,
+        rows: slice,
+        number: int,
         rotations: Rotations,
         inverse: Tensor,
         draws: range,
     ) -> None:
-        """Takes in some rotations of a layer of B, with it in A if that is among ``matched``.
+        """Takes in some rotations of a layer of B, with it in A if that is among the rows.
 
         Args:
-            cross: co-moments of the layers ``matched`` with all of B.
-            matched: some layers of A.
-            layer: the layer's name.
+            block: co-moments of some layers of A with all of B.
+            rows: of it.
+            number: of the layer of B.
             rotations: the draws of its rotations.
             inverse: 1 / norm of the rotated neurons ``[draws, width]``.
             draws: which they are.
         """
-        if layer not in matched.layout.names:
+        name = block.searched.layout.names[number]
+        if name not in block.matched.layout.names:
             return
-        rows = matched.layout.slices[matched.layout.names.index(layer)]
-        own = self._layout.slices[self._layout.names.index(layer)]
-        block, width = cross[rows, own], own.stop - own.start
-        step = max(1, tile_bytes(cross.device) // (8 * width * len(draws)))
-        for first in range(0, width, step):
-            part = numbers(first, min(first + step, width), device=cross.device)
-            turned = rotations.apply(block[part])  # [draws, rows, width]
-            c = turned[:, part - first, part]
-            scale = matched.inverse_norm[rows][part] * inverse[:, part]
-            self._rotated[draws.start : draws.stop, own][:, part] = (c * scale).clamp(-1, 1)
+        here, part = _in_layer(block, block.matched.layout.names.index(name), rows)
+        columns = self._layout.slices[self._layout.names.index(name)]
+        width = columns.stop - columns.start
+        step = max(1, tile_bytes(block.cross.device) // (8 * width * len(draws)))
+        for first in range(part.start, part.stop, step):
+            i = numbers(first, min(first + step, part.stop), device=block.cross.device)
+            at = here.start + (i - part.start)
+            turned = rotations.apply(block.cross[at, columns])  # [draws, rows, width]
+            c = turned[:, i - first, i]
+            scale = block.inverse[0][at] * inverse[:, i]
+            self._rotated[draws.start : draws.stop, columns][:, i] = (c * scale).clamp(-1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """What was found so far, by name, not copied."""
@@ -108,3 +114,13 @@ class SameNumbers:
                 self._layout.names, self._layout.slices, self._shifts, strict=True
             )
         ]
+
+
+def _in_layer(block: Block, number: int, rows: slice) -> tuple[slice, slice]:
+    """Of some rows of a block those of one layer: counted in the block, and in the layer.
+
+    The latter is empty, or the wrong way round, where there are none.
+    """
+    layer = block.matched.layout.slices[number]
+    first, last = max(rows.start, layer.start), min(rows.stop, layer.stop)
+    return slice(first, last), slice(first - layer.start, last - layer.start)

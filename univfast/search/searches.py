@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import thread_count
+from univfast.machine.processes import Processes
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import AllPairsOptions
+from univfast.search.assigning import AssignWork
+from univfast.search.blocks import Block
 from univfast.search.matches import Matches
 from univfast.search.matchings import all_pairs
-from univfast.search.partners import Search, Tell, silent
+from univfast.search.merging import gather
+from univfast.search.partners import PartnersWork, Search, Tell, silent
 from univfast.search.same_number import SameNumbers
 from univfast.search.saved import check_found, check_number, matches_from
 from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_bytes
 from univfast.sums.state_values import check_multiplied
 from univfast.sums.states import check_count, check_fields, refused
 
-__all__ = ["Searches", "check_same_neurons", "state_bytes"]
+__all__ = ["Searches", "Work", "check_same_neurons", "state_bytes"]
 
 # Of each partner, from the search to the result: r and number while searching; then r, number in
 # its layer, that layer and whether there is one; and r once more on the way.
 _PARTNER_BYTES = 48
+
+
+class Work(Protocol):
+    """Some part of a search, which can be left, and gone on with, also elsewhere.
+
+    Attributes:
+        search: what takes in what is found.
+        block: what is searched.
+        rotation: of the model that is searched.
+        turns: layers that are searched, by number, with the draws of their rotations.
+        done: of each of its units, parts that are done, int64.
+        parts: of each unit.
+    """
+
+    search: Search
+    block: Block
+    rotation: Baseline
+    turns: list[tuple[int, range]]
+    done: Tensor
+    parts: int
+
+    def run(self, units: Sequence[int] | None = None) -> Iterator[int]:
+        """Does what is not done of some units, by their numbers in order; None: of all.
+
+        Yields:
+            Pairs of neurons compared since the last time. What was found is whole whenever it does.
+        """
+        ...
+
+    def finished(self) -> int:
+        """Pairs of neurons of all that is done."""
+        ...
+
+    def needs(self, units: Sequence[int]) -> list[slice]:
+        """The rows of the block that some units take."""
+        ...
+
+    def words(self) -> str:
+        """How far it is, where pairs do not say it."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was found so far beside what the search holds, by name, not copied."""
+        ...
+
+    def merge(self, done: Tensor, theirs: Mapping[str, Tensor]) -> None:
+        """Takes in what ``done`` and `tensors` of others are, who did other units."""
+        ...
+
+    def end(self) -> None:
+        """Once all is done, takes what was found together."""
+        ...
 
 
 class Searches:
@@ -53,9 +111,10 @@ class Searches:
         self.matching = all_pairs().check(match)
         self.matching.check_size(a.neurons, b.neurons)
         self.baseline, self.device = Baseline.of(options), device
-        self._tokens = 0
+        self.tokens = 0
+        """That the states hold."""
         self.multiplied: set[str] = set()
-        """What the products of the states were made of."""
+        """What their products were made of."""
         directions = ((a, b), (b, a)) if options["reverse"] else ((a, b),)
         # An assignment of the rotated models takes the place of the search in them.
         assigns = self.matching.assign is not None
@@ -74,38 +133,64 @@ class Searches:
     def add(self, state: CoMoments, tell: Tell = silent) -> None:
         """Takes in the state of some layers of A with all of B; layers in increasing order.
 
-        ``tell`` is called as pairs of layers are done, in either direction.
+        ``tell`` is called as pairs of neurons are done, in either direction.
 
         Raises:
             InputError: it holds no tokens.
         """
         if state.tokens == 0:
             raise InputError("compute: no tokens were accumulated; call update first")
-        self._tokens = state.tokens
+        for work in self.works(state):
+            for pairs in work.run():
+                tell(pairs)
+            work.end()
+
+    def works(self, state: CoMoments) -> list[Work]:
+        """What `add` does, one after another: each is made with `Work.run`, then ended.
+
+        Where an assignment is made, both directions are searched before.
+        """
+        self.tokens = state.tokens
         self.multiplied |= state.multiplied
         directions = ((state.cross, state.a, state.b), (state.cross.T, state.b, state.a))
-        for search, direction in zip(self._searches, directions, strict=False):
-            if self.matching.assign is None:
-                search.add(*direction, tell)
-                continue
-            search.add(*direction)
-            found = search.assigned(self.matching, *direction, self.baseline, tell)
-            self._assigned.append(found)
+        blocks = [
+            search.block(*direction)
+            for search, direction in zip(self._searches, directions, strict=False)
+        ]
+        pairs = list(zip(self._searches, blocks, strict=True))
+        assigns = self.matching.assign is not None
+        works: list[Work] = [PartnersWork(*pair, counted=not assigns) for pair in pairs]
+        if assigns:
+            given = self.matching, self.baseline
+            works += [AssignWork(search, *given, x, self._assign) for search, x in pairs]
+        return works
+
+    def _assign(self, matches: Matches) -> None:
+        self._assigned.append(matches)
+
+    def pairs(self, neurons: int) -> int:
+        """Pairs that are compared where so many neurons of A are searched, in all directions.
+
+        Each once in the models, and once in each rotation.
+        """
+        each = (1 + self.baseline.draws) * len(self._searches)
+        return neurons * self._searches[0].searched.neurons * each
 
     def state(self) -> dict[str, Any]:
         """What was found so far, as plain values and tensors, not copied; for `load`."""
         return {
-            "tokens": self._tokens,
+            "tokens": self.tokens,
             "multiplied": sorted(self.multiplied),
             "searches": [
-                {name: tensor.cpu() for name, tensor in search.tensors().items()}
-                for search in self._searches
+                {name: tensor.cpu() for name, tensor in found.items()} for found in self.found()
             ],
             "assigned": [vars(matches) for matches in self._assigned],
         }
 
-    def load(self, state: object, tokens: int) -> None:
+    def load(self, state: object, tokens: int, assigned: bool = True) -> None:
         """Goes on from what `state` gave, of so many tokens; 0 where nothing was searched.
+
+        ``assigned`` says whether assignments are, where the matching makes them.
 
         Raises:
             InputError: it is none that these searches give.
@@ -120,24 +205,27 @@ class Searches:
             for own, each in zip(self._searches, searches, strict=True)
         ]
         assigns = self.matching.assign is not None and tokens > 0
-        number = len(self._searches) if assigns else 0
-        assigned = [
+        number = len(self._searches) if assigns and assigned else 0
+        found_matches = [
             matches_from(plain, own.matched, own.searched, own.top_k, self.baseline.draws)
             for own, plain in zip(
                 self._searches,
                 check_number("assignments", found["assigned"], number),
-                strict=assigns,
+                strict=assigns and assigned,
             )
         ]
         for search, tensors in zip(self._searches, new, strict=True):
             for name, tensor in search.tensors().items():
                 tensor.copy_(tensors[name])
-        self._tokens, self._assigned, self.multiplied = tokens, assigned, multiplied
+        self.tokens, self._assigned, self.multiplied = tokens, found_matches, multiplied
 
-    @property
-    def tokens(self) -> int:
-        """That the states hold."""
-        return self._tokens
+    def found(self) -> list[dict[str, Tensor]]:
+        """The tensors of each direction by name, not copied."""
+        return [search.tensors() for search in self._searches]
+
+    def gather(self, processes: Processes) -> None:
+        """Moves what all processes have found to process 0: `merging.gather`."""
+        gather(self, processes)
 
     @property
     def layouts(self) -> list[Layout]:
@@ -146,7 +234,7 @@ class Searches:
 
     def by_index(self) -> Matches | None:
         """Of A in B, neurons with those of the same number; None where they have other layers."""
-        return self._searches[0].by_index(self._tokens)
+        return self._searches[0].by_index(self.tokens)
 
     def matches(self) -> list[Matches]:
         """Of A in B and, where that was asked for, of B in A."""

@@ -1,0 +1,139 @@
+"""Plans: which passes are dealt to the processes, and what each of them then does."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+import univfast as uf
+from univfast.checks import differ
+from univfast.inputs.layout import Layout
+from univfast.machine import devices
+from univfast.options import CorrelateOptions, complete
+from univfast.runs.comparisons import Comparison
+from univfast.runs.planning import Job, pass_bytes, plan_passes
+from univfast.runs.sharding import dealt_to, dealt_work, jobs_in, plan_round, steps_in
+from univfast.search.searches import state_bytes
+
+OPTIONS = complete(CorrelateOptions, {"draws": 2}, "correlate")
+A = Layout(tuple(f"a{i}" for i in range(12)), (64,) * 12)
+B = Layout(("b0", "b1"), (128, 64))
+LAYOUTS = [A, B, B]
+
+
+def planned(processes: int, limit: float, comparisons: int = 1) -> list[dict[str, Any]]:
+    numbered = [(i, Comparison(0, 1 + i)) for i in range(comparisons)]
+    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU)
+    return plan_round(1000, loads, limit, processes)
+
+
+def need(layers: int) -> int:
+    """Bytes of so many layers of A with all of B."""
+    group = Layout(A.names[:layers], A.widths[:layers])
+    return state_bytes(A, B, OPTIONS, devices.CPU, group)
+
+
+def layers_of(entry: dict[str, Any]) -> list[int]:
+    """Layers of A that each process has."""
+    return [sum(len(layers) for _, layers in jobs) for jobs in entry["dealt"]]
+
+
+def job_bytes(jobs: list[Any]) -> int:
+    found = [Job(number, 0, 1 + number, tuple(layers)) for number, layers in jobs]
+    return pass_bytes(found, LAYOUTS, OPTIONS, devices.CPU)
+
+
+@pytest.mark.parametrize("limit", [need(12), need(12) + 1, float("inf")])
+def test_what_fits_is_not_dealt(limit: float) -> None:
+    (entry,) = planned(4, limit)
+    assert entry == {"tokens": 1000, "jobs": [[0, list(A.names)]]}
+    assert dealt_to(entry) is None
+    assert dealt_work([entry]) is None
+
+
+def test_one_process_takes_several_passes() -> None:
+    plan = planned(1, need(5))
+    assert [[len(layers) for _, layers in entry["jobs"]] for entry in plan] == [[5], [5], [2]]
+
+
+@pytest.mark.parametrize(
+    ("processes", "fits", "expected"),
+    [
+        (2, 11, [[6, 6]]),
+        (4, 5, [[3, 3, 3, 3]]),
+        (4, 3, [[3, 3, 3, 3]]),
+        (2, 5, [[3, 3], [3, 3]]),
+        (5, 4, [[3, 3, 3, 3, 0]]),
+        (20, 3, [[1] * 12 + [0] * 8]),
+        (3, 1, [[1, 1, 1]] * 4),
+    ],
+)
+def test_layers_are_dealt_evenly(processes: int, fits: int, expected: list[list[int]]) -> None:
+    plan = planned(processes, need(fits))
+    assert [layers_of(entry) for entry in plan] == expected
+    assert all(dealt_to(entry) == processes for entry in plan)
+    assert [name for entry in plan for _, names in jobs_in(entry) for name in names] == [*A.names]
+    assert all(job_bytes(jobs) <= need(fits) for entry in plan for jobs in entry["dealt"])
+    assert dealt_work(plan) == {"layers": 12, "processes": processes, "passes": len(expected)}
+
+
+def test_comparisons_are_dealt_too() -> None:
+    (entry,) = planned(2, need(12), comparisons=2)
+    assert entry["dealt"] == [[[0, [*A.names]]], [[1, [*A.names]]]]
+    assert dealt_work([entry]) == {"layers": 12, "processes": 2, "passes": 1}
+    (entry,) = planned(2, 2 * need(12), comparisons=2)
+    assert entry["jobs"] == [[0, [*A.names]], [1, [*A.names]]]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_fits_nowhere_is_refused(processes: int) -> None:
+    with pytest.raises(uf.InputError, match=r"^memory_limit: layer 'a0' of A with all of B needs"):
+        planned(processes, need(1) - 1)
+
+
+def test_equal_work_is_recognised_however_it_is_cut() -> None:
+    whole = steps_in(planned(1, float("inf"), 2), whole=False)
+    for processes, fits in ((1, 5), (2, 5), (4, 1), (3, 12)):
+        assert not differ(steps_in(planned(processes, need(fits), 2), whole=False), whole)
+    assert differ(steps_in(planned(2, need(5)), whole=False), whole)
+
+
+@pytest.mark.parametrize(
+    "dealt",
+    [
+        [],
+        [[]],
+        [[0, ["a0"]]],
+        {"a": 1},
+        "ab",
+        3,
+        [[[0, []]]],
+        [[[0, "a0"]]],
+        [[[0]]],
+        [[[0, 1, 2]]],
+    ],
+    ids=repr,
+)
+def test_what_is_no_plan_is_told(dealt: object) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        steps_in([{"tokens": 5, "dealt": dealt}], whole=False)
+
+
+def test_an_assignment_is_never_dealt() -> None:
+    plan = planned(2, need(5))
+    assert len(steps_in(plan, whole=False)) == 12
+    with pytest.raises(ValueError, match="dealt"):
+        steps_in(plan, whole=True)
+
+
+def test_layers_that_are_done_are_left_out() -> None:
+    numbered = [(0, Comparison(0, 1)), (1, Comparison(0, 2))]
+    done = {(0, name) for name in A.names[:9]} | {(1, name) for name in A.names}
+    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU, done=done)
+    assert plan_round(7, loads, need(12), 2) == [{"tokens": 7, "jobs": [[0, ["a9", "a10", "a11"]]]}]
+    dealt = plan_round(7, loads, need(2), 2)
+    assert dealt == [{"tokens": 7, "dealt": [[[0, ["a9", "a10"]]], [[0, ["a11"]]]]}]
+    loads = partial(loads, done={*done, *((0, name) for name in A.names)})
+    assert plan_round(7, loads, need(12), 2) == []

@@ -1,0 +1,131 @@
+"""Passes whose layers of A are dealt to the processes, where one cannot hold all co-moments.
+
+Each process then reads all tokens of its layers and of B, and holds and searches their co-moments;
+only what it found is sent. In other passes each has the co-moments of all layers, and of a share of
+the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from univfast.errors import InputError
+from univfast.runs.planning import Job
+
+__all__ = ["dealt_to", "dealt_work", "jobs_in", "plan_round", "steps_in"]
+
+# Halvings of the limit: a thousandth of it is no work.
+_HALVINGS = 10
+
+
+def plan_round(
+    tokens: int, loads: Callable[[float], list[list[Job]]], limit: float, processes: int
+) -> list[dict[str, Any]]:
+    """The passes of some jobs as plain values, dealt to the processes where that takes fewer.
+
+    The tokens of a pass that is not dealt are shared, and the co-moments of all processes, each of
+    the whole, are added in the first. Both multiply the same, and both read B's layers once in a
+    pass, the one all of their tokens, the other a share: L passes of shared tokens take each
+    process L / N readings of B, and dealt they are ``ceil(L / N)``, at most one more. For that
+    nothing is added over the processes, and all of them search.
+
+    Args:
+        tokens: of each pass.
+        loads: the jobs cut into such as fit so many bytes, as few as can be, in order.
+        limit: bytes of a process.
+        processes: that share the work; 1 where nothing is to be dealt.
+
+    Raises:
+        InputError: what ``loads`` raises.
+    """
+    whole = loads(limit)
+    passes = -(-len(whole) // processes)
+    if passes == len(whole):
+        return [{"tokens": tokens, "jobs": [job.plain() for job in jobs]} for jobs in whole]
+    even = _evenly(loads, limit, passes * processes)
+    dealt = [[job.plain() for job in jobs] for jobs in even]
+    dealt += [[] for _ in range(passes * processes - len(dealt))]
+    starts = range(0, len(dealt), processes)
+    return [{"tokens": tokens, "dealt": dealt[i : i + processes]} for i in starts]
+
+
+def _evenly(
+    loads: Callable[[float], list[list[Job]]], limit: float, number: int
+) -> list[list[Job]]:
+    """At most so many loads, the largest as small as can be."""
+    found, low, high = loads(limit), 0.0, limit
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        try:
+            fewer = loads(middle)
+        except InputError:  # a single layer takes more
+            low = middle
+            continue
+        if len(fewer) <= number:
+            found, high = fewer, middle
+        else:
+            low = middle
+    return found
+
+
+def dealt_to(entry: Mapping[str, Any]) -> int | None:
+    """How many processes a pass is dealt to; None where its tokens are shared."""
+    return len(entry["dealt"]) if "dealt" in entry else None
+
+
+def jobs_in(entry: Mapping[str, Any]) -> list[Any]:
+    """The jobs of a pass, of whatever process, in order; none of a pass of details.
+
+    Raises:
+        ValueError: it is no pass of any plan.
+    """
+    if "dealt" not in entry:
+        return list(entry.get("jobs", ()))
+    dealt = entry["dealt"]
+    lists = isinstance(dealt, list) and all(isinstance(jobs, list) for jobs in dealt)
+    if not lists or len(dealt) < 2:
+        raise ValueError(dealt)
+    return [job for jobs in dealt for job in jobs]
+
+
+def steps_in(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
+    """What is done one after another, however it is cut into passes.
+
+    ``whole``: all layers of a job are done at once.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no plan.
+    """
+    steps: list[Any] = []
+    for entry in plan:
+        if set(entry) == {"tokens", "details"}:
+            steps.append([entry["tokens"], entry["details"]])
+            continue
+        jobs = jobs_in(entry)
+        known = [{"tokens", "jobs"}, *([] if whole else [{"tokens", "dealt"}])]
+        if set(entry) not in known or not jobs:
+            raise ValueError(entry)
+        for number, layers in jobs:
+            if not isinstance(layers, list) or not layers:
+                raise ValueError(layers)
+            parts = [layers] if whole else [[layer] for layer in layers]
+            steps += [[entry["tokens"], number, part] for part in parts]
+    return steps
+
+
+def dealt_work(plan: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    """How the work of a plan was dealt, for who reads the result; None where nothing was.
+
+    Returns:
+        ``layers``: of A, or of a control of it, whose co-moments were dealt; ``processes``: that
+        held them; ``passes``: that it took, those of controls too.
+    """
+    dealt = [entry for entry in plan if dealt_to(entry)]
+    if not dealt:
+        return None
+    return {
+        "layers": len({name for entry in dealt for _, names in jobs_in(entry) for name in names}),
+        "processes": max(len(entry["dealt"]) for entry in dealt),
+        "passes": len(dealt),
+    }
