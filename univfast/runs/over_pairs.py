@@ -19,7 +19,9 @@ from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
-from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes, used_layers
+from univfast.runs.sparse_pass import SparsePass
+from univfast.runs.sparse_plan import SparsePlan
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
 from univfast.search.partners import Tell
@@ -47,7 +49,7 @@ class PairsPass:
     def __init__(
         self, jobs: Sequence[Job], lineup: Lineup, options: CorrelateOptions, device: torch.device
     ) -> None:
-        self._layers = _used_layers(jobs, lineup)
+        self._layers = used_layers(jobs, lineup)
         self.models = [lineup.models[i] for i in self._layers]
         self._names = {i: lineup.models[i].name for i in self._layers}
         # What only a search needs is left out: it is done over all passes, by `Searches`.
@@ -102,35 +104,36 @@ class PairsPass:
         return [(job.comparison, sums.co_moments()) for job, sums in self._sums]
 
 
-def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any]]:
-    """Of each model that is read, the layers that are, in order."""
-    wanted: dict[int, set[str]] = {}
-    for job in jobs:
-        wanted.setdefault(job.first, set()).update(job.layers)
-        wanted.setdefault(job.second, set()).update(x.name for x in lineup.layers[job.second])
-    return {
-        i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
-        for i in sorted(wanted)
-    }
-
-
-def _steps(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
+def _steps(
+    plan: Sequence[Mapping[str, Any]], whole: bool, widths: Sequence[Mapping[str, int]]
+) -> list[Any]:
     """What is done one after another, however it is cut into passes.
 
-    ``whole``: all layers of a job are done at once.
+    ``whole``: all layers of a job are done at once. ``widths``: of each comparison, the neurons of
+    A's layers by name; parts of one follow each other.
     """
     steps: list[Any] = []
+    done = 0
     for entry in plan:
         if set(entry) == {"tokens", "details"}:
             steps.append([entry["tokens"], entry["details"]])
             continue
         if set(entry) != {"tokens", "jobs"} or not entry["jobs"]:
             raise ValueError(entry)
-        for number, layers in entry["jobs"]:
+        for number, layers, *part in entry["jobs"]:
             if not isinstance(layers, list) or not layers:
                 raise ValueError(layers)
             parts = [layers] if whole else [[layer] for layer in layers]
-            steps += [[entry["tokens"], number, part] for part in parts]
+            following = [[entry["tokens"], number, each] for each in parts]
+            if part or done:
+                (first, last), (name,), (step,) = part, layers, following
+                if whole or first != done or last <= first or (done and step != steps[-1]):
+                    raise ValueError(part)
+                done = 0 if last == widths[number][name] else last
+                following = [] if first else following
+            steps += following
+    if done:
+        raise ValueError(done)
     return steps
 
 
@@ -159,6 +162,7 @@ class OverPairs:
         self._lineup, self._options, self._device = lineup, options, device
         self._facts, self._processes = facts, processes
         self._details: dict[int, PairStatistics] = {}
+        self._sparse = SparsePlan(lineup.layers, options, device)
         self._comparisons = [one for _, _, one in lineup.comparisons()]
         real = lineup.rounds[0].real
         if options["exclude_self"]:
@@ -190,7 +194,9 @@ class OverPairs:
         for one in self._lineup.rounds:
             numbered = list(enumerate(one.comparisons, start=number))
             number += len(numbered)
-            jobs = plan_passes(numbered, layouts, self._options, limit, self._device)
+            jobs = plan_passes(
+                numbered, layouts, self._options, limit, self._device, self._sparse
+            )
             passes += [
                 {"tokens": one.tokens, "jobs": [job.plain() for job in some]} for some in jobs
             ]
@@ -201,9 +207,11 @@ class OverPairs:
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs: of any limit of memory."""
         whole = MATCHINGS[self._options["match"]].assign is not None
+        firsts = [self._lineup.layout(one.first).by_name() for one in self._comparisons]
         try:
-            known = differ(_steps(plan, whole), _steps(self.plan(float("inf")), whole))
-        except (KeyError, TypeError, ValueError):
+            own = _steps(self.plan(float("inf")), whole, firsts)
+            known = differ(_steps(plan, whole, firsts), own)
+        except (LookupError, TypeError, ValueError):
             known = True
         if known:
             raise InputError("its passes are not those of these inputs")
@@ -213,7 +221,7 @@ class OverPairs:
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
         need = max(
             (
-                pass_bytes(self._jobs(entry), layouts, self._options, self._device)
+                pass_bytes(self._jobs(entry), layouts, self._options, self._device, self._sparse)
                 for entry in rest
                 if "jobs" in entry
             ),
@@ -231,10 +239,17 @@ class OverPairs:
     def _jobs(self, entry: Mapping[str, Any]) -> list[Job]:
         return [Job.of(plain, self._comparisons) for plain in entry["jobs"]]
 
-    def work(self, entry: Mapping[str, Any]) -> PairsPass | DetailsPass:
+    def by_entries(self, comparison: int) -> bool:
+        """Whether a comparison is of sparse features, summed by what is active together."""
+        return self._sparse.entries(self._comparisons[comparison]) is not None
+
+    def work(self, entry: Mapping[str, Any]) -> PairsPass | SparsePass | DetailsPass:
         """What a pass does."""
         if "jobs" in entry:
-            return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
+            jobs = self._jobs(entry)
+            if self.by_entries(jobs[0].comparison):
+                return SparsePass(jobs, self._lineup, self._options)
+            return PairsPass(jobs, self._lineup, self._options, self._device)
         assert self._facts is not None
         number = entry["details"]
         return DetailsPass(
@@ -266,7 +281,9 @@ class OverPairs:
         layers = self._lineup.layers
         return directions * sum(len(job.layers) * len(layers[job.second]) for job in jobs)
 
-    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass, tell: Tell) -> None:
+    def take(
+        self, entry: Mapping[str, Any], work: PairsPass | SparsePass | DetailsPass, tell: Tell
+    ) -> None:
         """Takes what a pass gave, in process 0: sums are searched, and ``tell`` told of it."""
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()

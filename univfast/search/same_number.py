@@ -48,14 +48,17 @@ class SameNumbers:
             zip(matched.layout.names, matched.layout.slices, strict=True)
         ):
             place = self._layout.names.index(name)
-            own = self._layout.slices[place]
-            block = cross[rows, own]
-            inverse_a, inverse_b = matched.inverse_norm[rows], searched.inverse_norm[own]
-            self._r[own] = (block.diagonal() * inverse_a * inverse_b).clamp(-1, 1)
+            layer, first = self._layout.slices[place], matched.layout.skipped
+            width = self._layout.widths[place]
+            block = cross[rows, layer]
+            inverse_a, inverse_b = matched.inverse_norm[rows], searched.inverse_norm[layer]
             i = numbers(matched.layout.widths[number], device=cross.device)
-            for k, shift in enumerate(self._shifts[place].tolist()):
-                j = (i + shift) % len(i)
-                self._shifted[k, own] = (block[i, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
+            own = slice(layer.start + first, layer.start + first + len(i))
+
+            for k, shift in enumerate([0, *self._shifts[place].tolist()]):
+                j = (i + first + shift) % width
+                r = (block[i, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
+                (self._shifted[k - 1] if k else self._r)[own] = r
 
     def add_draws(
         self,
@@ -80,14 +83,15 @@ class SameNumbers:
             return
         rows = matched.layout.slices[matched.layout.names.index(layer)]
         own = self._layout.slices[self._layout.names.index(layer)]
-        block, width = cross[rows, own], own.stop - own.start
+        block, width, skipped = cross[rows, own], own.stop - own.start, matched.layout.skipped
         step = max(1, tile_bytes(cross.device) // (8 * width * len(draws)))
-        for first in range(0, width, step):
-            part = numbers(first, min(first + step, width), device=cross.device)
+        for first in range(0, len(block), step):
+            part = numbers(first, min(first + step, len(block)), device=cross.device)
             turned = rotations.apply(block[part])  # [draws, rows, width]
-            c = turned[:, part - first, part]
-            scale = matched.inverse_norm[rows][part] * inverse[:, part]
-            self._rotated[draws.start : draws.stop, own][:, part] = (c * scale).clamp(-1, 1)
+            c = turned[:, part - first, part + skipped]
+            scale = matched.inverse_norm[rows][part] * inverse[:, part + skipped]
+            found = (c * scale).clamp(-1, 1)
+            self._rotated[draws.start : draws.stop, own][:, part + skipped] = found
 
     def tensors(self) -> dict[str, Tensor]:
         """What was found so far, by name, not copied."""

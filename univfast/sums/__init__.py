@@ -6,6 +6,8 @@
 ``moments``          the state of neuron i with neuron i, and with rotations of it
 ``chunks``           tokens on their way to a product: gathered, standardised, multiplied
 ``co_moments``       the state of all pairs, and how a chunk is added to it
+``sparse_entries``   entries of sparse features: looked at, masked, put about pivots
+``sparse_pairs``     the state of all pairs of these, from what is active together
 ``token_facts``      what is known of tokens: sample, block, position, group of their id
 ``details``          the state of matched pairs: sums of blocks, of powers, contexts
 ``power_sums``       those sums, and the algebra that moves them
