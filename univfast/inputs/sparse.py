@@ -166,7 +166,7 @@ class SparseLayer:
         for sums, token, feature, value in self._found(start, stop):
             there = value != 0
             if not bool(there.all()):
-                token, feature, value = token[there], feature[there], value[there]  # noqa: PLW2901
+                token, feature, value = token[there], feature[there], value[there]
             found = EntryList(token.int(), feature.int(), value)
             found = EntryList(*(x.cpu().contiguous() for x in found))
             if not sums:
@@ -205,7 +205,7 @@ class SparseLayer:
     def _added(self, entries: EntryList) -> EntryList:
         """Those of one token and feature added, in the order of tokens and features."""
         places = entries.token.long() * self.neurons + entries.feature
-        there, number = places.unique(return_inverse=True)
+        there, number = torch.unique(places, return_inverse=True)
         value = torch.zeros(len(there), dtype=self.dtype, device="cpu")
         value.index_add_(0, number, entries.value)
         kept = value != 0

@@ -37,7 +37,7 @@ class EntryList(NamedTuple):
     value: Tensor
 
     @property
-    def count(self) -> int:
+    def entries(self) -> int:
         """How many entries there are."""
         return self.value.numel()
 
@@ -48,13 +48,13 @@ class EntryList(NamedTuple):
 
     def view(self, width: int) -> _native.Entries:
         """As the core takes them, of so many features. Raises ValueError for what are none."""
-        shape = (self.count,)
+        shape = (self.entries,)
         return _native.Entries(
             tokens=pointer(self.token, torch.int32, shape),
             features=pointer(self.feature, torch.int32, shape),
             values=pointer(self.value, self.value.dtype, shape),
             dtype=dtype_code(self.value.dtype),
-            count=self.count,
+            count=self.entries,
             width=width,
         )
 

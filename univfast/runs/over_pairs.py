@@ -194,9 +194,7 @@ class OverPairs:
         for one in self._lineup.rounds:
             numbered = list(enumerate(one.comparisons, start=number))
             number += len(numbered)
-            jobs = plan_passes(
-                numbered, layouts, self._options, limit, self._device, self._sparse
-            )
+            jobs = plan_passes(numbered, layouts, self._options, limit, self._device, self._sparse)
             passes += [
                 {"tokens": one.tokens, "jobs": [job.plain() for job in some]} for some in jobs
             ]

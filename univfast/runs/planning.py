@@ -124,10 +124,7 @@ def plan_passes(
     for number, one in comparisons:
         a, b = layouts[one.first], layouts[one.second]
         by_entries = sparse.entries(one) is not None
-        if by_entries:
-            groups = sparse.groups(one, limit)
-        else:
-            groups = _groups(a, b, options, limit, device)
+        groups = sparse.groups(one, limit) if by_entries else _groups(a, b, options, limit, device)
         for group, need in groups:
             if not passes or need > left or by_entries != before:
                 passes.append([])

@@ -153,9 +153,7 @@ class SparsePass:
             if seen == PILOT_TOKENS:
                 break
         pivots = {
-            (i, layer.name): pivots_of(
-                EntryList.joined(lists[i, layer.name]), seen, layer.neurons
-            )
+            (i, layer.name): pivots_of(EntryList.joined(lists[i, layer.name]), seen, layer.neurons)
             for i, layers in self._layers.items()
             for layer in layers
         }

@@ -11,7 +11,14 @@ from univfast.native.place import numbers
 from univfast.native.sparse import EntryList
 from univfast.sums.batches import bad_value
 
-__all__ = ["PILOT_TOKENS", "about_pivots", "checked_entries", "of_features", "of_tokens", "pivots_of"]
+__all__ = [
+    "PILOT_TOKENS",
+    "about_pivots",
+    "checked_entries",
+    "of_features",
+    "of_tokens",
+    "pivots_of",
+]
 
 PILOT_TOKENS = 16_384
 """The first so many that are used say which features need a pivot."""
@@ -111,8 +118,6 @@ def about_pivots(entries: EntryList, pivots: Tensor, tokens: int) -> EntryList:
     return EntryList.joined(
         [
             EntryList(*(x[~there] for x in entries)),
-            EntryList(
-                every.flatten(), chosen.int().repeat(tokens), deviations.flatten()
-            ),
+            EntryList(every.flatten(), chosen.int().repeat(tokens), deviations.flatten()),
         ]
     )

@@ -100,7 +100,7 @@ class SparsePairs:
                 add_entry_moments(found, sums[own], side.m2[own])
                 # In a chunk, tokens of one batch follow those of the last.
                 lists.append(found._replace(token=found.token + self._waiting_tokens))
-                self._waiting_entries += found.count
+                self._waiting_entries += found.entries
         self._waiting_tokens += tokens
         if self._waiting_entries >= CHUNK_ENTRIES or self._waiting_tokens >= _CHUNK_TOKENS:
             self._flush()
