@@ -85,12 +85,9 @@ def write(paths: tuple[Path, Path], tokens: int, active: int, features: int) -> 
         part = slice(first, min(first + CHUNK, tokens))
         shape = (part.stop - first, active)
 
-        def drawn() -> np.ndarray[Any, Any]:
-            found = np.sort(np.searchsorted(below, random.random(shape)), axis=1)
+        own, theirs = np.sort(np.searchsorted(below, random.random((2, *shape))), axis=-1)
+        for found in (own, theirs):
             found[:, 1:][found[:, 1:] == found[:, :-1]] = -1
-            return found
-
-        own, theirs = drawn(), drawn()
         value, value_b = (random.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(2))
         theirs = np.where(theirs < 0, -1, ranks[theirs])
         theirs[(theirs >= 0) & ~free[theirs]] = -1
