@@ -161,10 +161,11 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
         Option(
             None,
             doc="bytes that the co-moments of all pairs may take, of each process; None for most of"
-            " what is available. Where they take more, A's layers are done in several passes over"
-            " the inputs.",
+            " what is available. Where they take more, A's layers (of sparse features, parts of"
+            " them too) are done in several passes over the inputs.",
             help="Memory for the co-moments of all pairs, in each process. Where they need more,"
-            " layers of A are done in several passes.  [default: most of what is available]",
+            " layers of A (of sparse features, parts of them) are done in several passes."
+            "  [default: most of what is available]",
             check=as_limit,
             low=0,
             metavar="GB",
