@@ -148,7 +148,8 @@ def main() -> None:
     recall = {f"{q**0.5:.2f}": f"{hit[share[planted] == q].mean():.4f}" for q in SHARES}
     print(
         f"2 x {given.features:,} features, {given.active} active, {given.tokens:,} tokens, on"
-        f" {(machine_memory() or 0) / 1e9:.0f} GB of memory: {seconds:.0f} s,"
+        f" {(machine_memory() or 0) / 1e9:.0f} GB of memory: {seconds:.0f} s"
+        f" ({usage.ru_utime + usage.ru_stime:.0f} s of a core),"
         f" {usage.ru_maxrss * 1024 / 1e9:.2f} GB resident at most; r off by {error:.1e}; of"
         f" {len(planted):,} planted partners found, by their r: {recall}"
     )

@@ -95,20 +95,21 @@ def test_all_that_follows_is_that_of_dense_layers(
 @pytest.mark.parametrize("form", FORMS)
 def test_large_means_and_constants(form: str, passes: list[SparsePass]) -> None:
     """Features that are always active, with means of 1e4 standard deviations; or never change."""
-    a, b = dense_model(1, 120), dense_model(2, 120)
+    a, b = dense_model(1, 200), dense_model(2, 200)
     generator = torch.Generator().manual_seed(3)
     a[:, 0] = 1e4 + torch.randn(TOKENS, generator=generator).double()
     b[:, 1] = a[:, 0] / 3 + torch.randn(TOKENS, generator=generator).double()
     b[::9, 2] = -1e4 + torch.randn(b[::9, 2].shape, generator=generator).double()
-    a[:, 5] = b[:, 6] = 0.1  # constant
+    constant = torch.tensor([0.1, 0.7, 1.1, -1 / 3], dtype=torch.float64)
+    a[:, 5:9], b[:, 12:16] = constant, constant
     b[1:, 7] = 0.1  # all but
     found = uf.correlate(
-        *(as_form(x, form) for x in (a, b)), rotation="none", width=120 if form[0] == "t" else None
+        *(as_form(x, form) for x in (a, b)), rotation="none", width=200 if form[0] == "t" else None
     )
     assert passes
-    assert found.dead[5]
+    assert found.dead[5:9].all()
     r = exact_r(a, b)
-    r[5], r[:, 6] = np.nan, np.nan  # NumPy's own mean of it is rounded
+    r[5:9], r[:, 12:16] = np.nan, np.nan  # NumPy's own means of these are rounded
     check_best(found, r, 1e-12)
     assert found.match_neuron[0] == 1
 
