@@ -243,6 +243,54 @@ void bind_cpu(py::module_& m) {
     m.def("rotate", &on_cpu::rotate, Released(), named, "x"_a, "signs"_a, "output"_a, "workspace"_a, "threads"_a);
 }
 
+// ---- sparse features -------------------------------------------------------------------------------------
+
+namespace on_cpu {
+
+Grouped make_grouped(Address starts, Address numbers, Address values, int64_t groups) {
+    return {at<const int64_t>(starts), at<const int32_t>(numbers), at<const void>(values), groups};
+}
+
+void group_entries(Address keys, const Grouped& entries, DType dtype, int64_t count, const Grouped& grouped,
+                   int threads) {
+    univfast::group_entries({at<const int32_t>(keys), entries.numbers, entries.values, dtype, count, grouped.groups,
+                             const_cast<int64_t*>(grouped.starts), const_cast<int32_t*>(grouped.numbers),
+                             const_cast<void*>(grouped.values), threads});
+}
+
+Entries make_entries(Address tokens, Address features, Address values, DType dtype, int64_t count, int64_t width) {
+    return {at<const int32_t>(tokens), at<const int32_t>(features), at<const void>(values), dtype, count, width};
+}
+
+std::optional<int64_t> repeated_entry(const Entries& entries, Address seen) {
+    return univfast::repeated_entry(entries, at<int64_t>(seen));
+}
+
+void add_entry_moments(const Entries& entries, Address sums, Address squares) {
+    univfast::add_entry_moments(entries, at<double>(sums), at<double>(squares));
+}
+
+void add_entry_products(const CoMoments& c, const Grouped& rows, const Grouped& columns, DType dtype, int threads) {
+    univfast::add_entry_products({c, rows, columns, dtype, threads});
+}
+
+}  // namespace on_cpu
+
+void bind_sparse(py::module_& m) {
+    const py::kw_only named;
+    py::class_<Grouped>(m, "Grouped", py::module_local())
+        .def(py::init(&on_cpu::make_grouped), named, "starts"_a, "numbers"_a, "values"_a, "groups"_a);
+    m.def("group_entries", &on_cpu::group_entries, Released(), named, "keys"_a, "entries"_a, "dtype"_a, "count"_a,
+          "grouped"_a, "threads"_a);
+    py::class_<Entries>(m, "Entries", py::module_local())
+        .def(py::init(&on_cpu::make_entries), named, "tokens"_a, "features"_a, "values"_a, "dtype"_a, "count"_a,
+             "width"_a);
+    m.def("repeated_entry", &on_cpu::repeated_entry, Released(), named, "entries"_a, "seen"_a);
+    m.def("add_entry_moments", &on_cpu::add_entry_moments, Released(), named, "entries"_a, "sums"_a, "squares"_a);
+    m.def("add_entry_products", &on_cpu::add_entry_products, Released(), named, "c"_a, "rows"_a, "columns"_a, "dtype"_a,
+          "threads"_a);
+}
+
 // ---- on a CUDA device: what queues work returns at once, and keeps the interpreter's lock ---------------
 
 namespace on_cuda {
@@ -319,6 +367,7 @@ void bind_cuda(py::module_ m) {
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     bind_views(m);
     bind_cpu(m);
+    bind_sparse(m);
     bind_cuda(m.def_submodule("cuda", "The operations on a CUDA device."));
 }
 

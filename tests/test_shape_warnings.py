@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +95,27 @@ def test_a_threshold_that_no_excess_reaches() -> None:
             result = uf.correlate(a, a + torch.randn(100, 8), threshold=threshold)
         assert len(result.summary["warnings"]) == 1
     assert uf.correlate(a, a, threshold=2).summary["warnings"] == []
+
+
+def test_rotations_of_sparse_features_say_little() -> None:
+    a, b = (torch.rand(64, 5, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    a, b = (torch.where(x > 0.5, x, 0.0).to_sparse() for x in (a, b))
+
+    def warned(*models: object, **options: Any) -> list[str]:
+        found = uf.correlate(*models, draws=2, **options)
+        said = [found, found.reverse] if found.reverse is not None else [found]
+        return [x.partition(":")[0] for one in said for x in one.summary["warnings"]]
+
+    assert warned(a, b) == ["b"]
+    assert warned(a.to_dense(), b, reverse=True) == ["b"]
+    assert warned(a, b, reverse=True) == ["b", "a"]
+    assert warned(a, [b, a.to_dense()]) == ["b[0]"]
+    assert warned(a, b.to_dense()) == []
+    assert warned(a, b, rotation="none") == []
+    assert warned(a, b, match="index") == []
+    (said,) = uf.correlate(a, b, draws=2).summary["warnings"]
+    assert said == (
+        "b: layer 'activations' is of sparse features, of which rotations mix those that are never"
+        " active together: the baseline, and what it gives by chance, say little; give controls_b,"
+        " and rotation='none'"
+    )

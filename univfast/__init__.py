@@ -36,7 +36,7 @@ registries, which `registry` lists.
 ``hooks``        `capture`: activations of a live model
 ``channels``     which axis of a module's activations neurons are on
 ``side_by_side``  models that run on the same batches
-``shape_warnings``  rows and columns that may be swapped
+``shape_warnings``  rows and columns that may be swapped, nulls that say little
 ``row_check``    whether rows of live activations are tokens, in their order
 ``stacks``       the tokens and masks of models that have an encoder and a decoder
 ``feeding``      models that are run on batches

@@ -139,6 +139,24 @@ def rotated_variance(
     *, c: CoMoments, signs: Signs, variance: int, workspace: tuple[int, int], threads: int
 ) -> None: ...
 
+class Grouped:
+    def __init__(self, *, starts: int, numbers: int, values: int, groups: int) -> None: ...
+
+def group_entries(
+    *, keys: int, entries: Grouped, dtype: DType, count: int, grouped: Grouped, threads: int
+) -> None: ...
+
+class Entries:
+    def __init__(
+        self, *, tokens: int, features: int, values: int, dtype: DType, count: int, width: int
+    ) -> None: ...
+
+def repeated_entry(*, entries: Entries, seen: int) -> int | None: ...
+def add_entry_moments(*, entries: Entries, sums: int, squares: int) -> None: ...
+def add_entry_products(
+    *, c: CoMoments, rows: Grouped, columns: Grouped, dtype: DType, threads: int
+) -> None: ...
+
 class _Cuda:
     """The submodule. Addresses are the device's; a stream is its number and a ``cudaStream_t``."""
 

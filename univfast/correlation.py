@@ -42,7 +42,7 @@ from univfast.runs.run import Progress, Run, check_same
 from univfast.runs.searching import Searching
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
-from univfast.shape_warnings import shape_warnings, warn_of
+from univfast.shape_warnings import shape_warnings, sparse_warnings, warn_of
 from univfast.sums.pair_statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -248,6 +248,9 @@ class _Task:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
         result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
+        rotated = self._all_pairs and self._baseline.draws > 0
+        searched = self._lineup.searched(direction) if rotated else []
+        result.summary["warnings"] += sparse_warnings(searched)
         cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 

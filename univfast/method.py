@@ -9,7 +9,7 @@ __all__ = ["Method", "method_of", "paired"]
 
 # Of r, for float32, float16 and bfloat16 activations; float64 ones are closer.
 _PAIRED = 1e-6
-_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9}
+_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9, "entries": 1e-6}
 _PRODUCT = 1e-5
 
 
@@ -17,11 +17,11 @@ class Method(TypedDict):
     """How r was computed.
 
     ``sums``: ``paired``, neuron i with neuron i as tokens come; ``dense``, all pairs by products of
-    layers. ``products``: what these were made of (`univfast.sums.products`). ``largest_error``: of
+    layers; ``sparse``, by what is active together. ``products``: what these were made of (`univfast.sums.products`). ``largest_error``: of
     r, at most, for activations as they are stored.
     """
 
-    sums: Literal["paired", "dense"]
+    sums: Literal["paired", "dense", "sparse"]
     products: list[str]
     largest_error: float
 
@@ -36,7 +36,7 @@ def method_of(multiplied: Iterable[Collection[str]]) -> Method:
     found = set[str]().union(*multiplied)
     errors = [_OF_PRODUCTS.get(name, _PRODUCT) for name in found]
     return {
-        "sums": "dense",
+        "sums": "sparse" if found == {"entries"} else "dense",
         "products": sorted(found),
         "largest_error": max(errors, default=_PRODUCT),
     }

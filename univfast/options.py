@@ -162,10 +162,11 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             None,
             doc="bytes that the co-moments of all pairs may take, of each process; None for most of"
             " what is available. Where they take more, A's layers are dealt to the processes that"
-            " torchrun started, or done in several passes over the inputs.",
+            " torchrun started, or done in several passes over the inputs, those of sparse features"
+            " in parts.",
             help="Memory for the co-moments of all pairs, in each process. Where they need more,"
-            " layers of A are dealt to the processes of torchrun, or done in several passes. "
-            " [default: most of what is available]",
+            " layers of A are dealt to the processes of torchrun, or done in several passes (of"
+            " sparse features, in parts).  [default: most of what is available]",
             check=as_limit,
             low=0,
             metavar="GB",

@@ -1,4 +1,4 @@
-"""What may be wrong with the shapes of activations that can be used: rows and columns swapped."""
+"""What may be wrong with a result: rows and columns swapped, a null that says little."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from univfast.errors import UnivfastWarning
+from univfast.inputs.layers import Layer
 from univfast.inputs.layout import Layout
+from univfast.inputs.sparse import SparseLayer
 from univfast.result import CorrelationResult
 
-__all__ = ["shape_warnings", "warn_of"]
+__all__ = ["shape_warnings", "sparse_warnings", "warn_of"]
 
 
 def shape_warnings(models: Iterable[tuple[str, Layout]], tokens: int) -> list[str]:
@@ -35,6 +37,21 @@ def shape_warnings(models: Iterable[tuple[str, Layout]], tokens: int) -> list[st
                 " on another axis, give that, as axis=0"
             )
     return found
+
+
+def sparse_warnings(rotated: Iterable[tuple[str, Sequence[Layer]]]) -> list[str]:
+    """Of each model that is rotated for a search, and has layers of sparse features.
+
+    Args:
+        rotated: their names and layers.
+    """
+    return [
+        f"{name}: layer {sparse[0].name!r} is of sparse features, of which rotations mix those that"
+        " are never active together: the baseline, and what it gives by chance, say little; give"
+        " controls_b, and rotation='none'"
+        for name, layers in rotated
+        if (sparse := [layer for layer in layers if isinstance(layer, SparseLayer)])
+    ]
 
 
 def _layers(names: Sequence[str]) -> str:

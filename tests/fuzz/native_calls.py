@@ -30,6 +30,13 @@ from univfast.native.cpu import (
     rotated_variance,
     standardise,
 )
+from univfast.native.sparse import (
+    EntryList,
+    add_entry_moments,
+    add_entry_products,
+    group_entries,
+    repeated_entry,
+)
 from univfast.reference.rotations import structured_matrix
 
 Array = NDArray[np.float64]
@@ -329,6 +336,33 @@ def _check_contexts(
         assert torch.equal(found.token[:, k], numbers[at[:, 0]])
         for got, expected in ((found.value, own), (found.partner, other)):
             assert torch.equal(got[:, k], expected.T.gather(1, at)[:, 0].to(kind).double())
+
+
+def call_sparse_features(d: Draw) -> None:
+    tokens, kind = d.tokens, d.rng.choice((torch.float32, torch.float64))
+    sides = []
+    for width in (d.width, d.width):
+        x = d.values(tokens, width).to(kind)
+        x[d.values(tokens, width) < d.rng.choice((-9.0, 0.5, 1.5, 9.0))] = 0
+        token, feature = x.nonzero().int().T.contiguous()
+        sides.append((x.double(), EntryList(token, feature, x[x != 0])))
+    (x, a), (y, b) = sides
+    room = d.values(x.shape[1], y.shape[1] + d.rng.choice((0, 3)))
+    c = room[:, : y.shape[1]]
+    expected = c + x.T @ y
+    rows = group_entries(a.feature, a.token, a.value, x.shape[1], d.threads)
+    columns = group_entries(b.token, b.feature, b.value, tokens, d.threads)
+    add_entry_products(c, rows, columns, d.threads)
+    close("add_entry_products", c, expected, 1e-10 * (tokens + 1))
+    sums, squares = d.values(2, x.shape[1])
+    total = torch.stack([sums + x.sum(0), squares + (x * x).sum(0)])
+    add_entry_moments(a, sums, squares)
+    close("add_entry_moments", torch.stack([sums, squares]), total, 1e-10 * (tokens + 1))
+    assert repeated_entry(a, x.shape[1]) is None
+    if a.entries:
+        at = d.rng.randrange(a.entries)
+        twice = EntryList(*(torch.cat([z[: at + 1], z[at:]]) for z in a))
+        assert repeated_entry(twice, x.shape[1]) == at + 1
 
 
 OPERATIONS: dict[str, Callable[[Draw], None]] = {

@@ -132,6 +132,10 @@ def test_without_draws_to_compare() -> None:
         "The mean correlation of 100 live neurons is 0.250. Without a rotation there is no baseline"
         " to compare it with, so no neuron is called universal."
     )
+    assert words(**none, method={"sums": "sparse"}).endswith(
+        " so no neuron is called universal. Rotations say little of sparse features: compare r with"
+        " that of dictionaries of networks that learned nothing (--controls-b)."
+    )
     assert words(**none, unmatched=20).startswith("The mean correlation of 80 live neurons")
     assert words(**none, models=["a", "b", "c"]).startswith(
         "Averaged over 2 models, the mean correlation of"

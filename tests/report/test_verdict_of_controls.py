@@ -23,6 +23,15 @@ def test_rotations_are_not_spoken_of_beside_controls() -> None:
     assert "Not compared" not in said
 
 
+def test_without_a_rotation_none_is_called_learned() -> None:
+    rotation = {"kind": "none", "draws": 0, "seed": 0}
+    assert compared([4, 5], [11, 12], rotation=rotation).endswith(
+        " Without a rotation there is no baseline to compare it with, so no neuron is called"
+        " universal, and none learned. How far r is above that of networks that learned nothing"
+        " stands in the columns excess_control and p_control."
+    )
+
+
 @pytest.mark.parametrize(("a", "b", "name"), [([], [3, 5], "B"), ([3, 5], [], "A")])
 def test_controls_of_one_side_test_that_one(a: list[int], b: list[int], name: str) -> None:
     assert compared(a, b, learned=4).endswith(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,17 +16,20 @@ from univfast.options import CorrelateOptions, complete
 from univfast.runs.comparisons import Comparison
 from univfast.runs.planning import Job, pass_bytes, plan_passes
 from univfast.runs.sharding import dealt_to, dealt_work, jobs_in, plan_round, steps_in
+from univfast.runs.sparse_plan import SparsePlan
 from univfast.search.searches import state_bytes
 
 OPTIONS = complete(CorrelateOptions, {"draws": 2}, "correlate")
 A = Layout(tuple(f"a{i}" for i in range(12)), (64,) * 12)
 B = Layout(("b0", "b1"), (128, 64))
 LAYOUTS = [A, B, B]
+WIDTHS = [A.by_name()] * 2
+DENSE = cast("SparsePlan", SimpleNamespace(entries=lambda one: None))
 
 
 def planned(processes: int, limit: float, comparisons: int = 1) -> list[dict[str, Any]]:
     numbered = [(i, Comparison(0, 1 + i)) for i in range(comparisons)]
-    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU)
+    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU, sparse=DENSE)
     return plan_round(1000, loads, limit, processes)
 
 
@@ -42,7 +46,7 @@ def layers_of(entry: dict[str, Any]) -> list[int]:
 
 def job_bytes(jobs: list[Any]) -> int:
     found = [Job(number, 0, 1 + number, tuple(layers)) for number, layers in jobs]
-    return pass_bytes(found, LAYOUTS, OPTIONS, devices.CPU)
+    return pass_bytes(found, LAYOUTS, OPTIONS, devices.CPU, DENSE)
 
 
 @pytest.mark.parametrize("limit", [need(12), need(12) + 1, float("inf")])
@@ -94,10 +98,12 @@ def test_what_fits_nowhere_is_refused(processes: int) -> None:
 
 
 def test_equal_work_is_recognised_however_it_is_cut() -> None:
-    whole = steps_in(planned(1, float("inf"), 2), whole=False)
+    whole = steps_in(planned(1, float("inf"), 2), whole=False, widths=WIDTHS)
     for processes, fits in ((1, 5), (2, 5), (4, 1), (3, 12)):
-        assert not differ(steps_in(planned(processes, need(fits), 2), whole=False), whole)
-    assert differ(steps_in(planned(2, need(5)), whole=False), whole)
+        assert not differ(
+            steps_in(planned(processes, need(fits), 2), whole=False, widths=WIDTHS), whole
+        )
+    assert differ(steps_in(planned(2, need(5)), whole=False, widths=WIDTHS), whole)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +124,14 @@ def test_equal_work_is_recognised_however_it_is_cut() -> None:
 )
 def test_what_is_no_plan_is_told(dealt: object) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        steps_in([{"tokens": 5, "dealt": dealt}], whole=False)
+        steps_in([{"tokens": 5, "dealt": dealt}], whole=False, widths=WIDTHS)
 
 
 def test_an_assignment_is_never_dealt() -> None:
     plan = planned(2, need(5))
-    assert len(steps_in(plan, whole=False)) == 12
+    assert len(steps_in(plan, whole=False, widths=WIDTHS)) == 12
     with pytest.raises(ValueError, match="dealt"):
-        steps_in(plan, whole=True)
+        steps_in(plan, whole=True, widths=WIDTHS)
 
 
 def test_layers_that_are_done_are_left_out() -> None:

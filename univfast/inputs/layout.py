@@ -21,10 +21,12 @@ class Layout:
     Attributes:
         names: of the layers.
         widths: neurons of each.
+        skipped: neurons of the first layer that come before; of a part of that layer alone.
     """
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
+    skipped: int = 0
 
     @staticmethod
     def of(layers: Sequence[Layer]) -> Layout:
@@ -51,7 +53,7 @@ class Layout:
     def start(self, part: Layout) -> int:
         """Number of the first neuron of some of these layers."""
         before = self.widths[: self.names.index(part.names[0])]
-        return sum(before)
+        return sum(before) + part.skipped
 
     def locate(self, neuron: Tensor) -> tuple[Tensor, Tensor]:
         """Number of the layer, and in it, of neurons counted over all layers; -1 stays -1."""

@@ -1,9 +1,10 @@
-"""Sparse features as layers: what is there of each token is made dense slice by slice."""
+"""Sparse features as layers: slices of what is there of each token, as entries or made dense."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import NoReturn
@@ -15,11 +16,13 @@ from univfast.errors import InputError
 from univfast.inputs.layers import Layer, StoredLayer, check_layer, fingerprint
 from univfast.inputs.sparse_entries import Entries
 from univfast.inputs.stored import Stored
+from univfast.native.sparse import EntryList, repeated_entry
 
-__all__ = ["Part", "SparseLayer", "SparseStored", "as_layer"]
+__all__ = ["Part", "SparseLayer", "SparseStored", "as_layer", "in_sparse_layers"]
 
 # Entries that tell one list from another, at so many places.
 _SAMPLES, _SAMPLED = 16, 256
+_MOST_FEATURES = 2**31 - 1  # numbers of 32 bits
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Part:
 
 
 class SparseLayer:
-    """A `Layer` of sparse features. A slice is dense, in the dtype of the values; a copy."""
+    """A `Layer` of sparse features. A slice that is read is dense, in the dtype of the values."""
 
     def __init__(
         self,
@@ -115,6 +118,10 @@ class SparseLayer:
         self.tokens = prod(leading)
         self._parts, self._where = parts, f"{source}: layer {name!r}"
         check_layer(name, self.dtype, self.shape, source)
+        if width > _MOST_FEATURES:
+            raise InputError(
+                f"{self._where} has {width} features; those of at most {_MOST_FEATURES} are read"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -125,36 +132,95 @@ class SparseLayer:
             raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
         shape = stop - start, self.neurons
         dense = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        if start == stop:
-            return dense
+        for sums, token, feature, value in self._found(start, stop):
+            if not sums:
+                there = value != 0
+                self._check_once(EntryList(token[there], feature[there], value[there]), start)
+            dense.view(-1).index_add_(0, token * self.neurons + feature, value)
+        return dense
+
+    @property
+    def stored(self) -> int:
+        """How many entries there are, those that are 0 too."""
+        return self.count(0, self.tokens)
+
+    def count(self, start: int, stop: int) -> int:
+        """How many entries stand there for tokens ``start`` to ``stop``, those that are 0 too.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        with self._blamed():
+            return sum(part.entries.count(start, stop) for part in self._parts)
+
+    def entries(self, start: int, stop: int) -> EntryList:
+        """What is there of tokens ``start`` to ``stop``, on the CPU; nothing is 0, or stands twice.
+
+        Tokens are counted from the first of these. Values have the dtype that they are stored in;
+        those of one token and feature that are added are so in that dtype, as in `read`.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        lists = []
+        for sums, token, feature, value in self._found(start, stop):
+            there = value != 0
+            if not bool(there.all()):
+                token, feature, value = token[there], feature[there], value[there]
+            found = EntryList(token.int(), feature.int(), value)
+            found = EntryList(*(x.cpu().contiguous() for x in found))
+            if not sums:
+                self._check_once(found, start)
+            elif self._repeated(found) is not None:
+                found = self._added(found)
+            lists.append(found)
+        return EntryList.joined(lists)
+
+    def _found(self, start: int, stop: int) -> Iterator[tuple[bool, Tensor, Tensor, Tensor]]:
+        """Of each part: whether entries are added; token here, feature of the layer, and value."""
         for part in self._parts:
-            try:
-                token, feature, values = part.entries.take(start, stop)
-            except ValueError as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(f"{self._where}: {_with_remedy(error)}") from error
+            with self._blamed():
+                token, feature, value = part.entries.take(start, stop)
             if bool(((feature < 0) | (feature >= part.width)).any()):
                 at = int(torch.nonzero((feature < 0) | (feature >= part.width))[0])
                 raise InputError(
                     f"{self._where} has feature {int(feature[at])} at token"
                     f" {start + int(token[at])}, and {part.width} features; mend it, or the width"
                 )
-            places = token * self.neurons + (feature + part.first)
-            if not part.entries.sums:
-                self._check_once(places[values != 0], start)
-            dense.view(-1).index_add_(0, places, values)
-        return dense
+            yield part.entries.sums, token, feature + part.first, value
 
-    def _check_once(self, places: Tensor, start: int) -> None:
-        ordered = places.sort().values
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice):
-            token, feature = divmod(int(twice[0]), self.neurons)
+    def _repeated(self, entries: EntryList) -> int | None:
+        return repeated_entry(entries, self.neurons)
+
+    def _check_once(self, entries: EntryList, start: int) -> None:
+        found = EntryList(*(x.cpu().contiguous() for x in entries))
+        found = EntryList(found.token.int(), found.feature.int(), found.value)
+        at = self._repeated(found)
+        if at is not None:
             raise InputError(
-                f"{self._where} has feature {feature} twice at token {start + token}; save each"
-                " once"
+                f"{self._where} has feature {int(found.feature[at])} twice at token"
+                f" {start + int(found.token[at])}; save each once"
             )
+
+    def _added(self, entries: EntryList) -> EntryList:
+        """Those of one token and feature added, in the order of tokens and features."""
+        places = entries.token.long() * self.neurons + entries.feature
+        there, number = torch.unique(places, return_inverse=True)
+        value = torch.zeros(len(there), dtype=self.dtype, device="cpu")
+        value.index_add_(0, number, entries.value)
+        kept = value != 0
+        there, value = there[kept], value[kept]
+        return EntryList((there // self.neurons).int(), (there % self.neurons).int(), value)
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """A block that reads what is stored: what it finds damaged is named."""
+        try:
+            yield
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{self._where}: {_with_remedy(error)}") from error
 
     def prepare(self, start: int, stop: int) -> None:
         """Nothing: entries are few bytes beside the slice that is made of them."""
@@ -174,6 +240,12 @@ class SparseLayer:
                 some = values.read(low, low + _SAMPLED).cpu().contiguous().view(torch.uint8)
                 digest.update(some.numpy().tobytes())
         return digest.digest()
+
+
+def in_sparse_layers(layers: Sequence[Layer]) -> list[SparseLayer] | None:
+    """The layers, where all are of sparse features; None where one is not."""
+    sparse = [layer for layer in layers if isinstance(layer, SparseLayer)]
+    return sparse if len(sparse) == len(layers) else None
 
 
 def _with_remedy(error: ValueError) -> str:

@@ -84,8 +84,19 @@ class Entries(Protocol):
     @property
     def tokens(self) -> int: ...
 
+    def count(self, start: int, stop: int) -> int:
+        """How many entries stand there for tokens ``start`` to ``stop``.
+
+        Raises:
+            ValueError: they are none.
+        """
+
     def take(self, start: int, stop: int) -> Found:
-        """The entries of tokens ``start`` to ``stop``. Raises ValueError where they are none."""
+        """The entries of tokens ``start`` to ``stop``, in order of tokens.
+
+        Raises:
+            ValueError: they are none.
+        """
 
     def release(self, start: int, stop: int) -> None:
         """Gives back the memory that the entries of these tokens take."""
@@ -104,17 +115,23 @@ class TopK:
 
     def __init__(self, indices: Stored, values: Stored) -> None:
         self._indices, self.values = Rows(indices, 1), Rows(values, 1)
+        self._k = values.data.shape[-1]
 
     @property
     def tokens(self) -> int:
         return len(self.values)
 
+    def count(self, start: int, stop: int) -> int:
+        return (stop - start) * self._k
+
     def take(self, start: int, stop: int) -> Found:
         feature = self._indices.read(start, stop).long()
         values = self.values.read(start, stop)
         token = numbers(stop - start, device=values.device)[:, None].expand_as(feature)
-        there = (values != 0) | (feature >= 0) | (feature < -1)
-        return token[there], feature[there], values[there]
+        nothing = (values == 0) & (feature == -1)
+        if not bool(nothing.any()):
+            return token.flatten(), feature.flatten(), values.flatten()
+        return token[~nothing], feature[~nothing], values[~nothing]
 
     def release(self, start: int, stop: int) -> None:
         self._indices.release(start, stop)
@@ -135,6 +152,10 @@ class Csr:
     @property
     def tokens(self) -> int:
         return len(self._starts) - 1
+
+    def count(self, start: int, stop: int) -> int:
+        first, last = (int(self._starts.read(i, i + 1)[0]) for i in (start, stop))
+        return last - first
 
     def take(self, start: int, stop: int) -> Found:
         starts = self._starts.read(start, stop + 1).long()
@@ -180,6 +201,9 @@ class Coo:
     @property
     def tokens(self) -> int:
         return prod(self._leading)
+
+    def count(self, start: int, stop: int) -> int:
+        return self._find(stop) - self._find(start)
 
     def take(self, start: int, stop: int) -> Found:
         low, high = self._find(start), self._find(stop)

@@ -2,6 +2,7 @@
 
 =============  ======================================================
 ``cpu``        the operations on the CPU, and what each is told
+``sparse``     those on sparse features, on the CPU alone
 ``cuda``       the same on a CUDA device
 ``products``   products of bfloat16 on the CPU
 ``views``      what the core is told of tensors, and what it answers

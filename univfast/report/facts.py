@@ -92,7 +92,11 @@ def all_pairs(summary: Mapping[str, Any]) -> bool:
     return MATCHINGS[summary["match"]].all_pairs
 
 
-_SUMS = {"paired": "neuron by neuron, as tokens come", "dense": "all pairs, by products of layers"}
+_SUMS = {
+    "paired": "neuron by neuron, as tokens come",
+    "dense": "all pairs, by products of layers",
+    "sparse": "all pairs, by what is active together",
+}
 
 
 def _method(summary: Mapping[str, Any]) -> Facts:

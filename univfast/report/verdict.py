@@ -41,13 +41,11 @@ def verdict(summary: Mapping[str, Any]) -> str:
 def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     models = len(summary["models"]) - 1
     averaged = f"Averaged over {models} models, " if models > 1 else ""
-    if summary["rotation"]["draws"] == 0 and not _by_index(summary):
+    compared = summary["rotation"]["draws"] > 0 or _by_index(summary)
+    if not compared:
         mean = f"the mean correlation of {_neurons(live - summary['unmatched'], 'live')} is"
         yield _capital(f"{averaged}{mean} {summary['mean_correlation']:.3f}.")
-        yield (
-            "Without a rotation there is no baseline to compare it with, so no neuron is called"
-            " universal."
-        )
+        yield from _without_baseline(summary)
     else:
         yield averaged + _flagged(summary)
         yield from _against_controls(summary) if summary["controls"] else _against_chance(summary)
@@ -59,8 +57,27 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
         yield _without_partner(summary)
     for warning in summary.get("warnings", ()):
         yield f"Warning: {warning}."
-    if summary["controls"]:
+    if summary["controls"] and compared:
         yield from _learned(summary)  # last: it is what a reader takes away
+
+
+def _without_baseline(summary: Mapping[str, Any]) -> Iterator[str]:
+    """That no neuron is called anything, and what r can be compared with all the same."""
+    nor = ", and none learned" if summary["controls"] else ""
+    yield (
+        "Without a rotation there is no baseline to compare it with, so no neuron is called"
+        f" universal{nor}."
+    )
+    if summary["controls"]:
+        yield (
+            "How far r is above that of networks that learned nothing stands in the columns"
+            " excess_control and p_control."
+        )
+    elif (summary.get("method") or {}).get("sums") == "sparse":
+        yield (
+            "Rotations say little of sparse features: compare r with that of dictionaries of"
+            " networks that learned nothing (--controls-b)."
+        )
 
 
 def _flagged(summary: Mapping[str, Any]) -> str:

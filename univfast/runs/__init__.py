@@ -6,6 +6,8 @@
 ``passes``       what a pass is, and how much is read at a time
 ``by_index``     the passes of neuron i with neuron i, and what they find
 ``over_pairs``   those of every neuron with every neuron
+``sparse_plan``  which of these are of sparse features, and what is held of them at a time
+``sparse_pass``  a pass of those of sparse features, from what is active together
 ``details``      a pass of matched pairs alone
 ``planning``     which layers and models are done in one pass: as many as memory holds
 ``sharding``     passes whose layers of A are dealt to the processes

@@ -22,7 +22,7 @@ from univfast.paired import PairedCorrelation
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
-from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
+from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, at_least, prepare
 from univfast.runs.to_search import ToSearch
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
 from univfast.search.saved import check_number, correlation_from
@@ -83,7 +83,8 @@ class IndexPass:
         self._uploads = Uploads(device) if place.on_cuda(device) else None
         every = [layer for layers in self._layers.values() for layer in layers]
         widest = max(x.neurons * x.dtype.itemsize for x in every)
-        self.step = aligned(max(LEAST_TOKENS, READ_BYTES // widest), self.models)
+        least = min(at_least(LEAST_TOKENS, row) for row in zip(*self._layers.values(), strict=True))
+        self.step = aligned(max(least, READ_BYTES // widest), self.models)
 
     def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
         rows = list(zip(*self._layers.values(), strict=True))  # of each number, a layer a model

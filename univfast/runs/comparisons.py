@@ -68,6 +68,11 @@ class Lineup:
                 yield number, one, comparison
                 number += 1
 
+    def searched(self, direction: int) -> list[tuple[str, list[Layer]]]:
+        """The real models that A is compared with (0), or A (1): their names and layers."""
+        numbers = [0] if direction else [one.second for one in self.rounds[0].real]
+        return [(self.models[i].name, self.layers[i]) for i in numbers]
+
     def layout(self, model: int) -> Layout:
         """The layers of a model."""
         return Layout.of(self.layers[model])

@@ -14,7 +14,7 @@ from univfast.inputs.layers import Layer
 from univfast.inputs.token_ids import open_token_ids
 from univfast.machine.memory import available_memory, gigabytes
 from univfast.runs.comparisons import Comparison, Lineup
-from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
+from univfast.runs.passes import READ_BYTES, Range, aligned, at_least, prepare
 from univfast.search.saved import check_number
 from univfast.sums.details import PairDetails, details_bytes
 from univfast.sums.pair_statistics import PairStatistics, TopContexts
@@ -123,8 +123,10 @@ class DetailsPass:
         self.details = PairDetails(
             a.by_name(), b.by_name(), match, facts, threads=threads, device=device
         )
-        row = sum(x.neurons * x.dtype.itemsize for layers in self._layers for x in layers)
-        self.step = aligned(max(_LEAST_TOKENS, READ_BYTES // row), self.models)
+        every = [layer for layers in self._layers for layer in layers]
+        row = sum(x.neurons * x.dtype.itemsize for x in every)
+        least = at_least(_LEAST_TOKENS, every)
+        self.step = aligned(max(least, READ_BYTES // row), self.models)
 
     def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
         every = [layer for layers in self._layers for layer in layers]

@@ -21,8 +21,10 @@ from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
-from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes, used_layers
 from univfast.runs.sharding import dealt_to, jobs_in, plan_round, steps_in
+from univfast.runs.sparse_pass import SparsePass
+from univfast.runs.sparse_plan import SparsePlan
 from univfast.runs.to_search import ToSearch
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
@@ -57,7 +59,7 @@ class PairsPass:
         device: torch.device,
         slices_of: Sequence[Job] | None = None,
     ) -> None:
-        self._layers = _used_layers(jobs, lineup)
+        self._layers = used_layers(jobs, lineup)
         self.models = [lineup.models[i] for i in self._layers]
         self._names = {i: lineup.models[i].name for i in self._layers}
         # What only a search needs is left out: it is done over all passes, by `Searches`.
@@ -74,7 +76,7 @@ class PairsPass:
             for job in jobs
         ]
         chunk = chunk_tokens(device)
-        sliced = self._layers if slices_of is None else _used_layers(slices_of, lineup)
+        sliced = self._layers if slices_of is None else used_layers(slices_of, lineup)
         row = sum(layer.neurons * layer.dtype.itemsize for layer in _all(sliced))
         sliced_models = [lineup.models[i] for i in sliced]
         self.step = aligned(max(1, READ_BYTES // (row * chunk)) * chunk, sliced_models)
@@ -115,18 +117,6 @@ def _all(layers: Mapping[int, Mapping[str, Any]]) -> list[Any]:
     return [layer for of_one in layers.values() for layer in of_one.values()]
 
 
-def _used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Any]]:
-    """Of each model that is read, the layers that are, in order."""
-    wanted: dict[int, set[str]] = {}
-    for job in jobs:
-        wanted.setdefault(job.first, set()).update(job.layers)
-        wanted.setdefault(job.second, set()).update(x.name for x in lineup.layers[job.second])
-    return {
-        i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
-        for i in sorted(wanted)
-    }
-
-
 class OverPairs:
     """What the passes of a task over all pairs are, and what they have found so far.
 
@@ -152,6 +142,7 @@ class OverPairs:
         self._lineup, self._options, self._device = lineup, options, device
         self._facts, self._processes = facts, processes
         self._details: dict[int, PairStatistics] = {}
+        self._sparse = SparsePlan(lineup.layers, options, device)
         self._comparisons = [one for _, _, one in lineup.comparisons()]
         real = lineup.rounds[0].real
         if options["exclude_self"]:
@@ -195,9 +186,17 @@ class OverPairs:
             numbered = list(enumerate(one.comparisons, start=number))
             number += len(numbered)
             loads = partial(
-                plan_passes, numbered, layouts, self._options, device=self._device, done=taken
+                plan_passes,
+                numbered,
+                layouts,
+                self._options,
+                device=self._device,
+                sparse=self._sparse,
+                done=taken,
             )
-            passes += plan_round(one.tokens, loads, limit, count)
+            # Of sparse features to read them again costs less than to deal them.
+            dealt = not any(self.by_entries(each) for each, _ in numbered)
+            passes += plan_round(one.tokens, loads, limit, count if dealt else 1)
             if one is self._lineup.rounds[0] and self._facts is not None:
                 details = [{"tokens": one.tokens, "details": i} for i in range(number)]
                 passes += [entry for entry in details if entry not in done]
@@ -206,9 +205,11 @@ class OverPairs:
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs: of any limit of memory."""
         whole = MATCHINGS[self._options["match"]].assign is not None
+        firsts = [self._lineup.layout(one.first).by_name() for one in self._comparisons]
         try:
-            known = differ(steps_in(plan, whole), steps_in(self.plan(float("inf")), whole))
-        except (KeyError, TypeError, ValueError):
+            own = steps_in(self.plan(float("inf")), whole, firsts)
+            known = differ(steps_in(plan, whole, firsts), own)
+        except (LookupError, TypeError, ValueError):
             known = True
         if known:
             raise InputError("its passes are not those of these inputs")
@@ -218,7 +219,7 @@ class OverPairs:
         layouts = [self._lineup.layout(i) for i in range(len(self._lineup.models))]
         need = max(
             (
-                pass_bytes(self._own(jobs), layouts, self._options, self._device)
+                pass_bytes(self._own(jobs), layouts, self._options, self._device, self._sparse)
                 for entry in rest
                 for jobs in (entry.get("dealt") or [entry.get("jobs", [])])
             ),
@@ -240,14 +241,21 @@ class OverPairs:
     def _own(self, plain: Sequence[Any]) -> list[Job]:
         return [Job.of(job, self._comparisons) for job in plain]
 
-    def work(self, entry: Mapping[str, Any]) -> PairsPass | DetailsPass:
+    def by_entries(self, comparison: int) -> bool:
+        """Whether a comparison is of sparse features, summed by what is active together."""
+        return self._sparse.entries(self._comparisons[comparison]) is not None
+
+    def work(self, entry: Mapping[str, Any]) -> PairsPass | SparsePass | DetailsPass:
         """What a pass does, in this process."""
         if dealt_to(entry) is not None:
             assert self._processes is not None
             own, every = self._own(entry["dealt"][self._processes.rank]), self._jobs(entry)
             return PairsPass(own, self._lineup, self._options, self._device, every)
         if "jobs" in entry:
-            return PairsPass(self._jobs(entry), self._lineup, self._options, self._device)
+            jobs = self._jobs(entry)
+            if self.by_entries(jobs[0].comparison):
+                return SparsePass(jobs, self._lineup, self._options)
+            return PairsPass(jobs, self._lineup, self._options, self._device)
         assert self._facts is not None
         number = entry["details"]
         return DetailsPass(
@@ -274,18 +282,21 @@ class OverPairs:
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
         """Pairs of neurons that are compared behind a pass: in models, rotations and directions."""
-        total = 0
-        for job in self._jobs(entry):
-            widths = self._lineup.layout(job.first).by_name()
-            total += self._searches[job.comparison].pairs(sum(widths[x] for x in job.layers))
-        return total
+        jobs = self._jobs(entry)
+        held = (job.held(self._lineup.layout(job.first)) for job in jobs)
+        return sum(
+            self._searches[job.comparison].pairs(part.neurons)
+            for job, part in zip(jobs, held, strict=True)
+        )
 
-    def take(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> None:
+    def take(self, entry: Mapping[str, Any], work: PairsPass | SparsePass | DetailsPass) -> None:
         """Takes what a pass gave that needs no search, in process 0."""
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
 
-    def to_search(self, entry: Mapping[str, Any], work: PairsPass | DetailsPass) -> ToSearch | None:
+    def to_search(
+        self, entry: Mapping[str, Any], work: PairsPass | SparsePass | DetailsPass
+    ) -> ToSearch | None:
         """What is searched behind a pass; None for nothing."""
         if isinstance(work, DetailsPass):
             return None

@@ -10,8 +10,18 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from univfast.inputs.layers import Activations, Layer
+from univfast.inputs.sparse import SparseLayer
 
-__all__ = ["LEAST_TOKENS", "READ_BYTES", "Pass", "Range", "aligned", "opened", "prepare"]
+__all__ = [
+    "LEAST_TOKENS",
+    "READ_BYTES",
+    "Pass",
+    "Range",
+    "aligned",
+    "at_least",
+    "opened",
+    "prepare",
+]
 
 # First token and last token + 1.
 Range = tuple[int, int]
@@ -21,6 +31,10 @@ READ_BYTES = 64 << 20
 LEAST_TOKENS = 4096
 """But no fewer, so that several threads have work in a slice. (How a file is cut shows in the last
 bits, so it does not depend on their number.)"""
+
+
+# That a slice of sparse features takes, which is made dense.
+_DENSE_BYTES = 256 << 20
 
 
 class Pass(Protocol):
@@ -66,6 +80,12 @@ def prepare(layers: Sequence[Layer], part: Range) -> None:
     """Has tokens brought that are read next."""
     for layer in layers:
         layer.prepare(*part)
+
+
+def at_least(tokens: int, layers: Iterable[Layer]) -> int:
+    """So many tokens of a slice, or fewer where wide sparse features are made dense for it."""
+    row = sum(x.neurons * x.dtype.itemsize for x in layers if isinstance(x, SparseLayer))
+    return max(1, min(tokens, _DENSE_BYTES // max(row, 1)))
 
 
 def aligned(tokens: int, models: Sequence[Activations]) -> int:

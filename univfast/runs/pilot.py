@@ -12,7 +12,7 @@ from univfast.errors import InputError
 from univfast.inputs.layers import Activations, Layer
 from univfast.machine.torch_state import methods_in_plain_state
 from univfast.runs.comparisons import Lineup
-from univfast.runs.passes import LEAST_TOKENS, aligned, opened
+from univfast.runs.passes import LEAST_TOKENS, aligned, at_least, opened
 
 __all__ = ["PILOT_TOKENS", "Activity", "Meter", "check_controls"]
 
@@ -166,7 +166,7 @@ def _measured(
 ) -> Meter:
     meter = Meter(model.name)
     with opened([model]):
-        step = aligned(LEAST_TOKENS, [model])
+        step = aligned(at_least(LEAST_TOKENS, layers), [model])
         for first in range(0, tokens, step):
             if meter.full:
                 break

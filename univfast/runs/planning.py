@@ -10,17 +10,19 @@ from typing import Any
 import torch
 
 from univfast.errors import InputError
+from univfast.inputs.layers import Layer
 from univfast.inputs.layout import Layout
 from univfast.machine.memory import available_memory, gigabytes
 from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.options import ModelOptions
-from univfast.runs.comparisons import Comparison
+from univfast.runs.comparisons import Comparison, Lineup
+from univfast.runs.sparse_plan import SparsePlan
 from univfast.search.assigning import assignment_bytes
 from univfast.search.matchings import MATCHINGS
 from univfast.search.searches import state_bytes
 
-__all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes"]
+__all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes", "used_layers"]
 
 MEMORY_SHARE = 0.8
 """Of the memory that is available, what a state may take if no limit is given."""
@@ -53,23 +55,45 @@ class Job:
         first: number of the model whose neurons are matched.
         second: number of the model that is searched.
         layers: names of the layers of the first.
+        part: first neuron and last + 1 of its only layer; None for all neurons.
     """
 
     comparison: int
     first: int
     second: int
     layers: tuple[str, ...]
+    part: tuple[int, int] | None = None
+
+    def held(self, first: Layout) -> Layout:
+        """What is matched, of the layers of the first model."""
+        if self.part is not None:
+            return Layout(self.layers, (self.part[1] - self.part[0],), self.part[0])
+        widths = first.by_name()
+        return Layout(self.layers, tuple(widths[name] for name in self.layers))
 
     def plain(self) -> list[Any]:
         """As a checkpoint has it."""
-        return [self.comparison, list(self.layers)]
+        return [self.comparison, list(self.layers), *(self.part or ())]
 
     @staticmethod
     def of(plain: Sequence[Any], comparisons: Sequence[Comparison]) -> Job:
         """What `plain` gave."""
-        number, layers = plain
+        number, layers, *part = plain
         one = comparisons[number]
-        return Job(number, one.first, one.second, tuple(layers))
+        first, last = part or (0, 0)
+        return Job(number, one.first, one.second, tuple(layers), (first, last) if part else None)
+
+
+def used_layers(jobs: Sequence[Job], lineup: Lineup) -> dict[int, dict[str, Layer]]:
+    """Of each model that is read, the layers that are, in order."""
+    wanted: dict[int, set[str]] = {}
+    for job in jobs:
+        wanted.setdefault(job.first, set()).update(job.layers)
+        wanted.setdefault(job.second, set()).update(x.name for x in lineup.layers[job.second])
+    return {
+        i: {layer.name: layer for layer in lineup.layers[i] if layer.name in wanted[i]}
+        for i in sorted(wanted)
+    }
 
 
 def plan_passes(
@@ -78,9 +102,12 @@ def plan_passes(
     options: ModelOptions,
     limit: float,
     device: torch.device,
+    sparse: SparsePlan,
     done: Collection[tuple[int, str]] = (),
 ) -> list[list[Job]]:
     """The jobs of each pass, comparisons in order and layers of their first model in order.
+
+    A pass is of sparse features alone, or of none.
 
     Args:
         comparisons: with their numbers.
@@ -88,21 +115,30 @@ def plan_passes(
         options: of the search; the match is one that searches all pairs.
         limit: bytes that the states of a pass may take.
         device: where they are.
+        sparse: which comparisons are of sparse features.
         done: numbers of comparisons with names of layers that are left out.
 
     Raises:
         InputError: not even one layer fits, or one-to-one, which needs all, does not.
     """
     passes: list[list[Job]] = []
-    left = 0.0
+    left, before = 0.0, False
     for number, one in comparisons:
         a, b = layouts[one.first], layouts[one.second]
         wanted = [x for x in a.by_name().items() if (number, x[0]) not in done]
-        for group, need in _groups(a, wanted, b, options, limit, device):
-            if not passes or need > left:
+        by_entries = sparse.entries(one) is not None
+        groups = (
+            sparse.groups(one, wanted, limit)
+            if by_entries
+            else _groups(a, wanted, b, options, limit, device)
+        )
+        for group, need in groups:
+            if not passes or need > left or by_entries != before:
                 passes.append([])
-                left = limit
-            passes[-1].append(Job(number, one.first, one.second, group.names))
+                left, before = limit, by_entries
+            first, width = group.skipped, group.widths[0]
+            part = None if width == a.by_name()[group.names[0]] else (first, first + width)
+            passes[-1].append(Job(number, one.first, one.second, group.names, part))
             left -= need
     return passes
 
@@ -112,14 +148,17 @@ def pass_bytes(
     layouts: Sequence[Layout],
     options: ModelOptions,
     device: torch.device,
+    sparse: SparsePlan,
 ) -> int:
     """What the states of a pass take; arguments as `plan_passes` has them."""
     need = 0
     for job in jobs:
-        a = layouts[job.first]
-        widths = a.by_name()
-        group = Layout(job.layers, tuple(widths[name] for name in job.layers))
-        need += _job_bytes(a, layouts[job.second], group, options, device)
+        a, one = layouts[job.first], Comparison(job.first, job.second)
+        group = job.held(a)
+        if sparse.entries(one) is not None:
+            need += sparse.bytes(one, group)
+        else:
+            need += _job_bytes(a, layouts[job.second], group, options, device)
     return need
 
 

@@ -89,15 +89,22 @@ def jobs_in(entry: Mapping[str, Any]) -> list[Any]:
     return [job for jobs in dealt for job in jobs]
 
 
-def steps_in(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
+def steps_in(
+    plan: Sequence[Mapping[str, Any]], whole: bool, widths: Sequence[Mapping[str, int]]
+) -> list[Any]:
     """What is done one after another, however it is cut into passes.
 
-    ``whole``: all layers of a job are done at once.
+    Args:
+        plan: the passes.
+        whole: all layers of a job are done at once.
+        widths: of each comparison, the neurons of A's layers by name; parts of one follow each
+            other.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no plan.
+        LookupError, TypeError, ValueError: it is no plan.
     """
     steps: list[Any] = []
+    done = 0  # neurons of a layer that is done in parts
     for entry in plan:
         if set(entry) == {"tokens", "details"}:
             steps.append([entry["tokens"], entry["details"]])
@@ -106,11 +113,20 @@ def steps_in(plan: Sequence[Mapping[str, Any]], whole: bool) -> list[Any]:
         known = [{"tokens", "jobs"}, *([] if whole else [{"tokens", "dealt"}])]
         if set(entry) not in known or not jobs:
             raise ValueError(entry)
-        for number, layers in jobs:
+        for number, layers, *part in jobs:
             if not isinstance(layers, list) or not layers:
                 raise ValueError(layers)
             parts = [layers] if whole else [[layer] for layer in layers]
-            steps += [[entry["tokens"], number, part] for part in parts]
+            following = [[entry["tokens"], number, each] for each in parts]
+            if part or done:
+                (first, last), (name,), (step,) = part, layers, following
+                if whole or first != done or last <= first or (done and step != steps[-1]):
+                    raise ValueError(part)
+                done = 0 if last == widths[number][name] else last
+                following = [] if first else following
+            steps += following
+    if done:
+        raise ValueError(done)
     return steps
 
 
@@ -125,7 +141,7 @@ def dealt_work(plan: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     if not dealt:
         return None
     return {
-        "layers": len({name for entry in dealt for _, names in jobs_in(entry) for name in names}),
+        "layers": len({name for entry in dealt for job in jobs_in(entry) for name in job[1]}),
         "processes": max(len(entry["dealt"]) for entry in dealt),
         "passes": len(dealt),
     }

@@ -121,6 +121,7 @@ def _in_layer(block: Block, number: int, rows: slice) -> tuple[slice, slice]:
 
     The latter is empty, or the wrong way round, where there are none.
     """
-    layer = block.matched.layout.slices[number]
+    layer, skipped = block.matched.layout.slices[number], block.matched.layout.skipped
     first, last = max(rows.start, layer.start), min(rows.stop, layer.stop)
-    return slice(first, last), slice(first - layer.start, last - layer.start)
+    before = layer.start - skipped
+    return slice(first, last), slice(first - before, last - before)

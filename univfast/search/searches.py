@@ -27,7 +27,14 @@ from univfast.sums.co_moments import CoMoments, chunk_tokens, streams, tile_byte
 from univfast.sums.state_values import check_multiplied
 from univfast.sums.states import check_count, check_fields, refused
 
-__all__ = ["Searches", "Work", "check_same_neurons", "state_bytes"]
+__all__ = [
+    "Searches",
+    "Work",
+    "check_same_neurons",
+    "partners_bytes",
+    "rotations_bytes",
+    "state_bytes",
+]
 
 # Of each partner, from the search to the result: r and number while searching; then r, number in
 # its layer, that layer and whether there is one; and r once more on the way.
@@ -263,12 +270,22 @@ def state_bytes(
     rotated = (*b.widths, *(held.widths if options["reverse"] else ())) if rotation.draws else ()
     for width in rotated:
         values += width * (5 + 2 * rotation.draws if streams(rotation, width) else width)
+    chunk = chunk_tokens(device) * (held.neurons + b.neurons)
+    more = rotations_bytes(rotation, rotated) + partners_bytes(a, b, options)
+    return 8 * (values + chunk) + tile_bytes(device) + more
+
+
+def rotations_bytes(rotation: Baseline, widths: Sequence[int]) -> int:
+    """That making and using rotations of layers of these widths takes."""
+    return max((draw_bytes(rotation, width) for width in widths), default=0)
+
+
+def partners_bytes(a: Layout, b: Layout, options: AllPairsOptions) -> int:
+    """Of the partners that are found of all neurons."""
     partners = a.neurons * min(options["top_k"], b.neurons)
     if options["reverse"]:
         partners += b.neurons * min(options["top_k"], a.neurons)
-    chunk = chunk_tokens(device) * (held.neurons + b.neurons)
-    matrices = max((draw_bytes(rotation, width) for width in rotated), default=0)
-    return 8 * (values + chunk) + tile_bytes(device) + matrices + _PARTNER_BYTES * partners
+    return _PARTNER_BYTES * partners
 
 
 def check_same_neurons(a: Layout, b: Layout) -> None:

@@ -7,6 +7,8 @@
 ``chunks``           tokens on their way to a product: gathered, and standardised
 ``products``         how they are multiplied
 ``co_moments``       the state of all pairs, and how a chunk is added to it
+``sparse_entries``   entries of sparse features: looked at, masked, put about pivots
+``sparse_pairs``     the state of all pairs of these, from what is active together
 ``token_facts``      what is known of tokens: sample, block, position, group of their id
 ``details``          the state of matched pairs: sums of blocks, of powers, contexts
 ``power_sums``       those sums, and the algebra that moves them

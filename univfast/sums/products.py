@@ -11,6 +11,7 @@ A product is summed in float32 within a chunk of tokens, whatever its factors ar
 ``float16``   the same on a CUDA device
 ``parts``     sums of at most three bfloat16 numbers, which is exact, by torch: matrix units of a
               CPU do several such products in less time than one of float32
+``entries``   of sparse features, in float64, what is active together alone (`sparse_pairs`)
 ============  =================================================================================
 """
 
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-MULTIPLIED = ("float64", "float32", "tf32", "bfloat16", "float16", "parts")
+MULTIPLIED = ("float64", "float32", "tf32", "bfloat16", "float16", "parts", "entries")
 """What a product can be made of."""
 
 # What the mean adds to the products of a layer that is taken as it is comes off in float64, but
