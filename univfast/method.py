@@ -17,8 +17,9 @@ class Method(TypedDict):
     """How r was computed.
 
     ``sums``: ``paired``, neuron i with neuron i as tokens come; ``dense``, all pairs by products of
-    layers; ``sparse``, by what is active together. ``products``: what these were made of (`univfast.sums.products`). ``largest_error``: of
-    r, at most, for activations as they are stored.
+    layers; ``sparse``, by what is active together. ``products``: what these were made of
+    (`univfast.sums.products`). ``largest_error``: of r, at most, for activations as they are
+    stored.
     """
 
     sums: Literal["paired", "dense", "sparse"]

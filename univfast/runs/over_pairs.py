@@ -21,7 +21,14 @@ from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
-from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes, used_layers
+from univfast.runs.planning import (
+    MEMORY_SHARE,
+    Job,
+    multiplications,
+    pass_bytes,
+    plan_passes,
+    used_layers,
+)
 from univfast.runs.sharding import dealt_to, jobs_in, plan_round, steps_in
 from univfast.runs.sparse_pass import SparsePass
 from univfast.runs.sparse_plan import SparsePlan
@@ -192,11 +199,11 @@ class OverPairs:
                 self._options,
                 device=self._device,
                 sparse=self._sparse,
-                done=taken,
             )
+            work = partial(multiplications, layouts=layouts, options=self._options)
             # Of sparse features to read them again costs less than to deal them.
             dealt = not any(self.by_entries(each) for each, _ in numbered)
-            passes += plan_round(one.tokens, loads, limit, count if dealt else 1)
+            passes += plan_round(one.tokens, loads, work, limit, count if dealt else 1, taken)
             if one is self._lineup.rounds[0] and self._facts is not None:
                 details = [{"tokens": one.tokens, "details": i} for i in range(number)]
                 passes += [entry for entry in details if entry not in done]
