@@ -13,7 +13,7 @@ from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.options import CorrelateOptions, complete
 from univfast.runs.comparisons import Comparison
-from univfast.runs.planning import Job, pass_bytes, plan_passes
+from univfast.runs.planning import Job, multiplications, pass_bytes, plan_passes
 from univfast.runs.sharding import dealt_to, dealt_work, jobs_in, plan_round, steps_in
 from univfast.search.searches import state_bytes
 
@@ -21,12 +21,13 @@ OPTIONS = complete(CorrelateOptions, {"draws": 2}, "correlate")
 A = Layout(tuple(f"a{i}" for i in range(12)), (64,) * 12)
 B = Layout(("b0", "b1"), (128, 64))
 LAYOUTS = [A, B, B]
+WORK = partial(multiplications, layouts=LAYOUTS, options=OPTIONS)
 
 
 def planned(processes: int, limit: float, comparisons: int = 1) -> list[dict[str, Any]]:
     numbered = [(i, Comparison(0, 1 + i)) for i in range(comparisons)]
     loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU)
-    return plan_round(1000, loads, limit, processes)
+    return plan_round(1000, loads, WORK, limit, processes)
 
 
 def need(layers: int) -> int:
@@ -66,8 +67,9 @@ def test_one_process_takes_several_passes() -> None:
         (4, 3, [[3, 3, 3, 3]]),
         (2, 5, [[3, 3], [3, 3]]),
         (5, 4, [[3, 3, 3, 3, 0]]),
-        (20, 3, [[1] * 12 + [0] * 8]),
+        (12, 3, [[1] * 12]),
         (3, 1, [[1, 1, 1]] * 4),
+        (4, 2, [[2, 2, 2, 2], [1, 1, 1, 1]]),
     ],
 )
 def test_layers_are_dealt_evenly(processes: int, fits: int, expected: list[list[int]]) -> None:
@@ -77,6 +79,25 @@ def test_layers_are_dealt_evenly(processes: int, fits: int, expected: list[list[
     assert [name for entry in plan for _, names in jobs_in(entry) for name in names] == [*A.names]
     assert all(job_bytes(jobs) <= need(fits) for entry in plan for jobs in entry["dealt"])
     assert dealt_work(plan) == {"layers": 12, "processes": processes, "passes": len(expected)}
+
+
+def test_tokens_are_shared_where_layers_cannot_be_dealt_evenly() -> None:
+    for processes, fits in ((20, 3), (8, 7), (8, 10)):  # one for 0.6, or two for 1.5
+        plan = planned(processes, need(fits))
+        assert [[len(layers) for _, layers in entry["jobs"]] for entry in plan] == [
+            [min(fits, 12 - i)] for i in range(0, 12, fits)
+        ]
+
+
+def test_what_is_multiplied_within_b_counts() -> None:
+    options = {**OPTIONS, "rotation": "haar"}
+    job = Job(0, 0, 1, ("a3", "a4"))
+    within = (128**2 + 64**2) / 2
+    assert multiplications([job], LAYOUTS, OPTIONS) == 128 * 192  # rotated as tokens come
+    assert multiplications([job], LAYOUTS, {**OPTIONS, "rotation": "none"}) == 128 * 192
+    assert multiplications([job], LAYOUTS, options) == 128 * 192 + within
+    both = multiplications([job, job], LAYOUTS, {**options, "reverse": True})
+    assert both == 2 * (128 * 192 + within + 64**2)
 
 
 def test_comparisons_are_dealt_too() -> None:
@@ -130,10 +151,14 @@ def test_an_assignment_is_never_dealt() -> None:
 
 def test_layers_that_are_done_are_left_out() -> None:
     numbered = [(0, Comparison(0, 1)), (1, Comparison(0, 2))]
-    done = {(0, name) for name in A.names[:9]} | {(1, name) for name in A.names}
-    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU, done=done)
-    assert plan_round(7, loads, need(12), 2) == [{"tokens": 7, "jobs": [[0, ["a9", "a10", "a11"]]]}]
-    dealt = plan_round(7, loads, need(2), 2)
-    assert dealt == [{"tokens": 7, "dealt": [[[0, ["a9", "a10"]]], [[0, ["a11"]]]]}]
-    loads = partial(loads, done={*done, *((0, name) for name in A.names)})
-    assert plan_round(7, loads, need(12), 2) == []
+    done = {(0, name) for name in A.names[:8]} | {(1, name) for name in A.names}
+    loads = partial(plan_passes, numbered, LAYOUTS, OPTIONS, device=devices.CPU)
+
+    def rest(fits: int, processes: int, *more: str) -> list[dict[str, Any]]:
+        taken = {*done, *((0, name) for name in more)}
+        return plan_round(7, loads, WORK, need(fits), processes, taken)
+
+    assert rest(12, 2) == [{"tokens": 7, "jobs": [[0, ["a8", "a9", "a10", "a11"]]]}]
+    assert rest(3, 2) == [{"tokens": 7, "dealt": [[[0, ["a8", "a9"]]], [[0, ["a10", "a11"]]]]}]
+    assert rest(1, 2, "a9", "a10") == [{"tokens": 7, "dealt": [[[0, ["a8"]]], [[0, ["a11"]]]]}]
+    assert rest(12, 2, *A.names) == []

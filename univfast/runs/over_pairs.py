@@ -20,7 +20,13 @@ from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
-from univfast.runs.planning import MEMORY_SHARE, Job, pass_bytes, plan_passes
+from univfast.runs.planning import (
+    MEMORY_SHARE,
+    Job,
+    multiplications,
+    pass_bytes,
+    plan_passes,
+)
 from univfast.runs.sharding import dealt_to, jobs_in, plan_round, steps_in
 from univfast.runs.to_search import ToSearch
 from univfast.search.matches import Matches
@@ -193,10 +199,9 @@ class OverPairs:
         for one in self._lineup.rounds:
             numbered = list(enumerate(one.comparisons, start=number))
             number += len(numbered)
-            loads = partial(
-                plan_passes, numbered, layouts, self._options, device=self._device, done=taken
-            )
-            passes += plan_round(one.tokens, loads, limit, count)
+            loads = partial(plan_passes, numbered, layouts, self._options, device=self._device)
+            work = partial(multiplications, layouts=layouts, options=self._options)
+            passes += plan_round(one.tokens, loads, work, limit, count, taken)
             if one is self._lineup.rounds[0] and self._facts is not None:
                 details = [{"tokens": one.tokens, "details": i} for i in range(number)]
                 passes += [entry for entry in details if entry not in done]

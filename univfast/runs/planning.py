@@ -14,13 +14,15 @@ from univfast.inputs.layout import Layout
 from univfast.machine.memory import available_memory, gigabytes
 from univfast.machine.processes import Processes
 from univfast.native import place
+from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions
 from univfast.runs.comparisons import Comparison
 from univfast.search.assigning import assignment_bytes
 from univfast.search.matchings import MATCHINGS
 from univfast.search.searches import state_bytes
+from univfast.sums.co_moments import streams
 
-__all__ = ["MEMORY_SHARE", "Job", "memory_limit", "pass_bytes", "plan_passes"]
+__all__ = ["MEMORY_SHARE", "Job", "memory_limit", "multiplications", "pass_bytes", "plan_passes"]
 
 MEMORY_SHARE = 0.8
 """Of the memory that is available, what a state may take if no limit is given."""
@@ -121,6 +123,19 @@ def pass_bytes(
         group = Layout(job.layers, tuple(widths[name] for name in job.layers))
         need += _job_bytes(a, layouts[job.second], group, options, device)
     return need
+
+
+def multiplications(jobs: Sequence[Job], layouts: Sequence[Layout], options: ModelOptions) -> float:
+    """That some jobs take a token: of their layers with all of B, and within what is rotated."""
+    rotation, found = Baseline.of(options), 0.0
+    for job in jobs:
+        widths, b = layouts[job.first].by_name(), layouts[job.second]
+        own = [widths[name] for name in job.layers]
+        rotated = [*b.widths, *(own if options["reverse"] else ())] if rotation.draws else []
+        # Of what is symmetric, half.
+        found += sum(own) * b.neurons
+        found += sum(width**2 / 2 for width in rotated if not streams(rotation, width))
+    return found
 
 
 def _job_bytes(

@@ -7,8 +7,8 @@ the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from univfast.errors import InputError
 from univfast.runs.planning import Job
@@ -17,48 +17,78 @@ __all__ = ["dealt_to", "dealt_work", "jobs_in", "plan_round", "steps_in"]
 
 # Halvings of the limit: a thousandth of it is no work.
 _HALVINGS = 10
+# A process may multiply so many times what its share of all tokens takes: what is gained (nothing
+# is added over the processes, and all of them search) is worth no more where tokens are many.
+_MOST_MORE = 1.25
+
+# Numbers of comparisons with names of layers.
+Layers = Collection[tuple[int, str]]
+
+
+class Loads(Protocol):
+    """`plan_passes` of some comparisons."""
+
+    def __call__(self, limit: float, *, done: Layers = ()) -> list[list[Job]]:
+        """The jobs cut into such as fit so many bytes, as few as can be, in order."""
 
 
 def plan_round(
-    tokens: int, loads: Callable[[float], list[list[Job]]], limit: float, processes: int
+    tokens: int,
+    loads: Loads,
+    work: Callable[[Sequence[Job]], float],
+    limit: float,
+    processes: int,
+    done: Layers = (),
 ) -> list[dict[str, Any]]:
-    """The passes of some jobs as plain values, dealt to the processes where that takes fewer.
+    """The passes of some jobs as plain values, which are dealt to the processes where that pays.
 
-    The tokens of a pass that is not dealt are shared, and the co-moments of all processes, each of
-    the whole, are added in the first. Both multiply the same, and both read B's layers once in a
-    pass, the one all of their tokens, the other a share: L passes of shared tokens take each
-    process L / N readings of B, and dealt they are ``ceil(L / N)``, at most one more. For that
-    nothing is added over the processes, and all of them search.
+    In a pass that is not dealt the tokens are shared, and the co-moments of all processes, each of
+    the whole, are added in the first. L such passes read B's layers, and multiply those within B,
+    L / N times for each of N processes, and all else evenly; dealt they are ``ceil(L / N)`` passes,
+    of which each takes as long as its largest load. So layers are dealt where fewer passes come of
+    it, unless they are so few or so uneven that a process would multiply far more.
 
     Args:
         tokens: of each pass.
-        loads: the jobs cut into such as fit so many bytes, as few as can be, in order.
+        loads: the jobs, cut.
+        work: multiplications that some jobs take, a token.
         limit: bytes of a process.
         processes: that share the work; 1 where nothing is to be dealt.
+        done: left out.
 
     Raises:
         InputError: what ``loads`` raises.
     """
-    whole = loads(limit)
-    passes = -(-len(whole) // processes)
-    if passes == len(whole):
-        return [{"tokens": tokens, "jobs": [job.plain() for job in jobs]} for jobs in whole]
-    even = _evenly(loads, limit, passes * processes)
-    dealt = [[job.plain() for job in jobs] for jobs in even]
-    dealt += [[] for _ in range(passes * processes - len(dealt))]
-    starts = range(0, len(dealt), processes)
-    return [{"tokens": tokens, "dealt": dealt[i : i + processes]} for i in starts]
+    shared = loads(limit, done=done)
+    if processes > 1 and len(shared) > 1:
+        dealt = _deal(loads, limit, processes, done)
+        longest = sum(max(map(work, each)) for each in dealt)
+        if longest <= _MOST_MORE * sum(map(work, shared)) / processes:
+            return [
+                {"tokens": tokens, "dealt": [[job.plain() for job in jobs] for jobs in each]}
+                for each in dealt
+            ]
+    return [{"tokens": tokens, "jobs": [job.plain() for job in jobs]} for jobs in shared]
 
 
-def _evenly(
-    loads: Callable[[float], list[list[Job]]], limit: float, number: int
-) -> list[list[Job]]:
+def _deal(loads: Loads, limit: float, processes: int, done: Layers) -> list[list[list[Job]]]:
+    """Of each pass, as few as can be, the jobs of each process."""
+    passes = -(-len(loads(limit, done=done)) // processes)
+    found = _evenly(loads, limit, passes * processes, done)
+    before = found[: (passes - 1) * processes]
+    taken = {(job.comparison, name) for jobs in before for job in jobs for name in job.layers}
+    found = [*before, *_evenly(loads, limit, processes, {*done, *taken})]
+    found += [[] for _ in range(passes * processes - len(found))]
+    return [found[i : i + processes] for i in range(0, len(found), processes)]
+
+
+def _evenly(loads: Loads, limit: float, number: int, done: Layers) -> list[list[Job]]:
     """At most so many loads, the largest as small as can be."""
-    found, low, high = loads(limit), 0.0, limit
+    found, low, high = loads(limit, done=done), 0.0, limit
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         try:
-            fewer = loads(middle)
+            fewer = loads(middle, done=done)
         except InputError:  # a single layer takes more
             low = middle
             continue
