@@ -182,10 +182,11 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             ' same numbers (``summary["seconds"]`` counts this call alone). It is written at the'
             " end of each pass too, and on SIGINT, SIGTERM or SIGHUP, which only the main thread"
             " gets. It stays when all is done, and beside it the one before, as ``NAME.previous``,"
-            " which the work goes on from, with a warning, where the newest is damaged. Only one"
-            " run at a time may have it.",
-            help="Save the state here every so often, and on Ctrl-C. The same command goes on from"
-            " it, with any number of processes.",
+            " which the work goes on from, with a warning, where the newest is damaged. How far a"
+            " search behind a pass is stands in ``NAME.search``. Only one run at a time may have"
+            " it.",
+            help="Save the state here every so often (of a search in FILE.search), and on Ctrl-C."
+            " The same command goes on from it, with any number of processes.",
             check=as_path,
             path=True,
             metavar="FILE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,37 @@ def test_two_bars_on_a_terminal(
     assert "a warning\n" in text
     assert "\x1b[?25l" not in text  # the cursor stays, for a signal may end the process
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_not_counted_is_said_on_a_terminal(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress_bars(False, *PHASES) as bars:
+        bars[0](100, 400)
+        bars.say("writing the checkpoint")
+        bars[1](1, 2)
+        bars.say("")
+    text = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    assert "100 of 400 tokens, writing the checkpoint" in text
+    assert not re.search("pairs of layers, .*writing", text)
+
+
+def test_what_is_not_counted_is_said_on_lines_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("univfast.cli.progress._EVERY", 0.05)
+    with progress_bars(False, *PHASES) as bars:
+        bars[0](100, 400)
+        bars.say("writing the checkpoint")
+        time.sleep(0.35)
+        bars.say("")
+        assert "read: 100 of 400 tokens (25%), writing the checkpoint\n" in capsys.readouterr().err
+        time.sleep(0.25)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from support.processes import command_in_slices, finished, torchrun
+from support.processes import command_in_slices, finished, slow_search, torchrun
 from univfast.machine.locks import holding_directory, holding_file
 
 pytestmark = pytest.mark.slow
@@ -205,12 +205,7 @@ def test_a_search_may_take_longer_than_the_timeout(
 ) -> None:
     a, b, _ = pair
     slow = tmp_path / "slow.py"
-    slow.write_text(
-        "import time\nfrom univfast.search.searches import Searches\n"
-        "add = Searches.add\n"
-        "Searches.add = lambda self, *given: (time.sleep(6), add(self, *given))[1]\n"
-        + script.read_text()
-    )
+    slow.write_text(slow_search(6) + script.read_text())
     arguments = ["correlate", a, b, "--match", "best", "--memory-limit", "1.4e-4", "--out"]
     out = tmp_path / "out"
     finished(torchrun(2, slow, *arguments, out, "--timeout", "3"))

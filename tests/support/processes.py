@@ -65,3 +65,18 @@ co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = {chunk}, 4096
 from univfast.cli import main
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def slow_search(seconds: float) -> str:
+    """The start of a script in which one step of a search says nothing for so long."""
+    return f"""
+import time
+from univfast.machine.meanwhile import meanwhile
+from univfast.search.partners import PartnersWork
+do = PartnersWork._do
+def slowly(self, unit, part):
+    if (unit, part) == (0, 0):
+        yield from meanwhile(lambda: time.sleep({seconds}))
+    return (yield from do(self, unit, part))
+PartnersWork._do = slowly
+"""

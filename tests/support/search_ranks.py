@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 import univfast
-from support.searched import SEARCHES, numbers, pair, small
+from support.searched import SEARCHES, Model, even, numbers, pair, small
 from univfast.correlation import correlate_together
 from univfast.machine.processes import Processes
 from univfast.options import CorrelateOptions, complete
@@ -27,7 +27,7 @@ from univfast.runs import searching
 from univfast.runs.run import Interrupted
 from univfast.runs.searching import Searching
 
-LIMIT = 200e3  # bytes, less than all layers take
+LIMIT = 250e3  # bytes: of two of six layers
 
 
 def count_parts() -> list[int]:
@@ -43,10 +43,12 @@ def count_parts() -> list[int]:
     return parts
 
 
-def correlated(processes: Processes, name: str, **more: Any) -> univfast.CorrelationResult | None:
+def correlated(
+    processes: Processes, name: str, models: tuple[Model, Model], **more: Any
+) -> univfast.CorrelationResult | None:
     progress = more.pop("search_progress", None)
     options = complete(CorrelateOptions, {**SEARCHES[name], **more}, "correlate")
-    return correlate_together(processes, *pair(name), options, None, progress)
+    return correlate_together(processes, *models, options, None, progress)
 
 
 def share(folder: Path, store: Store, name: str, count: int, parts: list[int]) -> None:
@@ -59,7 +61,8 @@ def share(folder: Path, store: Store, name: str, count: int, parts: list[int]) -
     if rank == 0:
         shutil.copy(folder / f"{name}.pt", own)
     parts[0] = 0
-    found = correlated(Processes(group, store=PrefixStore(own.name, store)), name, checkpoint=own)
+    processes = Processes(group, store=PrefixStore(own.name, store))
+    found = correlated(processes, name, pair(name), checkpoint=own)
     if found is not None:
         own.with_suffix(".txt").write_text(numbers(found))
     assert parts[0] > 0, f"process {rank} of {count} found nothing to do for {name}"
@@ -86,7 +89,7 @@ def deal(folder: Path, store: Store) -> None:
         group = dist.new_group(list(range(dist.get_world_size())))
         processes = Processes(group, store=PrefixStore(name, store))
         try:
-            found.append(correlated(processes, "best", memory_limit=LIMIT, **given))
+            found.append(correlated(processes, "best", even(), memory_limit=LIMIT, **given))
         except Interrupted as error:
             found.append(str(error))
     whole, said, again = found

@@ -48,6 +48,16 @@ def pair(name: str) -> tuple[Model, Model]:
     return a, (a if "itself" in name else b)
 
 
+def even() -> tuple[Model, Model]:
+    """Two models whose layers can be dealt to several processes."""
+    generator = torch.Generator().manual_seed(1)
+    layers = [f"layer {i}" for i in range(6)]
+    a, b = (
+        {name: torch.randn(TOKENS, 24, generator=generator) for name in layers} for _ in range(2)
+    )
+    return a, b
+
+
 def numbers(result: uf.CorrelationResult) -> str:
     """All that was found, to the last bit."""
     reverse = result.reverse

@@ -159,8 +159,8 @@ def correlate(
     others, and the numbers are means over them.
 
     Started by torchrun ('torchrun --nproc-per-node 2 -m univfast correlate ...'), processes share
-    the tokens (or, where the co-moments of all pairs fit none of them, the layers of A), and the
-    first one writes.
+    the tokens (or, where the co-moments of all pairs fit none of them, the layers of A) and the
+    search, and the first one writes.
     """
     from univfast.cli.torchrun import joined_processes
     from univfast.correlation import correlate_together

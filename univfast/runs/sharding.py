@@ -18,7 +18,7 @@ __all__ = ["dealt_to", "dealt_work", "jobs_in", "plan_round", "steps_in"]
 # Halvings of the limit: a thousandth of it is no work.
 _HALVINGS = 10
 # A process may multiply so many times what its share of all tokens takes: what is gained (nothing
-# is added over the processes, and all of them search) is worth no more where tokens are many.
+# is added over the processes) is worth no more where tokens are many.
 _MOST_MORE = 1.25
 
 # Numbers of comparisons with names of layers.
