@@ -24,6 +24,7 @@ __all__ = [
     "Search",
     "Tell",
     "assignment_bytes",
+    "same_neurons",
     "silent",
 ]
 
@@ -63,7 +64,7 @@ class Search:
         self.matched, self.searched = matched, searched
         self._rotation, self._threads = rotation, threads
         self._device = device
-        self._skip = _same_neurons(matched, searched).to(device) if exclude_self else None
+        self._skip = same_neurons(matched, searched).to(device) if exclude_self else None
         self._top = Best.none(matched.neurons, min(top_k, searched.neurons), device=device)
         # Of each neuron searched, who likes it best.
         self._back = Best.none(searched.neurons, device=device)
@@ -310,7 +311,7 @@ def _shares(total: int, parts: int) -> Iterator[int]:
     return (total * (i + 1) // parts - total * i // parts for i in range(parts))
 
 
-def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
+def same_neurons(matched: Layout, searched: Layout) -> Tensor:
     """For each neuron matched, the number of the same neuron among those searched; -1 for none."""
     same = torch.full((matched.neurons,), -1, dtype=torch.int64, device="cpu")
     for name, own in zip(matched.names, matched.slices, strict=True):

@@ -23,7 +23,7 @@ from univfast.nulls.rotations import HadamardRotations, Rotations, is_structured
 from univfast.sums import moments as m
 from univfast.sums.chunks import Chunk, multiply
 
-__all__ = ["CoMoments", "Side", "chunk_tokens", "tile_bytes"]
+__all__ = ["CoMoments", "Side", "all_deltas", "chunk_tokens", "tile_bytes"]
 
 # Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
 # few percent of it; few enough that a chunk stays small beside the state. A CUDA device multiplies
@@ -179,7 +179,7 @@ class CoMoments:
         weight = self.tokens * (tokens / (self.tokens + tokens))
         delta_a, delta_b = x.mean - self.a.mean, y.mean - self.b.mean
         scales = (x.unscale, y.unscale)
-        deltas = _all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
+        deltas = all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
 
         for rows, x_group in x.groups:
             for columns, y_group in y.groups:
@@ -190,7 +190,7 @@ class CoMoments:
                 part = side.layout.slices[i]
                 unscale, own = chunk.unscale[part], delta[part]
                 shift = None if chunk.shift is None else chunk.shift[part]
-                own_deltas = _all_deltas((weight * own, own), (shift, shift), tokens)
+                own_deltas = all_deltas((weight * own, own), (shift, shift), tokens)
                 for rows, columns in _upper_blocks(0, len(s)):
                     left, right = chunk.layers[i][:, rows], chunk.layers[i][:, columns]
                     self._add_product(s, rows, columns, left, right, (unscale, unscale), own_deltas)
@@ -328,7 +328,7 @@ class CoMoments:
         return self._buffers[name][:size].view(shape)
 
 
-def _all_deltas(
+def all_deltas(
     deltas: tuple[Tensor, Tensor], shifts: tuple[Tensor | None, Tensor | None], tokens: int
 ) -> tuple[Tensor, Tensor]:
     """What is added to a product: what the means of the chunk and of the state differ by.
