@@ -6,6 +6,7 @@
 ``partners``    the search of one model for partners of another's neurons, tile by tile
 ``same_number``  beside it, neuron i with neuron i
 ``assignment``  the solver of one-to-one matching
+``missed``      what a search among candidates missed, and how sure that is
 ``saved``       what was found, as checkpoints have it
 ``searches``    both directions of two models, what they take, and their matches
 ===============  =======================================================================

@@ -6,6 +6,9 @@
 ``moments``          the state of neuron i with neuron i, and with rotations of it
 ``chunks``           tokens on their way to a product: gathered, standardised, multiplied
 ``co_moments``       the state of all pairs, and how a chunk is added to it
+``chunked``          tokens of two models on their way into sums, in chunks
+``candidates``       the state of some pairs alone, exact over any number of tokens
+``checked``          some neurons with all of another model, to check candidates by
 ``token_facts``      what is known of tokens: sample, block, position, group of their id
 ``details``          the state of matched pairs: sums of blocks, of powers, contexts
 ``power_sums``       those sums, and the algebra that moves them
