@@ -156,10 +156,15 @@ class Run:
                 raise Interrupted(self._where())
 
     def _kept(self, ranges: Sequence[Range]) -> int:
-        """Tokens in some ranges that are used."""
-        if self._keep is None:
+        """Tokens in some ranges that are used; neurons, where a pass is over these."""
+        if self._keep is None or self._over_neurons:
             return sum(stop - start for start, stop in ranges)
         return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
+
+    @property
+    def _over_neurons(self) -> bool:
+        """Whether the pass under way searches neurons, which stand in a plan as tokens do."""
+        return "search" in self.plan[self._position.number]
 
     def _check_held(self, position: Position) -> None:
         """Refuses sums of other tokens than those that are done."""
@@ -228,8 +233,9 @@ class Run:
         assert self._saved is not None
         done = sum(stop - start for start, stop in self._position.done)
         tokens = self.plan[self._position.number]["tokens"]
+        unit = "neurons" if self._over_neurons else "tokens"
         return (
-            f"Interrupted after {done} of {tokens} tokens, which are saved in"
+            f"Interrupted after {done} of {tokens} {unit}, which are saved in"
             f" {self._saved.path}: the same command goes on from there."
         )
 

@@ -8,6 +8,7 @@ of them. So a pair of neurons that fires at one token in ten thousand is in the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,23 +104,23 @@ def _used(places: Tensor, keep: Tensor | None) -> Tensor:
 def _asked_for(models: Sequence[Extremes], even: Tensor, number: int) -> Tensor:
     """Up to so many tokens that neurons ask for which are hardly seen in the even half."""
     listed = [_listed(model, len(even)) for model in models]
-    token, need, neuron = (torch.cat(x) for x in zip(*listed, strict=True))
-    owners = torch.cat([torch.full_like(x[2], i) for i, x in enumerate(listed)])
-    if not len(token):
-        return token
     # One number a neuron of any model.
-    _, neuron = torch.unique(torch.stack([owners, neuron]), dim=1, return_inverse=True)
+    starts = [0, *accumulate(len(model.mean) for model in models)]
+    token = torch.cat([x[0] for x in listed])
+    need = torch.cat([x[1] for x in listed])
+    neuron = torch.cat([x[2] + start for x, start in zip(listed, starts, strict=False)])
     known, place = torch.unique(token, return_inverse=True)
     there = torch.isin(known, even)
     chosen = torch.zeros_like(there)
     for turn in range(_ROUNDS):
-        served = torch.bincount(neuron[(there | chosen)[place]], minlength=int(neuron.max()) + 1)
+        served = torch.bincount(neuron[(there | chosen)[place]], minlength=starts[-1])
         worth = torch.bincount(place, need * 0.5 ** served[neuron], minlength=len(known))
         worth[there | chosen] = 0.0
         left = number - int(chosen.sum())
         best = worth.argsort(stable=True, descending=True)[: -(-left // (_ROUNDS - turn))]
         chosen[best[worth[best] > 0]] = True
-    return known[chosen]
+    asked: Tensor = known[chosen]
+    return asked
 
 
 def _listed(model: Extremes, even: int) -> tuple[Tensor, Tensor, Tensor]:

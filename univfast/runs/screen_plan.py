@@ -56,7 +56,6 @@ def plan_screen(
     options: CorrelateOptions,
     kept: int,
     limit: float,
-    device: torch.device,
     whole: Callable[[float], object],
 ) -> tuple[Screen | None, tuple[str, ...]]:
     """How pairs are screened, None for not at all; and what to say of it.
@@ -66,7 +65,6 @@ def plan_screen(
         options: of the task.
         kept: tokens that are used.
         limit: bytes that a pass may take.
-        device: where products are taken.
         whole: plans the search of all pairs; raises InputError where it does not fit the limit.
 
     Raises:

@@ -4,6 +4,8 @@
 ``matchings``   ``MATCHINGS``: which neuron of B a neuron of A is compared with
 ``matches``     what a search finds
 ``partners``    the search of one model for partners of another's neurons, tile by tile
+``sampled``      all pairs on a sample of tokens, by tiles that are never kept
+``verified``     matches among some pairs, whose r is known over all tokens
 ``same_number``  beside it, neuron i with neuron i
 ``assignment``  the solver of one-to-one matching
 ``missed``      what a search among candidates missed, and how sure that is

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from univfast.search.partners import same_neurons
 from univfast.sums.chunks import Chunk, multiply
 from univfast.sums.co_moments import CoMoments, all_deltas, chunk_tokens
 
-__all__ = ["Sampled", "SampleSearch", "tile_memory"]
+__all__ = ["SampleSearch", "Sampled", "tile_memory"]
 
 # Of a tile in float64: far above what a call costs, and beside a sample next to nothing. Its
 # transpose and the product that is added to it take as much again and half of it.
@@ -50,7 +51,7 @@ class Sampled:
         """Runs of tokens that are multiplied at once; none has both kinds."""
         total = len(self.layers[0])
         ends = [*range(0, self.even, chunk), *range(self.even, total, chunk), total]
-        return [slice(i, j) for i, j in zip(ends, ends[1:], strict=False) if j > i]
+        return [slice(i, j) for i, j in pairwise(ends) if j > i]
 
 
 class _Neurons:
@@ -100,6 +101,7 @@ class SampleSearch:
         rotated: highest r of A's neurons in each rotation, ``[draws, neurons]``; -inf for none.
         rests_on: effective tokens of A's neurons in the sample, tokens over kurtosis, float64; 0
             for a constant.
+        rests_on_back: the same of B's.
     """
 
     def __init__(
@@ -125,8 +127,20 @@ class SampleSearch:
         self.rotated = torch.full(
             (rotation.draws, a.neurons), -torch.inf, dtype=torch.float64, device=device
         )
-        self.rests_on = torch.zeros(a.neurons, dtype=torch.float64, device=device)
+        self.rests_on, self.rests_on_back = (
+            torch.zeros(x.neurons, dtype=torch.float64, device=device) for x in (a, b)
+        )
         self._rotations: dict[tuple[int, int], tuple[Rotations | None, Tensor]] = {}
+
+    def measure(self, a: Sampled, b: Sampled) -> None:
+        """Takes in how much of the sample each neuron rests on; once, before `add`."""
+        for model, output in ((a, self.rests_on), (b, self.rests_on_back)):
+            for part, x in zip(model.layout.slices, model.layers, strict=True):
+                step = max(1, _TILE_BYTES // (8 * len(x)))
+                for first in range(0, x.shape[1], step):
+                    some = _rests_on(x[:, first : first + step], self._threads)
+                    start = part.start + first
+                    output[start : start + len(some)] = some
 
     def add(self, a: Sampled, b: Sampled, rows: slice) -> None:
         """Searches for partners of some neurons of A."""
@@ -139,8 +153,6 @@ class SampleSearch:
             if start < stop:
                 x = x[:, start - layer.start : stop - layer.start].to(self._device)
                 own.append((start, _Neurons(x, parts, False, self._threads)))
-                if not self._baseline_only:
-                    self.rests_on[start:stop] = _rests_on(x)
         for number in range(len(self._b.names)):
             y = b.layers[number].to(self._device)
             columns = _Neurons(y, parts, self._rotation.draws > 0, self._threads)
@@ -238,9 +250,7 @@ class SampleSearch:
             self._threads,
         )
 
-    def _draws(
-        self, number: int, y: Tensor, b: Sampled, draws: range
-    ) -> tuple[Rotations, Tensor]:
+    def _draws(self, number: int, y: Tensor, b: Sampled, draws: range) -> tuple[Rotations, Tensor]:
         """Some rotations of a layer, and 1 / norm of its rotated neurons over the even tokens."""
         key = (number, draws.start)
         name, width = self._b.names[number], self._b.widths[number]
@@ -284,6 +294,7 @@ class SampleSearch:
             "back_place": self.backward.place,
             "rotated": self.rotated,
             "rests_on": self.rests_on,
+            "rests_on_back": self.rests_on_back,
         }
 
     def merge(self, other: dict[str, Tensor]) -> None:
@@ -292,28 +303,28 @@ class SampleSearch:
             r = torch.cat([mine.correlation, other[name]], dim=1)
             place = torch.cat([mine.place, other[f"{name}_place"]], dim=1)
             order = place.argsort(dim=1, stable=True)
-            order = order.gather(
-                1, r.gather(1, order).argsort(dim=1, stable=True, descending=True)
-            )
+            order = order.gather(1, r.gather(1, order).argsort(dim=1, stable=True, descending=True))
             order = order[:, : mine.place.shape[1]]
             mine.correlation.copy_(r.gather(1, order))
             mine.place.copy_(place.gather(1, order))
         torch.maximum(self.rotated, other["rotated"], out=self.rotated)
-        torch.maximum(self.rests_on, other["rests_on"], out=self.rests_on)
+        for own, name in ((self.rests_on, "rests_on"), (self.rests_on_back, "rests_on_back")):
+            torch.maximum(own, other[name], out=own)
 
     def reset(self) -> None:
         """Forgets what was found."""
         for name, tensor in self.tensors().items():
-            tensor.fill_(-1 if name.endswith("place") else 0 if name == "rests_on" else -torch.inf)
+            none = 0.0 if name.startswith("rests_on") else -torch.inf
+            tensor.fill_(-1 if name.endswith("place") else none)
 
 
-def _rests_on(x: Tensor) -> Tensor:
+def _rests_on(x: Tensor, threads: int) -> Tensor:
     """Effective tokens of each neuron ``[tokens, neurons]``: their number over the kurtosis."""
-    away = x.double()
-    away -= away.mean(dim=0)
-    square = away.square_()
-    fourth = square.square().sum(dim=0)
-    return torch.where(fourth > 0, square.sum(dim=0).square() / fourth, 0.0)
+    moments = native.neuron_moments(x, threads)
+    assert isinstance(moments, Tensor)  # bad values were refused before
+    square = x.double().sub_(moments[0]).square_()
+    found = square.sum(dim=0).square() / square.square_().sum(dim=0)
+    return torch.where(moments[1] > 0, found.nan_to_num(nan=1.0), 0.0)
 
 
 def _skipped(skip: Tensor | None, rows: slice, first_column: int) -> Tensor | None:

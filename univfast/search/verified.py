@@ -51,17 +51,6 @@ class Pairs:
         best.place[rows[kept], rank[kept]] = self.places[order[kept]]
         return best
 
-    def matches(self, count: int, dead: Tensor, rotated: Tensor) -> Matches:
-        """Each neuron with the highest r of its pairs.
-
-        Args:
-            count: partners to keep.
-            dead: neurons without variance, bool.
-            rotated: r in rotations of the others, -inf for none, float64 ``[draws, neurons]``.
-        """
-        best, back = self.best(count), self.turned().best(1)
-        return matches_of_best((self.matched, self.searched), best, back, dead, rotated)
-
 
 def matches_of_best(
     layouts: tuple[Layout, Layout], best: Best, back: Best, dead: Tensor, rotated: Tensor

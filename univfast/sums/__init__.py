@@ -10,6 +10,7 @@
 ``candidates``       the state of some pairs alone, exact over any number of tokens
 ``checked``          some neurons with all of another model, to check candidates by
 ``token_facts``      what is known of tokens: sample, block, position, group of their id
+``extremes``         of each neuron the tokens farthest from its mean, its mean and variance
 ``details``          the state of matched pairs: sums of blocks, of powers, contexts
 ``power_sums``       those sums, and the algebra that moves them
 ``group_sums``       sums over tokens of one id, or of one position

@@ -103,14 +103,12 @@ class Extremes:
         """
         if len(tokens) == 0:
             return
-        for part, name, layer in zip(
-            self._layout.slices, self._layout.names, layers, strict=True
-        ):
+        for part, name, layer in zip(self._layout.slices, self._layout.names, layers, strict=True):
             x = readable(layer, CPU)
             moments = native.neuron_moments(x, self._threads)
             if isinstance(moments, native.BadValue):
                 raise bad_value(moments, model, name, int(tokens[moments.token]))
-            self._add(part, *moments, len(tokens))
+            self._add(part, moments[0], moments[1], len(tokens))
             self._high.take(x, tokens, part.start)
             self._low.take(-x, tokens, part.start)
         self.tokens += len(tokens)
@@ -183,4 +181,3 @@ class Extremes:
 def extremes_bytes(layout: Layout) -> int:
     """That the state of a model takes, and its merging."""
     return layout.neurons * (16 + 2 * EXTREMES * 12) * 2
-
