@@ -147,19 +147,18 @@ class Verified:
         tokens: that it was taken over.
         r: float64 ``[pairs]``; NaN where either is constant.
         dead_a, dead_b: neurons without variance, bool.
-        checks: of A's neurons and, where that was asked for, of B's, those searched for whole; None
-            where there are none.
+        checks: of A's neurons and, where that was asked for, of B's, those searched for whole.
     """
 
     tokens: int
     r: Tensor
     dead_a: Tensor
     dead_b: Tensor
-    checks: list[Checked | None]
+    checks: list[Checked]
 
     def plain(self) -> dict[str, Any]:
         """As a checkpoint has it."""
-        checks = [None if x is None else x._asdict() for x in self.checks]
+        checks = [x._asdict() for x in self.checks]
         return {**vars(self), "checks": checks}
 
     @staticmethod
@@ -212,16 +211,15 @@ class Verified:
         return found
 
 
-def _check_of(plain: object, rows: Tensor, others: int) -> Checked | None:
-    if plain is None and not len(rows):
-        return None
+def _check_of(plain: object, rows: Tensor, others: int) -> Checked:
     found = check_fields("a check", plain, Checked._fields)
     new = {}
     for name in Checked._fields:
         place = name in ("numbers", "candidate", "place")
         dtype = torch.int64 if place else torch.float64
         new[name] = check_tensor(name, found[name], rows.shape, dtype)
-        check_range(name, new[name], -1, others - 1 if place else 1, torch.nan)
+        if name != "numbers":
+            check_range(name, new[name], -1, others - 1 if place else 1, torch.nan)
     if not torch.equal(new["numbers"], rows):
         raise refused("a check is of other neurons")
     return Checked(**new)
@@ -233,7 +231,7 @@ class Screened(NamedTuple):
     ``rests_on``: effective tokens in the sample; ``dead``: constant over all tokens.
     """
 
-    check: Checked | None
+    check: Checked
     rests_on: Tensor
     dead: Tensor
 
@@ -246,17 +244,14 @@ def screen_summary(
     ``alone`` says why it was screened, where nobody asked; ``threshold`` is that of the excess,
     which needs as high an r.
     """
-    known = [(one.check, one.rests_on) for one in models if one.check is not None]
-    columns = [
-        torch.cat([getattr(check, name) for check, _ in known] or [nothing])
-        for name, nothing in _NOTHING.items()
-    ]
-    activity = torch.cat([rests_on[check.numbers] for check, rests_on in known] or [columns[0]])
-    found = missed((columns[0], columns[1]), (columns[2], columns[3]), activity).summary()
+    checks = [one.check for one in models]
+    activity = torch.cat([one.rests_on[one.check.numbers] for one in models])
+    candidate_r, candidate, r, place = (torch.cat(x) for x in list(zip(*checks, strict=True))[1:])
+    found = missed((candidate_r, candidate), (r, place), activity).summary()
     # Which of many low r is the highest is noise, and says nothing of matches that count.
-    high = columns[2] > threshold
-    candidate_r, candidate, r, place = (x[high] for x in columns)
-    above = missed((candidate_r, candidate), (r, place), activity[high]).summary()
+    high = r > threshold
+    strong = (candidate_r[high], candidate[high]), (r[high], place[high])
+    above = missed(*strong, activity[high]).summary()
     return {
         "tokens": len(sample.tokens),
         "by_activity": len(sample.tokens) - sample.even,
@@ -269,20 +264,11 @@ def screen_summary(
         "thirds": found["thirds"],
         "above": {
             "r": threshold,
-            **{name: above[name] for name in ("checked", "found", "limit", "shortfall")},
+            "checked": above["checked"],
+            "found": above["found"],
+            "limit": above["limit"],
+            "shortfall": above["shortfall"],
         },
         "rare": max(int(((one.rests_on < FEW) & ~one.dead).sum()) for one in models),
         "few": int(FEW),
     }
-
-
-# Of no neuron checked.
-_NOTHING = {
-    name: torch.empty(0, dtype=dtype, device="cpu")
-    for name, dtype in (
-        ("candidate_r", torch.float64),
-        ("candidate", torch.int64),
-        ("r", torch.float64),
-        ("place", torch.int64),
-    )
-}

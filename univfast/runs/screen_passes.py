@@ -40,6 +40,7 @@ class SearchPass:
         sample: the tokens.
         count: candidates of each neuron, in either direction.
         baseline_only: look for none, but in rotations alone.
+        keeps: as `Screen` has it.
         lineup: of all models.
         options: of the task.
         device: where the sample is multiplied.
@@ -55,6 +56,7 @@ class SearchPass:
         sample: Sample,
         count: int,
         baseline_only: bool,
+        keeps: bool,
         lineup: Lineup,
         options: CorrelateOptions,
         device: torch.device,
@@ -71,6 +73,7 @@ class SearchPass:
             count,
             options["exclude_self"],
             baseline_only,
+            keeps,
             options["precision"],
             self._threads,
             device,
@@ -152,8 +155,7 @@ class VerifyPass:
         self._sums = CandidateSums(a, b, candidates, threads=threads)
         turned = ((a, b), (b, a))
         self._checked = [
-            CheckedRows(*turned[i], numbers, threads=threads) if len(numbers) else None
-            for i, numbers in enumerate(checked)
+            CheckedRows(*turned[i], numbers, threads=threads) for i, numbers in enumerate(checked)
         ]
         self._exclude_self = options["exclude_self"]
         row = sum(x.neurons * x.dtype.itemsize for layers in self._layers for x in layers)
@@ -161,7 +163,7 @@ class VerifyPass:
         self.step = aligned(max(least, READ_BYTES // row), self.models)
 
     def _all(self) -> list[CandidateSums | CheckedRows]:
-        return [self._sums, *(x for x in self._checked if x is not None)]
+        return [self._sums, *self._checked]
 
     def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
         every = [layer for layers in self._layers for layer in layers]
@@ -173,9 +175,8 @@ class VerifyPass:
         origin = PairOrigin(names[0], names[1], part[0])
         self._sums.update_rows(read[0], read[1], here, origin)
         for i, checked in enumerate(self._checked):
-            if checked is not None:
-                own = PairOrigin(names[i], names[1 - i], part[0])
-                checked.update_rows(read[i], read[1 - i], here, own)
+            own = PairOrigin(names[i], names[1 - i], part[0])
+            checked.update_rows(read[i], read[1 - i], here, own)
         for layer in every:
             layer.release(*part)
 
@@ -197,7 +198,7 @@ class VerifyPass:
         r = self._sums.correlations()
         pairs = pairs_of(self._candidates, r, *self._layouts)
         checks = [
-            None if checked is None else self._check(checked, own)
+            self._check(checked, own)
             for checked, own in zip(self._checked, (pairs, pairs.turned()), strict=False)
         ]
         dead = self._sums.dead_a, self._sums.dead_b

@@ -43,12 +43,13 @@ class Screen:
     Attributes:
         tokens: of the sample.
         alone: why, where it was not asked for; None where it was.
-        notes: what a user did not ask for.
+        keeps: whether the model that is searched fits the memory as products take it, beside all
+            else.
     """
 
     tokens: int
     alone: str | None
-    notes: tuple[str, ...] = ()
+    keeps: bool
 
 
 def plan_screen(
@@ -84,7 +85,7 @@ def plan_screen(
         else:
             return None, tuple(notes)
     tokens, most = min(kept, asked or _ALONE), asked or _ALONE
-    fixed, each = _bytes(lineup, options)
+    fixed, each, kept_each = _bytes(lineup, options)
     while tokens > min(_FEWEST, kept, most) and fixed + each * tokens > limit:
         tokens = max(min(_FEWEST, kept, most), tokens // 2)
     need = fixed + each * tokens
@@ -106,13 +107,16 @@ def plan_screen(
         notes.append(
             f"screen: a sample of {tokens} tokens was taken, as {most} do not fit the memory limit"
         )
-    return Screen(tokens, alone), tuple(notes)
+    return Screen(tokens, alone, need + kept_each * tokens <= limit), tuple(notes)
 
 
-def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int]:
-    """What a screen takes however small, and beside it for each token of the sample."""
+def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int, int]:
+    """What a screen takes however small; for each token of its sample; and more, where it is kept.
+
+    Kept is the model that is searched, as products take it.
+    """
     layouts = [lineup.layout(i) for i in range(len(lineup.models))]
-    fixed, each = [sum(extremes_bytes(x) for x in layouts)], []
+    fixed, each, kept = [sum(extremes_bytes(x) for x in layouts)], [], []
     for _, _, one in lineup.comparisons():
         a, b = layouts[one.first], layouts[one.second]
         rows = [
@@ -123,9 +127,10 @@ def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int]:
         columns = max(b.widths) if not options["reverse"] else max(*a.widths, *b.widths)
         # The sample as it is; one layer, and some neurons of A, as they are multiplied.
         each.append(sum(rows) + (wide + 2) * (columns + ROWS))
+        kept.append(wide * (max(a.neurons, b.neurons) if options["reverse"] else b.neurons))
         pairs = CANDIDATES * (a.neurons + b.neurons)
         fixed.append(tile_memory() + _CANDIDATE_BYTES * pairs + _of_rotations(a, b, options))
-    return max(fixed), max(each)
+    return max(fixed), max(each), max(kept)
 
 
 def _has_float64(lineup: Lineup, *models: int) -> bool:

@@ -175,6 +175,7 @@ class Screening:
             sample,
             self._count(task.number),
             task.turned,
+            self._screen.keeps,
             self._lineup,
             self._options,
             self._device,

@@ -91,6 +91,7 @@ class SampleSearch:
         count: partners to keep in either direction.
         exclude_self: leave out the neuron of the same number in the layer of the same name.
         baseline_only: look for no partners, but in rotations alone.
+        keeps: B stays in memory as products take it, and is not made so again for other neurons.
         precision: of products of float32 on a CUDA device.
         threads: at most this many.
         device: where products are taken.
@@ -112,6 +113,7 @@ class SampleSearch:
         count: int,
         exclude_self: bool,
         baseline_only: bool,
+        keeps: bool,
         precision: str,
         threads: int,
         device: torch.device,
@@ -130,6 +132,7 @@ class SampleSearch:
         self.rests_on, self.rests_on_back = (
             torch.zeros(x.neurons, dtype=torch.float64, device=device) for x in (a, b)
         )
+        self._keeps, self._kept = keeps, dict[int, _Neurons]()
         self._rotations: dict[tuple[int, int], tuple[Rotations | None, Tensor]] = {}
 
     def measure(self, a: Sampled, b: Sampled) -> None:
@@ -155,7 +158,11 @@ class SampleSearch:
                 own.append((start, _Neurons(x, parts, False, self._threads)))
         for number in range(len(self._b.names)):
             y = b.layers[number].to(self._device)
-            columns = _Neurons(y, parts, self._rotation.draws > 0, self._threads)
+            columns = self._kept.get(number)
+            if columns is None:
+                columns = _Neurons(y, parts, self._rotation.draws > 0, self._threads)
+            if self._keeps:
+                self._kept[number] = columns
             draws = [
                 (part, *self._draws(number, y, b, part))
                 for part in (draws_together(self._rotation) if self._rotation.draws else [])
@@ -322,9 +329,12 @@ def _rests_on(x: Tensor, threads: int) -> Tensor:
     """Effective tokens of each neuron ``[tokens, neurons]``: their number over the kurtosis."""
     moments = native.neuron_moments(x, threads)
     assert isinstance(moments, Tensor)  # bad values were refused before
-    square = x.double().sub_(moments[0]).square_()
-    found = square.sum(dim=0).square() / square.square_().sum(dim=0)
-    return torch.where(moments[1] > 0, found.nan_to_num(nan=1.0), 0.0)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    square = torch.empty(x.shape, dtype=dtype, device=x.device)
+    scale = torch.where(moments[1] > 0, (len(x) / moments[1]).sqrt(), 0.0)
+    native.standardise(x, moments[0], scale, square, threads)
+    fourth = square.square_().square_().sum(dim=0).double()
+    return torch.where(moments[1] > 0, len(x) ** 2 / fourth, 0.0).clamp(0.0, len(x))
 
 
 def _skipped(skip: Tensor | None, rows: slice, first_column: int) -> Tensor | None:

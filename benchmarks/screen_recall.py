@@ -1,0 +1,117 @@
+"""Which planted pairs a screen finds, by how often they fire and how much they agree.
+
+    python benchmarks/screen_recall.py --neurons 6000 --tokens 131072 --screen 4096
+
+Two models of sparse neurons, as many of each activity. Half of them are planted pairs: of the
+tokens at which one fires, the other fires at a share r, and elsewhere as often. The others fire by
+themselves. The answer is checked: all pairs over all tokens say which matches are the planted ones,
+and a screen is right where it has the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from unittest import mock
+
+import torch
+
+import univfast as uf
+from univfast.runs import sampling, screening
+
+ACTIVITY = (0.5, 0.1, 0.01, 0.001, 0.0001)
+R = (0.5, 0.7, 0.9)
+
+
+def planted(
+    neurons: int, tokens: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Both models ``[tokens, neurons]`` in bfloat16, and the group of each neuron.
+
+    Groups ``3 * activity + r`` are planted: neuron i of A with neuron i of B; -1 are not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    groups = len(ACTIVITY) * len(R)
+    number = torch.arange(neurons)
+    group = torch.where(number < neurons // 2, number % groups, -1)
+    share = torch.tensor(ACTIVITY)[torch.where(group < 0, number % len(ACTIVITY), group // len(R))]
+    # Of 0 and 1 with mean p, events that are shared at a rate s give r = (s - p^2) / (p - p^2).
+    r = torch.where(group < 0, 0.0, torch.tensor(R)[group % len(R)])
+    shared = r * (share - share**2) + share**2
+    a, b = (torch.empty(tokens, neurons, dtype=torch.bfloat16) for _ in range(2))
+    for first in range(0, tokens, 4096):
+        size = min(4096, tokens - first)
+        drawn = torch.rand(size, neurons, generator=generator)
+        own = drawn < share
+        # The other fires with these, or else with what is as likely beside them.
+        again = torch.rand(size, neurons, generator=generator)
+        beside = (share - shared) / (1 - share)
+        theirs = torch.where(own, again < shared / share, again < beside)
+        for output, fires in ((a, own), (b, theirs)):
+            high = 1 + 0.1 * torch.rand(size, neurons, generator=generator)
+            noise = 0.001 * torch.rand(size, neurons, generator=generator)
+            output[first : first + size] = torch.where(fires, high, noise)
+    order = torch.randperm(neurons, generator=generator)
+    return a, b[:, order], torch.stack([group, order.argsort()])
+
+
+def recall(
+    result: uf.CorrelationResult, whole: uf.CorrelationResult, truth: torch.Tensor
+) -> dict[tuple[float, float], tuple[int, int]]:
+    """Of each activity and r: planted pairs that are best matches over all, and those found."""
+    group, partner = truth
+    table = {}
+    for i, activity in enumerate(ACTIVITY):
+        for j, r in enumerate(R):
+            there = (group == i * len(R) + j) & (whole.match_neuron == partner)
+            found = int((result.match_neuron == partner)[there].sum())
+            table[activity, r] = found, int(there.sum())
+    return table
+
+
+def show(name: str, table: dict[tuple[float, float], tuple[int, int]]) -> None:
+    print(f"\n| {name} | " + " | ".join(f"r = {r}" for r in R) + " |")
+    print("| --- |" + " ---: |" * len(R))
+    for activity in ACTIVITY:
+        cells = [table[activity, r] for r in R]
+        words = [f"{x / y:.1%} of {y}" if y else "none" for x, y in cells]
+        print(f"| {activity:.2%} | " + " | ".join(words) + " |")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--neurons", type=int, default=6000)
+    options.add_argument("--tokens", type=int, default=131_072)
+    options.add_argument("--screen", type=int, default=4096)
+    given = options.parse_args()
+    a, b, truth = planted(given.neurons, given.tokens)
+    start = time.perf_counter()
+    whole = uf.correlate(a, b, rotation="none", draws=0)
+    print(f"all pairs: {time.perf_counter() - start:.1f} s")
+    start = time.perf_counter()
+    result = uf.correlate(a, b, rotation="none", draws=0, screen=given.screen)
+    print(f"screened:  {time.perf_counter() - start:.1f} s")
+    screen = result.summary["screen"]
+    same = (result.match_neuron == whole.match_neuron) | whole.correlation.isnan()
+    missed = 1 - same.double().mean().item()
+    print(
+        f"missed: {missed:.2%} of matches; said: {screen['found']} of {screen['checked']} found, at"
+        f" most {screen['missed_limit']:.2%} missed, by {screen['shortfall']:.3f} of r; of those"
+        f" with r above 0.5 {screen['above']['found']} of {screen['above']['checked']}"
+    )
+    show("half by activity", recall(result, whole, truth))
+
+    def evenly(
+        models: object, tokens: int, keep: object, number: int, seed: int
+    ) -> sampling.Sample:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(tokens, generator=generator)[:number].sort().values
+        return sampling.Sample(chosen, number)
+
+    with mock.patch.object(screening, "choose", evenly):
+        result = uf.correlate(a, b, rotation="none", draws=0, screen=given.screen)
+    show("all drawn evenly", recall(result, whole, truth))
+
+
+if __name__ == "__main__":
+    main()
