@@ -16,6 +16,8 @@ from univfast.options import CorrelateOptions
 from univfast.runs.comparisons import Lineup
 from univfast.search.matchings import MATCHINGS
 from univfast.search.sampled import tile_memory
+from univfast.sums.candidates import candidate_bytes
+from univfast.sums.checked import checked_bytes
 from univfast.sums.co_moments import streams
 from univfast.sums.extremes import extremes_bytes
 
@@ -123,13 +125,20 @@ def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int, int]:
             sum(layer.neurons * layer.dtype.itemsize for layer in lineup.layers[i])
             for i in (one.first, one.second)
         ]
-        wide = 8 if _has_float64(lineup, one.first, one.second) else 4
+        dtype = torch.float64 if _has_float64(lineup, one.first, one.second) else torch.float32
         columns = max(b.widths) if not options["reverse"] else max(*a.widths, *b.widths)
+        together = min(ROWS, a.neurons if not options["reverse"] else max(a.neurons, b.neurons))
         # The sample as it is; one layer, and some neurons of A, as they are multiplied.
-        each.append(sum(rows) + (wide + 2) * (columns + ROWS))
-        kept.append(wide * (max(a.neurons, b.neurons) if options["reverse"] else b.neurons))
-        pairs = CANDIDATES * (a.neurons + b.neurons)
-        fixed.append(tile_memory() + _CANDIDATE_BYTES * pairs + _of_rotations(a, b, options))
+        each.append(sum(rows) + (dtype.itemsize + 2) * (columns + together))
+        kept.append(
+            dtype.itemsize * (max(a.neurons, b.neurons) if options["reverse"] else b.neurons)
+        )
+        pairs = min(CANDIDATES * (a.neurons + b.neurons), a.neurons * b.neurons)
+        searching = tile_memory(together, columns) + _of_rotations(a, b, options)
+        verifying = candidate_bytes(a, b, pairs, dtype) + checked_bytes(CHECKED, b, dtype)
+        if options["reverse"]:
+            verifying += checked_bytes(CHECKED, a, dtype)
+        fixed.append(max(searching, verifying) + _CANDIDATE_BYTES * pairs)
     return max(fixed), max(each), max(kept)
 
 

@@ -341,6 +341,6 @@ def _skipped(skip: Tensor | None, rows: slice, first_column: int) -> Tensor | No
     return None if skip is None else (skip[rows] - first_column).contiguous()
 
 
-def tile_memory() -> int:
-    """Bytes of a tile and what is beside it."""
-    return 5 * _TILE_BYTES // 2
+def tile_memory(rows: int, columns: int) -> int:
+    """Bytes of a tile of so many neurons, at most, and of what is beside it."""
+    return 5 * min(_TILE_BYTES, 8 * rows * columns) // 2
