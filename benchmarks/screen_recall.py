@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 from unittest import mock
 
 import torch
@@ -101,12 +102,13 @@ def main() -> None:
     )
     show("half by activity", recall(result, whole, truth))
 
-    def evenly(
-        models: object, tokens: int, keep: object, number: int, seed: int
-    ) -> sampling.Sample:
+    choose = screening.choose
+
+    def evenly(*arguments: Any) -> sampling.Sample:
+        _, tokens, _, number, seed = arguments
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(tokens, generator=generator)[:number].sort().values
-        return sampling.Sample(chosen, number)
+        return choose(*arguments)._replace(tokens=chosen, even=number)
 
     with mock.patch.object(screening, "choose", evenly):
         result = uf.correlate(a, b, rotation="none", draws=0, screen=given.screen)

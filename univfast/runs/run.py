@@ -156,8 +156,8 @@ class Run:
                 raise Interrupted(self._where())
 
     def _kept(self, ranges: Sequence[Range]) -> int:
-        """Tokens in some ranges that are used; neurons, where a pass is over these."""
-        if self._keep is None or self._over_neurons:
+        """Tokens in some ranges that are used."""
+        if self._keep is None:
             return sum(stop - start for start, stop in ranges)
         return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
 
@@ -168,7 +168,8 @@ class Run:
 
     def _check_held(self, position: Position) -> None:
         """Refuses sums of other tokens than those that are done."""
-        held = self._kept(position.done)
+        done = position.done
+        held = sum(j - i for i, j in done) if self._over_neurons else self._kept(done)
         for state in position.states:
             tokens = state.get("tokens") if isinstance(state, dict) else None
             if type(tokens) is not int or tokens != held:

@@ -30,8 +30,10 @@ __all__ = ["FEW", "Sample", "SamplePass", "choose", "first_tokens", "gather"]
 FEW = 8.0
 """Tokens that a neuron should rest on in a sample; below, its match may be missed."""
 
-# Tokens that a neuron should rest on in the even half, so as to ask for none of the other.
+# Tokens that a neuron should rest on in the even half, so as to ask for none of the other; but not
+# more than this share of it, which those that fire all the time rest on.
 _ENOUGH = 64.0
+_SHARE = 1 / 16
 # A token this much nearer to the mean than the farthest one is none that a neuron fires at.
 _NEAR = 0.25
 # Tokens are taken in so many rounds: each looks anew at what those before have not served.
@@ -43,11 +45,14 @@ _KEPT = 1 << 24  # tokens of a mask that are looked at together
 class Sample(NamedTuple):
     """Tokens of a run; those that were drawn evenly first, each part in increasing order.
 
-    ``tokens`` int64; ``even`` is how many were drawn evenly, a fair sample of all.
+    ``tokens`` int64; ``even`` is how many were drawn evenly, a fair sample of all. ``variances``
+    are those of each model's neurons over all tokens, float64 ``[neurons]``; of none where the
+    sample is all that is looked at.
     """
 
     tokens: Tensor
     even: int
+    variances: list[Tensor]
 
     def plain(self) -> dict[str, Any]:
         """As a checkpoint has it."""
@@ -58,7 +63,7 @@ def first_tokens(number: int, keep: Tensor | None) -> Sample:
     """The first so many tokens, those of them that are used: all of them count as drawn evenly."""
     tokens = numbers(number)
     tokens = tokens if keep is None else tokens[keep[:number].cpu()]
-    return Sample(tokens, len(tokens))
+    return Sample(tokens, len(tokens), [])
 
 
 def choose(
@@ -74,8 +79,9 @@ def choose(
         seed: of what is drawn.
     """
     kept = tokens if keep is None else int(keep.sum())
+    variances = [model.m2 / max(model.tokens, 1) for model in models]
     if kept <= number:
-        return first_tokens(tokens, keep)
+        return first_tokens(tokens, keep)._replace(variances=variances)
     generator = np.random.Generator(np.random.Philox(key=layer_seed(seed, "screen")))
     drawn = generator.choice(kept, min(kept, 2 * number), replace=False)
     order = _used(torch.from_numpy(drawn), keep)
@@ -85,7 +91,7 @@ def choose(
     left = number - half - len(more)
     rest = order[half:][~torch.isin(order[half:], more)][:left]
     even = torch.cat([order[:half], rest]).sort().values
-    return Sample(torch.cat([even, more.sort().values]), len(even))
+    return Sample(torch.cat([even, more.sort().values]), len(even), variances)
 
 
 def _used(places: Tensor, keep: Tensor | None) -> Tensor:
@@ -130,7 +136,8 @@ def _listed(model: Extremes, even: int) -> tuple[Tensor, Tensor, Tensor]:
     # kurtosis, as far as the listed tokens make it, or the square of the last of them.
     kurtosis = away.pow(4).sum(dim=0) / max(model.tokens, 1)
     rests_on = even / torch.maximum(kurtosis, away[-1].square()).clamp(min=1.0)
-    need = ((1 - rests_on / _ENOUGH) * _STEPS).round().clamp(min=0) / _STEPS
+    enough = min(_ENOUGH, _SHARE * even)
+    need = ((1 - rests_on / enough) * _STEPS).round().clamp(min=0) / _STEPS
     asked = (need > 0) & (token >= 0) & (away > 0) & (away >= _NEAR * away[0])
     rank, neuron = asked.nonzero(as_tuple=True)
     # A neuron's farthest tokens come first where two serve as many.

@@ -19,7 +19,7 @@ from univfast.runs.screen_plan import CANDIDATES, CHECKED
 from univfast.search.matches import Matches
 from univfast.search.missed import missed
 from univfast.search.sampled import SampleSearch
-from univfast.search.saved import check_found
+from univfast.search.saved import check_found, check_number
 from univfast.search.verified import Pairs, matches_of_best
 from univfast.sums.candidates import Candidates
 from univfast.sums.states import check_count, check_fields, check_range, check_tensor, refused
@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 
-def check_sample(plain: object, tokens: int, number: int) -> Sample:
-    """What `Sample.plain` gave, of no more than so many of the tokens of a run.
+def check_sample(plain: object, tokens: int, number: int, models: Sequence[Layout]) -> Sample:
+    """What `Sample.plain` gave, of no more than so many of the tokens of a run of some models.
 
     Raises:
         InputError: it is none.
@@ -52,7 +52,10 @@ def check_sample(plain: object, tokens: int, number: int) -> Sample:
     whole = bool(((chosen >= 0) & (chosen < tokens)).all())
     if not whole or not 0 < size <= number or bool((chosen.sort().values.diff() == 0).any()):
         raise refused("a sample holds what are no tokens")
-    return Sample(chosen, even)
+    variances = check_number("models", found["variances"], len(models))
+    for x, model in zip(variances, models, strict=True):
+        check_range("variances", check_tensor("variances", x, (model.neurons,)), 0.0, torch.inf)
+    return Sample(chosen, even, list(variances))
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Found:
             first, ``[neurons, count]``.
         back, back_place: the same of the neurons searched.
         rotated: r in rotations of the searched, ``[draws, neurons matched]``; -inf for none.
-        rests_on: effective tokens of the neurons matched in the sample, float64; 0 for a constant.
+        rests_on: effective tokens of the neurons matched in the sample, float64; 0 for a constant
+            (`SampleSearch`).
         rests_on_back: the same of those searched.
     """
 

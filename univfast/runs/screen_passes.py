@@ -83,10 +83,15 @@ class SearchPass:
         """Searches for some neurons' candidates; ``keep`` is of tokens, and says nothing here."""
         if not self._sampled:
             self._sampled = [self._gathered(i) for i in self._sides]
-            self.search.measure(*self._sampled)
+            self._measure()
         a, b = self._sampled
         self.search.add(a, b, slice(*part))
         self._done += part[1] - part[0]
+
+    def _measure(self) -> None:
+        variances = self._sample.variances
+        for i, (model, sampled) in enumerate(zip(self._sides, self._sampled, strict=True)):
+            self.search.measure(i, sampled, variances[model] if variances else None)
 
     def _gathered(self, model: int) -> Sampled:
         lineup, sample = self._lineup, self._sample
@@ -122,7 +127,7 @@ class SearchPass:
                 self._done += state.pop("tokens")
                 self.search.merge(state)
         elif self._sampled:
-            self.search.measure(*self._sampled)
+            self._measure()
 
 
 class VerifyPass:

@@ -237,7 +237,8 @@ class Screening:
         tasks = [_Task.of(entry) for entry in done]
         tokens = self._lineup.rounds[0].tokens
         if tasks:
-            self._sample = check_sample(sample, tokens, self._screen.tokens)
+            models = [self._lineup.layout(i) for i in range(self._real + 1)]
+            self._sample = check_sample(sample, tokens, self._screen.tokens, models)
         names = {f"{x.number} {int(x.turned)}": x for x in tasks if x.kind == "search"}
         plain = check_fields("what was found of searches", searches, names)
         for name, task in names.items():

@@ -100,8 +100,8 @@ class SampleSearch:
         forward: the best partners of A's neurons, ``[neurons, count]``.
         backward: those of B's.
         rotated: highest r of A's neurons in each rotation, ``[draws, neurons]``; -inf for none.
-        rests_on: effective tokens of A's neurons in the sample, tokens over kurtosis, float64; 0
-            for a constant.
+        rests_on: effective tokens of A's neurons in the sample, float64: tokens over kurtosis, by
+            the share of their variance that the sample has, where it has less; 0 for a constant.
         rests_on_back: the same of B's.
     """
 
@@ -135,15 +135,20 @@ class SampleSearch:
         self._keeps, self._kept = keeps, dict[int, _Neurons]()
         self._rotations: dict[tuple[int, int], tuple[Rotations | None, Tensor]] = {}
 
-    def measure(self, a: Sampled, b: Sampled) -> None:
-        """Takes in how much of the sample each neuron rests on; once, before `add`."""
-        for model, output in ((a, self.rests_on), (b, self.rests_on_back)):
-            for part, x in zip(model.layout.slices, model.layers, strict=True):
-                step = max(1, _TILE_BYTES // (8 * len(x)))
-                for first in range(0, x.shape[1], step):
-                    some = _rests_on(x[:, first : first + step], self._threads)
-                    start = part.start + first
-                    output[start : start + len(some)] = some
+    def measure(self, side: int, model: Sampled, variance: Tensor | None) -> None:
+        """Takes in how much of the sample the neurons of A (0) or B (1) rest on, before `add`.
+
+        ``variance`` is that over all tokens: where a sample has less of it, as of a neuron that did
+        not fire in it, a neuron rests on as much less. None: there are no others.
+        """
+        output = (self.rests_on, self.rests_on_back)[side]
+        for part, x in zip(model.layout.slices, model.layers, strict=True):
+            step = max(1, _TILE_BYTES // (8 * len(x)))
+            for first in range(0, x.shape[1], step):
+                some = x[:, first : first + step]
+                own = slice(part.start + first, part.start + first + some.shape[1])
+                whole = None if variance is None else variance[own]
+                output[own] = _rests_on(some, whole, self._threads)
 
     def add(self, a: Sampled, b: Sampled, rows: slice) -> None:
         """Searches for partners of some neurons of A."""
@@ -325,16 +330,20 @@ class SampleSearch:
             tensor.fill_(-1 if name.endswith("place") else none)
 
 
-def _rests_on(x: Tensor, threads: int) -> Tensor:
+def _rests_on(x: Tensor, variance: Tensor | None, threads: int) -> Tensor:
     """Effective tokens of each neuron ``[tokens, neurons]``: their number over the kurtosis."""
     moments = native.neuron_moments(x, threads)
     assert isinstance(moments, Tensor)  # bad values were refused before
+    mean, m2 = moments
     dtype = torch.promote_types(x.dtype, torch.float32)
     square = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scale = torch.where(moments[1] > 0, (len(x) / moments[1]).sqrt(), 0.0)
-    native.standardise(x, moments[0], scale, square, threads)
+    scale = torch.where(m2 > 0, (len(x) / m2).sqrt(), 0.0)
+    native.standardise(x, mean, scale, square, threads)
     fourth = square.square_().square_().sum(dim=0).double()
-    return torch.where(moments[1] > 0, len(x) ** 2 / fourth, 0.0).clamp(0.0, len(x))
+    found = torch.where(m2 > 0, len(x) ** 2 / fourth, 0.0).clamp(0.0, len(x))
+    if variance is None:
+        return found
+    return torch.where(variance > 0, found * (m2 / len(x) / variance).clamp(max=1.0), 0.0)
 
 
 def _skipped(skip: Tensor | None, rows: slice, first_column: int) -> Tensor | None:
