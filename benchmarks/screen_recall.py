@@ -24,43 +24,48 @@ ACTIVITY = (0.5, 0.1, 0.01, 0.001, 0.0001)
 R = (0.5, 0.7, 0.9)
 
 
-def planted(
-    neurons: int, tokens: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Both models ``[tokens, neurons]`` in bfloat16, and the group of each neuron.
+class Planted:
+    """Two models of sparse neurons, and which of them are planted pairs.
 
-    Groups ``3 * activity + r`` are planted: neuron i of A with neuron i of B; -1 are not.
+    ``group`` of each neuron of A: ``3 * activity + r`` is planted, with its ``partner`` in B; -1 is
+    not.
     """
-    generator = torch.Generator().manual_seed(seed)
-    groups = len(ACTIVITY) * len(R)
-    number = torch.arange(neurons)
-    group = torch.where(number < neurons // 2, number % groups, -1)
-    share = torch.tensor(ACTIVITY)[torch.where(group < 0, number % len(ACTIVITY), group // len(R))]
-    # Of 0 and 1 with mean p, events that are shared at a rate s give r = (s - p^2) / (p - p^2).
-    r = torch.where(group < 0, 0.0, torch.tensor(R)[group % len(R)])
-    shared = r * (share - share**2) + share**2
-    a, b = (torch.empty(tokens, neurons, dtype=torch.bfloat16) for _ in range(2))
-    for first in range(0, tokens, 4096):
-        size = min(4096, tokens - first)
-        drawn = torch.rand(size, neurons, generator=generator)
-        own = drawn < share
+
+    def __init__(self, neurons: int, seed: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        number, groups = torch.arange(neurons), len(ACTIVITY) * len(R)
+        self.group = torch.where(number < neurons // 2, number % groups, -1)
+        there = self.group >= 0
+        activity = torch.where(there, self.group // len(R), number % len(ACTIVITY))
+        self._share = torch.tensor(ACTIVITY)[activity]
+        # Of 0 and 1 with mean p, events that are shared at a rate s give r = (s - p^2) / (p - p^2).
+        r = torch.where(there, torch.tensor(R)[self.group % len(R)], 0.0)
+        self._shared = r * (self._share - self._share**2) + self._share**2
+        self._order = torch.randperm(neurons, generator=self._generator)
+        self.partner = self._order.argsort()
+
+    def batch(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next tokens of both models, bfloat16 ``[tokens, neurons]``."""
+        shape, share, shared = (tokens, len(self.group)), self._share, self._shared
+
+        def drawn() -> torch.Tensor:
+            return torch.rand(shape, generator=self._generator)
+
+        own = drawn() < share
         # The other fires with these, or else with what is as likely beside them.
-        again = torch.rand(size, neurons, generator=generator)
-        beside = (share - shared) / (1 - share)
-        theirs = torch.where(own, again < shared / share, again < beside)
-        for output, fires in ((a, own), (b, theirs)):
-            high = 1 + 0.1 * torch.rand(size, neurons, generator=generator)
-            noise = 0.001 * torch.rand(size, neurons, generator=generator)
-            output[first : first + size] = torch.where(fires, high, noise)
-    order = torch.randperm(neurons, generator=generator)
-    return a, b[:, order], torch.stack([group, order.argsort()])
+        theirs = drawn() < torch.where(own, shared / share, (share - shared) / (1 - share))
+        a, b = (
+            torch.where(fires, 1 + 0.1 * drawn(), 0.001 * drawn()).bfloat16()
+            for fires in (own, theirs)
+        )
+        return a, b[:, self._order]
 
 
 def recall(
-    result: uf.CorrelationResult, whole: uf.CorrelationResult, truth: torch.Tensor
+    result: uf.CorrelationResult, whole: uf.CorrelationResult, models: Planted
 ) -> dict[tuple[float, float], tuple[int, int]]:
     """Of each activity and r: planted pairs that are best matches over all, and those found."""
-    group, partner = truth
+    group, partner = models.group, models.partner
     table = {}
     for i, activity in enumerate(ACTIVITY):
         for j, r in enumerate(R):
@@ -85,7 +90,10 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=131_072)
     options.add_argument("--screen", type=int, default=4096)
     given = options.parse_args()
-    a, b, truth = planted(given.neurons, given.tokens)
+    models = Planted(given.neurons)
+    batches = [models.batch(4096) for _ in range(-(-given.tokens // 4096))]
+    a, b = (torch.cat(x)[: given.tokens] for x in zip(*batches, strict=True))
+    del batches
     start = time.perf_counter()
     whole = uf.correlate(a, b, rotation="none", draws=0)
     print(f"all pairs: {time.perf_counter() - start:.1f} s")
@@ -100,7 +108,7 @@ def main() -> None:
         f" most {screen['missed_limit']:.2%} missed, by {screen['shortfall']:.3f} of r; of those"
         f" with r above 0.5 {screen['above']['found']} of {screen['above']['checked']}"
     )
-    show("half by activity", recall(result, whole, truth))
+    show("half by activity", recall(result, whole, models))
 
     choose = screening.choose
 
@@ -112,7 +120,7 @@ def main() -> None:
 
     with mock.patch.object(screening, "choose", evenly):
         result = uf.correlate(a, b, rotation="none", draws=0, screen=given.screen)
-    show("all drawn evenly", recall(result, whole, truth))
+    show("all drawn evenly", recall(result, whole, models))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ cut into batches, nor on their order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import CPU
+from univfast.native.place import numbers
 from univfast.sums.batches import bad_value, readable
 from univfast.sums.states import check_count, check_fields, check_tensor
 
@@ -23,58 +24,60 @@ __all__ = ["EXTREMES", "Extremes", "extremes_bytes"]
 EXTREMES = 8
 """Tokens that are listed of each neuron, above its mean and below."""
 
-# Values that are ranked at a time: bounds what the ranking takes beside the lists.
-_RANKED = 1 << 22
-_PLACES = (1 << 31) - 1  # of a value's place in its batch, in the lower half of its key
+# Tokens that are looked at first. Then as many as before at a time: of each neuron few of them are
+# beyond what is listed, and those alone are ranked.
+_FIRST = 16
 
 
-class _Highest:
-    """The highest values of each neuron and their tokens; of equal ones the first tokens."""
+class _Farthest:
+    """The highest values of each neuron, or the lowest, and their tokens; of equal ones the first.
 
-    def __init__(self, neurons: int) -> None:
+    Args:
+        neurons: how many.
+        sign: 1 for the highest, -1 for the lowest, whose values are listed negated.
+    """
+
+    def __init__(self, neurons: int, sign: int) -> None:
         shape = EXTREMES, neurons
+        self._sign = sign
         self.value = torch.full(shape, -torch.inf, dtype=torch.float32, device="cpu")
         self.token = torch.full(shape, -1, dtype=torch.int64, device="cpu")
 
     def take(self, x: Tensor, tokens: Tensor, first: int) -> None:
         """Takes in ``x`` ``[tokens, width]`` of the neurons from ``first`` on."""
-        last = slice(first, first + x.shape[1])
-        peak, least = _rounded(x.amax(dim=0)), self.value[-1, last]
-        earlier = (peak == least) & (self.token[-1, last] > tokens[0])
-        wanted = ((peak > least) | earlier).nonzero()[:, 0]
-        for some in torch.split(wanted, max(1, _RANKED // len(x))):
-            values = _rounded(x if len(some) == x.shape[1] else x[:, some])
-            rows = _first_highest(values)
-            self._merge(first + some, values.gather(0, rows), tokens[rows])
+        own = slice(first, first + x.shape[1])
+        least = (self._sign * self.value[-1, own]).to(x.dtype)
+        beyond = x > least if self._sign > 0 else x < least
+        later = self.token[-1, own] > tokens[0]
+        if bool(later.any()):
+            beyond |= (x == least) & later
+        row, column = beyond.nonzero(as_tuple=True)
+        if len(row):
+            self._rank(first + column, self._sign * x[row, column].float() + 0.0, tokens[row])
 
-    def merge(self, other: _Highest) -> None:
+    def merge(self, other: _Farthest) -> None:
         """Takes in other tokens of all neurons."""
-        self._merge(slice(None), other.value, other.token)
+        rank, neuron = (other.token >= 0).nonzero(as_tuple=True)
+        self._rank(neuron, other.value[rank, neuron], other.token[rank, neuron])
 
-    def _merge(self, neurons: Tensor | slice, value: Tensor, token: Tensor) -> None:
-        value = torch.cat([self.value[:, neurons], value])
-        token = torch.cat([self.token[:, neurons], token])
-        order = token.argsort(dim=0, stable=True)
-        order = order.gather(0, value.gather(0, order).argsort(dim=0, stable=True, descending=True))
-        order = order[:EXTREMES]
-        self.value[:, neurons] = value.gather(0, order)
-        self.token[:, neurons] = token.gather(0, order)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    """As float32, which is enough to rank by; nothing becomes infinite, and -0 is 0."""
-    most = torch.finfo(torch.float32).max
-    return (x.clamp(-most, most) if x.dtype == torch.float64 else x).float() + 0.0
-
-
-def _first_highest(values: Tensor) -> Tensor:
-    """Rows of the highest of each column ``[tokens, columns]``, of equal ones the first."""
-    bits = values.view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    places = torch.arange(len(values), dtype=torch.int64, device="cpu")[:, None]
-    keys = (ordered << 31) + (_PLACES - places)
-    highest = keys.topk(min(EXTREMES, len(values)), dim=0, sorted=False).values
-    return _PLACES - (highest & _PLACES)
+    def _rank(self, neuron: Tensor, value: Tensor, token: Tensor) -> None:
+        """Takes in values of some neurons."""
+        touched = torch.zeros(self.token.shape[1], dtype=torch.bool, device="cpu")
+        touched[neuron] = True
+        changed = touched.nonzero()[:, 0]
+        value = torch.cat([self.value[:, changed].flatten(), value])
+        token = torch.cat([self.token[:, changed].flatten(), token])
+        neuron = torch.cat([changed.repeat(EXTREMES), neuron])
+        order = token.argsort(stable=True)
+        value, token, neuron = value[order], token[order], neuron[order]
+        bits = value.view(torch.int32)
+        ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+        order = ((neuron << 33) - ordered).argsort(stable=True)
+        value, token, neuron = value[order], token[order], neuron[order]
+        rank = numbers(len(order)) - torch.searchsorted(neuron, neuron)
+        kept = rank < EXTREMES
+        self.value[rank[kept], neuron[kept]] = value[kept]
+        self.token[rank[kept], neuron[kept]] = token[kept]
 
 
 class Extremes:
@@ -93,7 +96,7 @@ class Extremes:
         self._layout, self._threads = layout, threads
         self.tokens = 0
         self.mean, self.m2 = torch.zeros(2, layout.neurons, dtype=torch.float64, device="cpu")
-        self._high, self._low = _Highest(layout.neurons), _Highest(layout.neurons)
+        self._high, self._low = _Farthest(layout.neurons, 1), _Farthest(layout.neurons, -1)
 
     def update(self, layers: Sequence[Tensor], tokens: Tensor, model: str) -> None:
         """Takes in the tokens ``[tokens, width]`` of each layer, by their numbers, increasing.
@@ -109,8 +112,12 @@ class Extremes:
             if isinstance(moments, native.BadValue):
                 raise bad_value(moments, model, name, int(tokens[moments.token]))
             self._add(part, moments[0], moments[1], len(tokens))
-            self._high.take(x, tokens, part.start)
-            self._low.take(-x, tokens, part.start)
+            if x.dtype == torch.float64:  # ranked as float32, of which none becomes infinite
+                most = torch.finfo(torch.float32).max
+                x = x.clamp(-most, most).float()
+            for start, stop in _doubling(self.tokens, len(x)):
+                for side in (self._high, self._low):
+                    side.take(x[start:stop], tokens[start:stop], part.start)
         self.tokens += len(tokens)
 
     def _add(self, part: slice, mean: Tensor, m2: Tensor, tokens: int) -> None:
@@ -176,6 +183,15 @@ class Extremes:
     def reset(self) -> None:
         """Forgets every token."""
         self.load_saved(Extremes(self._layout, self._threads).saved_state())
+
+
+def _doubling(before: int, tokens: int) -> Iterator[tuple[int, int]]:
+    """Runs of tokens, each no longer than all before it."""
+    start = 0
+    while start < tokens:
+        stop = min(tokens, start + max(_FIRST, before + start))
+        yield start, stop
+        start = stop
 
 
 def extremes_bytes(layout: Layout) -> int:
