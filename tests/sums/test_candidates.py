@@ -165,6 +165,19 @@ def test_layers_of_several_dtypes() -> None:
     assert_close(sums.correlations(), pair_correlations(*stored, PAIRS), 1e-12, "r")
 
 
+def test_batches_of_several_dtypes() -> None:
+    a, b = models(300, F64)
+    sums = sums_of()
+    stored = []
+    for part, dtype in ((slice(0, 30), F16), (slice(30, 130), F32), (slice(130, 300), BF16)):
+        own = a[part].to(dtype), b[part].to(dtype)
+        feed(sums, *own, WIDTHS)
+        stored.append([x.double() for x in own])
+    whole = [torch.cat(x) for x in zip(*stored, strict=True)]
+    assert sums.tokens == 300
+    assert_close(sums.correlations(), pair_correlations(*whole, PAIRS), 1e-6, "r")
+
+
 def test_means_of_many_batches() -> None:
     """They drift by 1,000 standard deviations."""
     a, b = models(2000, F64)
@@ -238,7 +251,7 @@ def test_a_bad_value_behind_a_mask_is_named_by_its_token() -> None:
     a, b = models()
     a[150, 31] = torch.nan
     keep = torch.ones(333, dtype=torch.bool)
-    keep[40:90] = False
+    keep[110:130] = False
     with pytest.raises(uf.InputError, match=r"^left: layer 'a1' has nan at token 150, neuron 1"):
         feed(sums_of(), a, b, WIDTHS, (100, 233), keep)
 

@@ -204,7 +204,6 @@ class CandidateMoments:
 def _scales(m2: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     """What brings neurons near a standard deviation of 1, powers of two; and what undoes it."""
     _, exponent = torch.frexp((m2 / tokens).sqrt())
-    exponent = torch.where(m2 > 0, exponent, 0)
     one = torch.ones_like(m2)
     return torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
 
