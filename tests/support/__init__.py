@@ -31,6 +31,8 @@
 ``processes``         Python in processes of its own, also started by torchrun
 ``ranks``             what each process does in the tests of `all_reduce`
 ``matched_ranks``     the same of matched pairs
+``candidates``        pairs of neurons of made-up models, and their exact r
+``candidate_ranks``   what each process does in the tests of sums of candidates
 ====================  ====================================================================
 """
 

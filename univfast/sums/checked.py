@@ -54,7 +54,8 @@ class CheckedRows(ChunkedSums[CoMoments]):
     ) -> None:
         if numbers.dtype != torch.int64 or numbers.dim() != 1 or not len(numbers):
             raise InputError(
-                f"numbers: expected int64 [checked], got {numbers.dtype} {list(numbers.shape)}"
+                "numbers: expected int64 [checked], got"
+                f" {str(numbers.dtype).removeprefix('torch.')} {list(numbers.shape)}"
             )
         self.numbers = numbers.to(devices.CPU)
         ordered, self._order = self.numbers.sort()
