@@ -75,7 +75,8 @@ def correlate(
             layers of the same names and widths.
         {options}
         progress: called after each slice with the number of tokens done, over all passes, and
-            their total.
+            their total. Where pairs are screened, neurons that are searched on the sample count as
+            tokens.
         search_progress: called during a search through all pairs with the number of pairs of layers
             done, over all models and controls, and their total; in each direction, with
             ``reverse``. Searches come between passes and behind them.

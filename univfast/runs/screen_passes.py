@@ -126,8 +126,6 @@ class SearchPass:
             for state in found:
                 self._done += state.pop("tokens")
                 self.search.merge(state)
-        elif self._sampled:
-            self._measure()
 
 
 class VerifyPass:

@@ -309,8 +309,9 @@ class SampleSearch:
             "rests_on_back": self.rests_on_back,
         }
 
-    def merge(self, other: dict[str, Tensor]) -> None:
+    def merge(self, found: dict[str, Tensor]) -> None:
         """Takes in what was found for other neurons of A."""
+        other = {name: x.to(self._device) for name, x in found.items()}
         for mine, name in ((self.forward, "top"), (self.backward, "back")):
             r = torch.cat([mine.correlation, other[name]], dim=1)
             place = torch.cat([mine.place, other[f"{name}_place"]], dim=1)
