@@ -36,9 +36,11 @@ _ENOUGH = 64.0
 _SHARE = 1 / 16
 # A token this much nearer to the mean than the farthest one is none that a neuron fires at.
 _NEAR = 0.25
+# What a token is worth to a neuron for each that serves it already.
+_SERVED = 0.5
 # Tokens are taken in so many rounds: each looks anew at what those before have not served.
 _ROUNDS = 32
-_STEPS = 16  # of a neuron's need: coarse, lest its last bits decide
+_STEPS = 256  # of a neuron's need: coarse, lest its last bits decide
 _KEPT = 1 << 24  # tokens of a mask that are looked at together
 
 
@@ -120,7 +122,7 @@ def _asked_for(models: Sequence[Extremes], even: Tensor, number: int) -> Tensor:
     chosen = torch.zeros_like(there)
     for turn in range(_ROUNDS):
         served = torch.bincount(neuron[(there | chosen)[place]], minlength=starts[-1])
-        worth = torch.bincount(place, need * 0.5 ** served[neuron], minlength=len(known))
+        worth = torch.bincount(place, need * _SERVED ** served[neuron], minlength=len(known))
         worth[there | chosen] = 0.0
         left = number - int(chosen.sum())
         best = worth.argsort(stable=True, descending=True)[: -(-left // (_ROUNDS - turn))]
@@ -136,8 +138,8 @@ def _listed(model: Extremes, even: int) -> tuple[Tensor, Tensor, Tensor]:
     # kurtosis, as far as the listed tokens make it, or the square of the last of them.
     kurtosis = away.pow(4).sum(dim=0) / max(model.tokens, 1)
     rests_on = even / torch.maximum(kurtosis, away[-1].square()).clamp(min=1.0)
-    enough = min(_ENOUGH, _SHARE * even)
-    need = ((1 - rests_on / enough) * _STEPS).round().clamp(min=0) / _STEPS
+    need = 1 / (1 + rests_on) - 1 / (1 + min(_ENOUGH, _SHARE * even))
+    need = (need * _STEPS).round().clamp(min=0) / _STEPS
     asked = (need > 0) & (token >= 0) & (away > 0) & (away >= _NEAR * away[0])
     rank, neuron = asked.nonzero(as_tuple=True)
     # A neuron's farthest tokens come first where two serve as many.
