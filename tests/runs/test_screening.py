@@ -64,6 +64,7 @@ def check_same(one: uf.CorrelationResult, other: uf.CorrelationResult, tolerance
         assert one.summary[key] == other.summary[key], key  # type: ignore[literal-required]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12), (torch.bfloat16, 2e-6)]
 )
@@ -87,6 +88,7 @@ def test_on_all_tokens_it_is_the_search_of_all_pairs(
     assert "screen" not in whole.summary
 
 
+@pytest.mark.slow
 def test_r_is_over_all_tokens_and_rotations_over_the_even_half() -> None:
     a, b = models()
     result = uf.correlate(a, b, screen=200, draws=2, details=True)
@@ -156,6 +158,7 @@ def test_a_model_with_itself_leaves_each_neuron_out() -> None:
     assert result.summary["screen"]["found"] == 89
 
 
+@pytest.mark.slow
 def test_several_models_have_one_sample() -> None:
     a, *others = models(number=3)
     result = uf.correlate(a, others, screen=TOKENS, draws=2)
@@ -166,6 +169,7 @@ def test_several_models_have_one_sample() -> None:
     assert [x["checked"] for x in screens] == [178, 89, 89]
 
 
+@pytest.mark.slow
 def test_controls_are_compared_on_as_many_tokens() -> None:
     a, b, *controls = models(number=4)
     for control in controls:  # of other neurons
@@ -213,6 +217,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen_passes, "READ_BYTES", 1 << 24)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_rare_pairs_are_found_by_activity() -> None:
     often, sometimes, seldom, rarely = recall(400, by_activity=True)
@@ -223,6 +228,7 @@ def test_rare_pairs_are_found_by_activity() -> None:
     assert evenly < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_a_broken_screen_is_told() -> None:
     a, b, partner = planted(2000, [100], 150, 150)
@@ -250,6 +256,7 @@ def test_a_broken_screen_is_told() -> None:
     assert sum(third["checked"] for third in screen["thirds"]) == screen["checked"] == 256
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_neurons_that_the_sample_hardly_sees_are_counted() -> None:
     a, b, _ = planted(4000, [2000], 20, 0)
@@ -317,6 +324,7 @@ def stops(total: int) -> Iterator[int]:
     return iter(range(1, total, total // 9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 def test_a_broken_run_goes_on_to_the_same_bits(masked: bool, tmp_path: Path) -> None:
     a, b, *controls = models(number=4)

@@ -138,7 +138,8 @@ def _listed(model: Extremes, even: int) -> tuple[Tensor, Tensor, Tensor]:
     # kurtosis, as far as the listed tokens make it, or the square of the last of them.
     kurtosis = away.pow(4).sum(dim=0) / max(model.tokens, 1)
     rests_on = even / torch.maximum(kurtosis, away[-1].square()).clamp(min=1.0)
-    need = 1 / (1 + rests_on) - 1 / (1 + min(_ENOUGH, _SHARE * even))
+    enough = min(_ENOUGH, _SHARE * even)
+    need = (1 + rests_on).rsqrt() - (1 + enough) ** -0.5
     need = (need * _STEPS).round().clamp(min=0) / _STEPS
     asked = (need > 0) & (token >= 0) & (away > 0) & (away >= _NEAR * away[0])
     rank, neuron = asked.nonzero(as_tuple=True)
