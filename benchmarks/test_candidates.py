@@ -23,7 +23,7 @@ FLOAT32_LIMIT = 1e-4
 # Candidates of each neuron in each direction.
 _EACH = 32
 # Neurons whose rows a cache holds, tokens of a row, and pairs that a rival gathers at a time.
-_PANEL, _BLOCK, _GATHERED = 8192, 128, 4096
+_PANEL, _BLOCK, _GATHERED = 16384, 128, 4096
 # Rows of the product that is made at a time.
 _ROWS = 2048
 

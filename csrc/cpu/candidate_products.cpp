@@ -10,7 +10,7 @@ namespace univfast {
 namespace cpu {
 namespace {
 
-// Rows of x that a thread takes at a time: their pairs are known ahead.
+// Rows of x that a thread takes at a time.
 constexpr int64_t kTaskRows = 16;
 // Pairs of a row that are multiplied before they are added.
 constexpr int64_t kBatch = 256;
@@ -31,13 +31,12 @@ void add_rows(const CandidateProductsParams& p, const Level& level, int64_t firs
     T products[kBatch];
     const auto& multiply = kernels<T>(level).row_products;
     const T* y = static_cast<const T*>(p.y.data);
-    const int64_t known = p.pairs.starts[end];
     for (int64_t i = first; i < end; ++i) {
         const T* x = static_cast<const T*>(p.x.data) + i * p.x.row_stride;
         for (int64_t k = p.pairs.starts[i]; k < p.pairs.starts[i + 1]; k += kBatch) {
             const int64_t* places = p.pairs.places + k;
             const int64_t count = std::min(kBatch, p.pairs.starts[i + 1] - k);
-            multiply(x, y, p.y.row_stride, p.x.columns, places, count, known - k, products);
+            multiply(x, y, p.y.row_stride, p.x.columns, places, count, products);
             for (int64_t n = 0; n < count; ++n) {
                 const int64_t j = places[n];
                 p.sums[k + n] += static_cast<double>(products[n]) * (p.row_scale[i] * p.column_scale[j]) +
