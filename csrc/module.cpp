@@ -63,6 +63,10 @@ Tile make_tile(const CoMoments& c, Address row_inverse, Address skip, int thread
     return {c, at<const double>(row_inverse), at<const int64_t>(skip), threads};
 }
 
+PairRows make_pair_rows(Address starts, Address places, int64_t count) {
+    return {at<const int64_t>(starts), at<const int64_t>(places), count};
+}
+
 void bind_views(py::module_& m) {
     py::enum_<DType>(m, "DType", py::module_local())
         .value("float64", DType::float64)
@@ -190,6 +194,19 @@ void group_sums(const Matrix& x, const Rows& rows, Address groups, Address pivot
                           at<const double>(pivot), at<double>(sums.first), sums.second, count, threads});
 }
 
+void standardise_transposed(const Matrix& x, Address mean, Address scale, Address output, DType output_dtype,
+                            int64_t output_stride, int threads) {
+    univfast::standardise_transposed(
+        {x, at<const double>(mean), at<const double>(scale), at<void>(output), output_dtype, output_stride, threads});
+}
+
+void candidate_products(const Matrix& x, const Matrix& y, const PairRows& pairs, const Sides& scales,
+                        const Sides& deltas, Address sums, int threads) {
+    univfast::candidate_products({x, y, pairs, at<const double>(scales.first), at<const double>(scales.second),
+                                  at<const double>(deltas.first), at<const double>(deltas.second), at<double>(sums),
+                                  threads});
+}
+
 void rotation_signs(Address signs, int64_t draws, int64_t neurons, uint64_t seed) {
     univfast::rotation_signs(at<float>(signs), draws, neurons, seed);
 }
@@ -291,6 +308,16 @@ void bind_sparse(py::module_& m) {
           "threads"_a);
 }
 
+void bind_candidates(py::module_& m) {
+    const py::kw_only named;
+    py::class_<PairRows>(m, "PairRows", py::module_local())
+        .def(py::init(&make_pair_rows), named, "starts"_a, "places"_a, "count"_a);
+    m.def("standardise_transposed", &on_cpu::standardise_transposed, Released(), named, "x"_a, "mean"_a, "scale"_a,
+          "output"_a, "output_dtype"_a, "output_stride"_a, "threads"_a);
+    m.def("candidate_products", &on_cpu::candidate_products, Released(), named, "x"_a, "y"_a, "pairs"_a, "scales"_a,
+          "deltas"_a, "sums"_a, "threads"_a);
+}
+
 // ---- on a CUDA device: what queues work returns at once, and keeps the interpreter's lock ---------------
 
 namespace on_cuda {
@@ -368,6 +395,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     bind_views(m);
     bind_cpu(m);
     bind_sparse(m);
+    bind_candidates(m);
     bind_cuda(m.def_submodule("cuda", "The operations on a CUDA device."));
 }
 

@@ -225,6 +225,36 @@ struct RotatedVarianceParams {
 int64_t rotated_variance_workspace(const CoMoments& c, int64_t draws, int threads);
 void rotated_variance(const RotatedVarianceParams& params);
 
+// ---- candidates -----------------------------------------------------------------------------------------
+// Some pairs alone, of neurons anywhere in A and B. The tokens of a neuron stand next to each other, a block of tokens
+// at a time, so that a pair reads two short rows.
+
+// output[i, t] = (x[t, i] - mean[i]) * scale[i], as standardise: [neurons, tokens].
+void standardise_transposed(const StandardiseParams& params);
+
+// Pairs as rows: row i of x with the rows of y that places[starts[i] .. starts[i + 1]] name.
+struct PairRows {
+    const int64_t* starts;  // [rows of x + 1], not decreasing, from 0 to count
+    const int64_t* places;  // [count]
+    int64_t count;
+};
+
+// sums[k] += (sum over t of x[i, t] * y[j, t]) * row_scale[i] * column_scale[j] + row_delta[i] * column_delta[j] for
+// each pair k, (i, j). The products are summed in x's dtype, so that a block of float32 should have few tokens. The
+// bits do not depend on `threads`. Where pairs break the contract, sums are unspecified after it is said.
+struct CandidateProductsParams {
+    Matrix x;  // [neurons of A, tokens], float32 or float64
+    Matrix y;  // [neurons of B, tokens], of the same dtype
+    PairRows pairs;
+    const double* row_scale;     // [neurons of A]
+    const double* column_scale;  // [neurons of B]
+    const double* row_delta;     // [neurons of A]
+    const double* column_delta;  // [neurons of B]
+    double* sums;                // [pairs]
+    int threads;
+};
+void candidate_products(const CandidateProductsParams& params);
+
 // ---- details of matched pairs ---------------------------------------------------------------------------
 // Neuron i of A with the one neuron of B that it is matched with, whatever layers the two are in.
 

@@ -23,6 +23,9 @@ class CoMoments:
 class Tile:
     def __init__(self, *, c: CoMoments, row_inverse: int, skip: int, threads: int) -> None: ...
 
+class PairRows:
+    def __init__(self, *, starts: int, places: int, count: int) -> None: ...
+
 SIGN_STAGES: int
 COMMON_ROUNDS: int
 SHARED_LAGS: int
@@ -99,6 +102,26 @@ def best_pairs(
     best: tuple[int, int],
     column_best: tuple[int, int],
     workspace: tuple[int, int],
+) -> None: ...
+def standardise_transposed(
+    *,
+    x: Matrix,
+    mean: int,
+    scale: int,
+    output: int,
+    output_dtype: DType,
+    output_stride: int,
+    threads: int,
+) -> None: ...
+def candidate_products(
+    *,
+    x: Matrix,
+    y: Matrix,
+    pairs: PairRows,
+    scales: tuple[int, int],
+    deltas: tuple[int, int],
+    sums: int,
+    threads: int,
 ) -> None: ...
 def pair_details(
     *,

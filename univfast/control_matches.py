@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from univfast.nulls.controls import ControlStatistics, Trial, Trials, control_st
 from univfast.nulls.statistics import statistics
 from univfast.result import CorrelationResult
 from univfast.search.matches import Matches
+
+if TYPE_CHECKING:
+    from univfast.runs.comparisons import Comparison, Lineup
 
 __all__ = ["ControlMatches", "control_counts", "shifted_of", "with_controls"]
 
@@ -43,6 +46,34 @@ class ControlMatches:
     b: Sequence[Sequence[Matches]]
     both: Sequence[Sequence[Matches]]
     activity: dict[str, Any]
+
+    @staticmethod
+    def of(
+        lineup: Lineup,
+        found: Mapping[Comparison, Matches],
+        tokens: int,
+        margin: float,
+        activity: dict[str, Any],
+    ) -> ControlMatches:
+        """What the comparisons of a task with controls found, on so many tokens."""
+
+        def those(comparisons: Sequence[Comparison]) -> list[Matches]:
+            return [found[one] for one in comparisons]
+
+        controls = lineup.rounds[1:]
+        names = [model.name for model in lineup.models]
+        return ControlMatches(
+            tokens,
+            margin,
+            [names[one.a[0].first] for one in controls if one.a],
+            [[names[x.second] for x in one.b] for one in controls if one.b],
+            # Where there are fewer tokens for controls, the real ones were compared on these again.
+            those(lineup.rounds[0].real),
+            [those(one.a) for one in controls if one.a],
+            [those(one.b) for one in controls if one.b],
+            [those(one.both) for one in controls if one.both],
+            activity,
+        )
 
     def swapped(self) -> ControlMatches:
         """As it is seen from B, whose controls come first then; of two models."""

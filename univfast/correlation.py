@@ -25,6 +25,7 @@ from univfast.inputs.masks import kept_tokens
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.processes import Processes
 from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
+from univfast.method import Dealt
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions, complete
@@ -32,14 +33,17 @@ from univfast.provenance import provenance
 from univfast.result import CorrelationResult
 from univfast.runs.by_index import ByIndex
 from univfast.runs.checkpoint import SavedRun
-from univfast.runs.comparisons import Comparison, line_up
+from univfast.runs.comparisons import Lineup, line_up
 from univfast.runs.details import KnownTokens, known_tokens
 from univfast.runs.over_pairs import OverPairs
 from univfast.runs.passes import opened
 from univfast.runs.pilot import Activity, check_controls
 from univfast.runs.planning import memory_limit
 from univfast.runs.run import Progress, Run, check_same
+from univfast.runs.screen_plan import Screen, plan_screen
+from univfast.runs.screening import Screening
 from univfast.runs.searching import Searching
+from univfast.runs.sharding import dealt_work
 from univfast.search.matches import Matches
 from univfast.search.matchings import MATCHINGS
 from univfast.shape_warnings import shape_warnings, sparse_warnings, warn_of
@@ -73,7 +77,8 @@ def correlate(
             layers of the same names and widths.
         {options}
         progress: called after each slice with the number of tokens done, over all passes, and
-            their total.
+            their total. Where pairs are screened, neurons that are searched on the sample count as
+            tokens.
         search_progress: called during a search through all pairs with the number of pairs of
             neurons compared, and their total: once in the models and once in each rotation, over
             all models and controls; in each direction, with ``reverse``. Searches come between
@@ -165,27 +170,39 @@ class _Task:
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
         others = len(self._models) - 1
-        lineup = line_up(
-            self._models,
-            []
-            if controls_a is None
-            else along(open_models(controls_a, "controls_a", files, width)),
-            [along(x) for x in open_controls(controls_b, "controls_b", others, files, width)],
-            options["layers"],
-            self._all_pairs,
-            options["control_tokens"],
-        )
-        self._lineup = lineup
+        found_a = [] if controls_a is None else open_models(controls_a, "controls_a", files, width)
+        found_b = open_controls(controls_b, "controls_b", others, files, width)
+        of_controls = along(found_a), [along(x) for x in found_b]
+
+        def lined_up(most: int) -> Lineup:
+            tokens = min(most, options["control_tokens"])
+            return line_up(self._models, *of_controls, options["layers"], self._all_pairs, tokens)
+
+        self._lineup = lined_up(options["control_tokens"])
         self._device = as_device(options["device"]) or _device_of(self._models)
         self._keep = self._open_mask()
         self._activity: Activity | None = None
-        known = known_tokens(lineup, options["token_ids"]) if options["details"] else None
+        known = known_tokens(self._lineup, options["token_ids"]) if options["details"] else None
         self._facts = None if known is None else known.facts()
         self._look = None if known is None else self._looking(known)
-        self._looked_at = 0 if self._look is None else others * lineup.rounds[0].tokens
+        self._looked_at = 0 if self._look is None else others * self._lineup.rounds[0].tokens
         self._summed = 0
+        self._dealt: Dealt | None = None
+        self._limit = memory_limit(options["memory_limit"], self._device, processes)
         way: type[OverPairs] | type[ByIndex] = OverPairs if self._all_pairs else ByIndex
-        self._way: Any = way(lineup, options, self._device, self._facts, processes)
+        self._way: Any = way(self._lineup, options, self._device, self._facts, processes)
+        self._screen, self._notes = self._screened() if self._all_pairs else (None, ())
+        if self._screen is not None:
+            self._lineup = lined_up(self._screen.tokens)
+            settings = self._lineup, options, self._device, self._facts, processes
+            self._way = Screening(*settings, self._screen, self._keep)
+        self._check_mask()
+
+    def _screened(self) -> tuple[Screen | None, tuple[str, ...]]:
+        """Whether all pairs are screened, and what to say of it."""
+        options, lineup = self._options, self._lineup
+        tokens = lineup.rounds[0].tokens if self._keep is None else int(self._keep.sum())
+        return plan_screen(lineup, options, tokens, self._limit, self._way.plan)
 
     def _looking(self, known: KnownTokens) -> Look | None:
         """What is looked for in universal neurons; None where token ids are not known.
@@ -209,15 +226,15 @@ class _Task:
         """Takes all sums, which are searched behind the pass that they come in."""
         if len(self._lineup.rounds) > 1:
             self._activity = check_controls(self._lineup, self._keep)
-        limit = memory_limit(self._options["memory_limit"], self._device, self._processes)
-        with self._run(self._way.plan(limit)) as run:
-            run.go_on(self._way, limit)
+        with self._run(self._way.plan(self._limit)) as run:
+            run.go_on(self._way, self._limit)
             searching = Searching(run, self._way, self._processes, self._search_progress, self._say)
             for number in range(run.first, len(run.plan)):
                 work = self._way.work(run.plan[number])
                 with opened(work.models):
                     run.do(number, work, self._way.found)
                 searching.do(number, work)
+            self._dealt = dealt_work(run.plan)
             if self._processes is not None:
                 # All that was found is in process 0, which may go on for long.
                 self._processes.close()
@@ -231,7 +248,7 @@ class _Task:
             self._baseline,
             self._options["threshold"],
             str(self._device),
-            self._way.method(),
+            {**self._way.method(), "dealt": self._dealt},
         )
         result = make_result(
             question,
@@ -250,7 +267,9 @@ class _Task:
         result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
         rotated = self._all_pairs and self._baseline.draws > 0
         searched = self._lineup.searched(direction) if rotated else []
-        result.summary["warnings"] += sparse_warnings(searched)
+        result.summary["warnings"] += [*sparse_warnings(searched), *self._notes]
+        if isinstance(self._way, Screening):
+            self._way.describe(result, direction)
         cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 
@@ -294,35 +313,13 @@ class _Task:
 
     def _controls(self, direction: int) -> ControlMatches | None:
         """Those of controls."""
-        rounds = self._lineup.rounds
-        if len(rounds) == 1:
+        if len(self._lineup.rounds) == 1:
             return None
         found = {one: self._way.matches(i)[direction] for i, _, one in self._lineup.comparisons()}
-
-        def of(comparisons: Sequence[Comparison]) -> list[Matches]:
-            return [found[one] for one in comparisons]
-
-        controls = rounds[1:]
-        # Where there are fewer tokens for controls, the real ones were compared on these again.
-        real = of(rounds[0].real)
-        a = [of(one.a) for one in controls if one.a]
-        b = [of(one.b) for one in controls if one.b]
-        both = [of(one.both) for one in controls if one.both]
-        names = [model.name for model in self._lineup.models]
-        names_a = [names[one.a[0].first] for one in controls if one.a]
-        names_b = [[names[x.second] for x in one.b] for one in controls if one.b]
+        tokens = self._way.tokens(len(self._lineup.rounds[0].real))
+        margin = self._options["control_margin"]
         assert self._activity is not None
-        matches = ControlMatches(
-            self._way.tokens(len(rounds[0].real)),
-            self._options["control_margin"],
-            names_a,
-            names_b,
-            real,
-            a,
-            b,
-            both,
-            self._activity.summary(),
-        )
+        matches = ControlMatches.of(self._lineup, found, tokens, margin, self._activity.summary())
         return matches.swapped() if direction else matches
 
     def _open_mask(self) -> Tensor | None:
@@ -337,13 +334,17 @@ class _Task:
             return None
         if not bool(keep.any()):
             raise InputError("mask: leaves no token; true marks the tokens to use")
-        first = self._lineup.rounds[-1].tokens
-        if not bool(keep[:first].any()):
-            raise InputError(
-                f"control_tokens: the mask leaves none of the first {first} tokens, which controls"
-                " are run on; raise it"
-            )
         return keep
+
+    def _check_mask(self) -> None:
+        """Refuses a mask that leaves controls no token."""
+        first = self._lineup.rounds[-1].tokens
+        if self._keep is not None and not bool(self._keep[:first].any()):
+            screened = "" if self._screen is None else " (no more than the sample of screen)"
+            raise InputError(
+                f"control_tokens: the mask leaves none of the first {first} tokens{screened}, which"
+                " controls are run on; raise it"
+            )
 
     def _run(self, plan: list[dict[str, Any]]) -> Run:
         """The run of some passes."""
@@ -375,6 +376,7 @@ class _Task:
             "precision": options["precision"],
             "products": options["products"],
             **{name: options[name] for name in names},
+            "screen": None if self._screen is None else self._screen.tokens,
             "models": len(self._models),
             "controls": len(lineup.models) - len(self._models),
             **{f"layers of {name}": [[x.name, x.neurons] for x in model] for name, model in named},

@@ -5,31 +5,52 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal, TypedDict
 
-__all__ = ["Method", "method_of", "paired"]
+__all__ = ["Dealt", "Method", "method_of", "paired", "screened"]
 
 # Of r, for float32, float16 and bfloat16 activations; float64 ones are closer.
 _PAIRED = 1e-6
-_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9, "entries": 1e-6}
 _PRODUCT = 1e-5
+_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9, "entries": 1e-6}
+
+
+class Dealt(TypedDict):
+    """Layers of A, or of its controls, whose co-moments were dealt to processes.
+
+    ``passes`` are those that this took, in all.
+    """
+
+    layers: int
+    processes: int
+    passes: int
 
 
 class Method(TypedDict):
     """How r was computed.
 
-    ``sums``: ``paired``, neuron i with neuron i as tokens come; ``dense``, all pairs by products of
-    layers; ``sparse``, by what is active together. ``products``: what these were made of
-    (`univfast.sums.products`). ``largest_error``: of r, at most, for activations as they are
-    stored.
+    Attributes:
+        sums: ``paired``, neuron i with neuron i as tokens come; ``dense``, all pairs by products of
+            layers; ``sparse``, by what is active together; ``screened``, one by one those that a
+            sample did not rule out.
+        products: what these were made of (`univfast.sums.products`).
+        largest_error: of r, at most, for activations as they are stored.
+        dealt: None where every process had the co-moments of all layers.
     """
 
-    sums: Literal["paired", "dense", "sparse"]
+    sums: Literal["paired", "dense", "sparse", "screened"]
     products: list[str]
     largest_error: float
+    dealt: Dealt | None
 
 
 def paired() -> Method:
     """By index."""
-    return {"sums": "paired", "products": [], "largest_error": _PAIRED}
+    return {"sums": "paired", "products": [], "largest_error": _PAIRED, "dealt": None}
+
+
+def screened(float64: bool) -> Method:
+    """Of pairs that were screened; ``float64``: some activations are."""
+    products = ["float64" if float64 else "float32"]
+    return {"sums": "screened", "products": products, "largest_error": _PAIRED, "dealt": None}
 
 
 def method_of(multiplied: Iterable[Collection[str]]) -> Method:
@@ -40,4 +61,5 @@ def method_of(multiplied: Iterable[Collection[str]]) -> Method:
         "sums": "sparse" if found == {"entries"} else "dense",
         "products": sorted(found),
         "largest_error": max(errors, default=_PRODUCT),
+        "dealt": None,
     }

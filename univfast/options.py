@@ -18,6 +18,7 @@ from univfast.input_options import AxisOptions
 from univfast.nulls.kinds import Baseline
 from univfast.option import (
     Option,
+    as_count,
     as_limit,
     as_path,
     as_pattern,
@@ -173,6 +174,27 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
             panel="Compute",
         ),
     ]
+    screen: Annotated[
+        int | None,
+        Option(
+            None,
+            doc="tokens of a sample, half of them drawn evenly and half where rare neurons are"
+            " active, that candidates are searched on: 32 of each neuron, in either direction. r is"
+            " then exact for these, over all tokens, and memory grows with the neurons and not with"
+            " their pairs. Some neurons are searched whole, to say how many matches are missed"
+            ' (``summary["screen"]``). Baselines are those of the half drawn evenly, and controls'
+            " are compared on as many tokens. For match best. None: all pairs, but 8,192 where a"
+            " layer of A with all of B does not fit the memory limit.",
+            help="Search candidates on a sample of N tokens, then take their exact correlations"
+            " over all tokens: for models whose pairs do not fit the memory, or take too long. What"
+            " may be missed is measured and printed. With --match best.  [default: no; 8192 where a"
+            " layer of A with all of B does not fit the memory]",
+            check=as_count,
+            low=64,
+            metavar="N",
+            panel="Compute",
+        ),
+    ]
     checkpoint: Annotated[
         str | os.PathLike[str] | None,
         Option(
@@ -228,6 +250,10 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
     if by_index and (values["exclude_self"] or values["reverse"]):
         name = "exclude_self" if values["exclude_self"] else "reverse"
         raise InputError(f"{name}: is not for a match by index; match 'best', or leave it out")
+    if values.get("screen") is not None and values["match"] != "best":
+        raise InputError(
+            f"screen: is for match 'best', not {values['match']!r}; leave one of both out"
+        )
     if "controls_a" in values:
         _check_controls(values)
     for name in ("token_ids", "neurons", "token_text", "features"):

@@ -14,6 +14,7 @@ __all__ = [
     "MatchTable",
     "ModelSummary",
     "RotationSummary",
+    "ScreenSummary",
     "Summary",
 ]
 
@@ -92,7 +93,58 @@ class ControlsSummary(TypedDict):
     warnings: list[str]
 
 
-class ModelSummary(Means):
+class ScreenThird(TypedDict):
+    """A third of the neurons that were searched whole, by effective tokens in the sample."""
+
+    lowest: float
+    highest: float
+    checked: int
+    found: int
+    limit: float | None
+    shortfall: float
+
+
+class ScreenAbove(TypedDict):
+    """Those of the neurons that were searched whole whose highest r is above ``r``."""
+
+    r: float
+    checked: int
+    found: int
+    limit: float | None
+    shortfall: float
+
+
+class ScreenSummary(TypedDict):
+    """How pairs were screened, and what was missed of those neurons that were searched whole.
+
+    ``tokens`` of the sample, ``by_activity`` of them where rare neurons are active; ``found`` of
+    the neurons ``checked`` had their best match among the candidates, so that at most
+    ``missed_limit`` of all are missed (95%, Clopper and Pearson), by ``shortfall`` of r at most;
+    ``rare`` live neurons rest on fewer than ``few`` effective tokens of the sample;
+    ``chosen_alone`` says why it was screened, where nobody asked.
+    """
+
+    tokens: int
+    by_activity: int
+    candidates: int
+    chosen_alone: str | None
+    checked: int
+    found: int
+    missed_limit: float | None
+    shortfall: float
+    thirds: list[ScreenThird]
+    above: ScreenAbove
+    rare: int
+    few: int
+
+
+class _Screened(TypedDict, total=False):
+    """Of what was screened."""
+
+    screen: ScreenSummary
+
+
+class ModelSummary(Means, _Screened):
     """One of several other models by itself."""
 
     model: str
@@ -118,7 +170,7 @@ class Versions(TypedDict):
     torch: str
 
 
-class _Sometimes(TypedDict, total=False):
+class _Sometimes(_Screened, total=False):
     """What not every result has."""
 
     by_model: list[ModelSummary]

@@ -146,6 +146,13 @@ struct Kernels {
 
     // sums[i] += x[i] - pivot[i]
     void (*add_deviations)(const T* x, const double* pivot, int64_t neurons, double* sums);
+
+    // products[k] = the sum over t of x[t] * y[places[k] * stride + t], for k in 0 .. count.
+    void (*row_products)(const T* x, const T* y, int64_t stride, int64_t tokens, const int64_t* places, int64_t count,
+                         T* products);
+
+    // to[i * to_stride + t] = from[t * from_stride + i], for i in 0 .. neurons and t in 0 .. tokens.
+    void (*transpose)(const T* from, int64_t from_stride, int64_t tokens, int64_t neurons, T* to, int64_t to_stride);
 };
 
 // Loops over a row of co-moments or correlations.

@@ -53,6 +53,40 @@ def test_correlate_writes_the_files(pair: tuple[Path, Path], tmp_path: Path) -> 
     assert {"univfast", "match", "threshold", "dead", "fdr", "device", "seconds"} <= set(summary)
 
 
+def test_a_screen_says_what_may_be_missed(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "result"
+    assert run("correlate", *pair, "--screen", 400, "--out", out) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "8 neurons of A are universal" in text
+    assert "Candidates were searched on a sample of 400 tokens" in text
+    assert "r of these is over all tokens. 192 neurons were searched whole" in text
+    assert "Of those with r above 0.5, 8 of 8 have it: at most 31% of such matches" in text
+    screen = json.loads((out / "summary.json").read_text())["screen"]
+    assert screen["tokens"] == 400
+    page = (out / "report.html").read_text()
+    assert "screened on" in page
+    assert run("report", out) == 0
+    assert json.loads((out / "summary.json").read_text())["screen"] == screen
+    again = " ".join(capsys.readouterr().out.split())
+    assert "Candidates were searched on a sample of 400 tokens" in again
+
+
+def test_a_screen_that_cannot_be(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        (("--screen", 400, "--match", "index"), "--screen: is for match 'best', not 'index'"),
+        (("--screen", 10), "--screen: got 10, expected at least 64"),
+        (("--screen", 1001), None),
+    ):
+        assert run("correlate", *pair, *options) == (0 if message is None else 2)
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert (message or "Warning: --screen: there are 1000 tokens, no more than a") in err
+
+
 def test_json_is_the_summary_and_quiet_is_silent(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

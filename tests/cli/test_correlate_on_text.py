@@ -113,6 +113,23 @@ def test_layers_of_other_names_are_paired_in_order_if_both_are_named(
 
 
 @pytest.mark.slow
+def test_models_that_run_are_screened(
+    directories: Directories, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    models = directories.gpt2, directories.half
+    options = on_text(directories, *FILTERS, "--batch-tokens", 4 * CONTEXT)
+    for name, more in (("whole", ()), ("screened", ("--screen", 256))):
+        out = tmp_path / name
+        assert run("correlate", *models, *options, *more, "--out", out, "--quiet") == 0
+    assert capfd.readouterr().err == ""
+    whole, screened = (uf.load(tmp_path / name) for name in ("whole", "screened"))
+    screen = screened.summary["screen"]
+    assert screen["checked"] == screen["found"] == 128  # each is there in both
+    assert torch.equal(whole.match_neuron, screened.match_neuron)
+    assert float((whole.correlation - screened.correlation).abs().max()) < 2e-6
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     directories: Directories,
     monkeypatch: pytest.MonkeyPatch,

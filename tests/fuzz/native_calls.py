@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from univfast.native import views
+from univfast.native.candidates import candidate_products, standardise_transposed
 from univfast.native.cpu import (
     add_product,
     best_pairs,
@@ -186,6 +187,36 @@ def call_standardise(d: Draw) -> None:
     expected = (x.double() - mean) * scale
     assert torch.equal(output, expected.to(output.dtype))
     assert bool((room[:, x.shape[1] :] == 7).all())
+
+
+def call_standardise_transposed(d: Draw) -> None:
+    x = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES))
+    mean, scale = d.values(x.shape[1]), d.values(x.shape[1])
+    dtype = d.rng.choice(DTYPES[1:2] if x.dtype == torch.float64 else DTYPES[:2])
+    room = torch.full((x.shape[1], len(x) + d.rng.choice((0, 3))), 7, dtype=dtype)
+    standardise_transposed(x, mean, scale, room[:, : len(x)], d.threads)
+    assert torch.equal(room[:, : len(x)], ((x.double() - mean) * scale).T.to(dtype))
+    assert bool((room[:, len(x) :] == 7).all())
+
+
+def call_candidate_products(d: Draw) -> None:
+    dtype, tokens, neurons = d.rng.choice(DTYPES[:2]), d.tokens, (d.width, d.width)
+    x, y = (d.matrix(n, tokens, dtype) for n in neurons)
+    counts = torch.tensor([d.rng.choice((0, 1, 2, 5, 9)) for _ in x])
+    if d.wide:
+        counts[0] = 1000
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(dim=0)])
+    rows, places = (
+        torch.arange(len(x)).repeat_interleave(counts),
+        d.numbers(len(y), int(starts[-1])),
+    )
+    scales, deltas = (tuple(d.values(n) for n in neurons) for _ in range(2))
+    sums = d.values(len(places))
+    terms = x[rows].double() * y[places].double() * (scales[0][rows] * scales[1][places])[:, None]
+    expected = sums + terms.sum(dim=1) + deltas[0][rows] * deltas[1][places]
+    candidate_products(x, y, (starts, places), scales, deltas, sums, d.threads)
+    limit = precision(dtype) * (terms.abs().sum(dim=1) + expected.abs() + 1)
+    close("candidate_products", sums, expected, limit)
 
 
 def call_add_product(d: Draw) -> None:

@@ -20,7 +20,7 @@ from fuzz.files import some_field, some_pt, some_pt_pickle
 from fuzz.kinds import WrongError, attempt, kind
 from fuzz.mutate import several, some_bytes, some_value
 from univfast.machine.digests import sealed
-from univfast.runs import by_index, over_pairs
+from univfast.runs import by_index, over_pairs, sampling, screen_passes
 from univfast.sums import co_moments
 
 TOKENS = 300
@@ -37,6 +37,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "best": {"match": "best", "draws": 2},
     "passes": {"match": "best", "draws": 1, "memory_limit": 18_000},
     "details": {"match": "index", "details": True, "draws": 2},
+    "screen": {"match": "best", "draws": 1, "screen": 64},
 }
 
 _states: dict[str, dict[str, Any]] = {}
@@ -51,6 +52,7 @@ class _StopError(Exception):
 def prepare() -> None:
     """Saves states, and checkpoints of runs that were stopped on their way."""
     by_index.LEAST_TOKENS, by_index.READ_BYTES, over_pairs.READ_BYTES = 50, 1, 1
+    sampling.READ_BYTES = screen_passes.READ_BYTES = 2000
     co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = 64, 4096
     for name, make in ACCUMULATORS.items():
         accumulator = make()
@@ -61,7 +63,7 @@ def prepare() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, options in RUNS.items():
             _expected[f"run {name}"] = _told(uf.correlate(*_models(), **options))
-            for after in (120, 250):
+            for after in (120, 250, 450):
                 path = Path(folder, f"{name} {after}.pt")
                 with suppress(_StopError):
                     _correlate(name, path, _stopping(after))

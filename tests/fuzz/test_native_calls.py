@@ -28,7 +28,8 @@ def test_native_calls(operation: str) -> None:
 
 @pytest.mark.slow
 def test_every_operation_is_called() -> None:
-    assert set(native_calls.OPERATIONS) == set(native.cpu.__all__)
+    operations = {*native.cpu.__all__, *native.candidates.__all__}
+    assert set(native_calls.OPERATIONS) == operations
     native_calls.main(["--calls", "600", "--seed", "1"])
 
 

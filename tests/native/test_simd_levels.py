@@ -60,11 +60,36 @@ for dtype, limit in ((F64, 1e-9), (F32, 2e-5), (F16, 2e-5), (BF16, 2e-5)):
             assert_statistics(case.accumulated(77, 13).finish(), case, limit)
 """
 
+CANDIDATES = """
+import sys, torch
+from support.candidates import feed, layout, pair_correlations, some_pairs
+from support.dtypes import BF16, F16, F32, F64
+from support.parity import activations, assert_close, hard_cases, tolerance
+from univfast import native
+from univfast.sums.candidates import CandidateSums
+assert native.simd_level() == sys.argv[1], native.simd_level()
+def check(a, b, limit):
+    width = a.shape[1]
+    pairs = some_pairs(width, width, each=7)
+    sums = CandidateSums(layout("a", [width]), layout("b", [width]), pairs, threads=1)
+    feed(sums, a, b, ([width], [width]))
+    assert_close(sums.correlations(), pair_correlations(a, b, pairs), limit, "r")
+for dtype in (F64, F32, F16, BF16):
+    for tokens in (2, 5, 17, 127, 128, 129, 161, 1100):
+        a, b = (torch.from_numpy(x).to(dtype) for x in activations(tokens, 67))
+        check(a, b, tolerance(dtype))
+for dtype in (F64, F32):
+    for case in hard_cases(dtype).values():
+        check(case.a, case.b, tolerance(dtype))
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.simd_levels())
 @pytest.mark.parametrize(
-    "code", [PAIRED, ALL_PAIRS, DETAILS], ids=["paired", "all pairs", "details"]
+    "code",
+    [PAIRED, ALL_PAIRS, DETAILS, CANDIDATES],
+    ids=["paired", "all pairs", "details", "candidates"],
 )
 def test_every_instruction_set(code: str, level: str) -> None:
     printed(python(code, level, UNIVFAST_SIMD=level))

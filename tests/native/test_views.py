@@ -59,6 +59,21 @@ def standardise() -> Arguments:
     return {"x": one(TOKENS, N), "mean": one(N), "scale": one(N), "output": one(TOKENS, N)}
 
 
+def transposed() -> Arguments:
+    return {**standardise(), "output": one(N, TOKENS)}
+
+
+def candidates() -> Arguments:
+    x = {"x": one(4, TOKENS), "y": one(N, TOKENS), "starts": torch.tensor([0, 2, 2, 3, 5])}
+    x |= {"places": torch.tensor([0, 5, 1, 2, 3]), "scale": one(4), "scale_2": one(N)}
+    return x | {"delta": one(4), "delta_2": one(N), "sums": one(5)}
+
+
+def candidate_products(x: Tensor, y: Tensor, starts: Tensor, places: Tensor, *z: Tensor) -> None:
+    scales, deltas = (z[0], z[1]), (z[2], z[3])
+    native.candidate_products(x, y, (starts, places), scales, deltas, z[4], 1)
+
+
 def product() -> Arguments:
     x = {"c": one(4, N), "product": one(4, N), "scale": one(4), "scale_2": one(N)}
     return x | {"delta": one(4), "delta_2": one(N)}
@@ -111,6 +126,11 @@ def pair_details(frame: Tensor, x: Tensor, match: Tensor, **y: Tensor) -> None:
 OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[], Arguments]]] = {
     "paired_moments": (lambda **x: native.paired_moments(*x.values(), 1), paired),
     "standardise": (lambda **x: native.standardise(*x.values(), 1), standardise),
+    "standardise_transposed": (
+        lambda **x: native.standardise_transposed(*x.values(), 1),
+        transposed,
+    ),
+    "candidate_products": (lambda **x: candidate_products(*x.values()), candidates),
     "add_product": (lambda **x: add_product(*x.values()), product),
     "best_pairs": (best_pairs, best),
     "rotated_best": (rotated_best, turned),
@@ -166,6 +186,18 @@ def test_numbers_of_rows_are_within(operation: str, argument: str, low: int, hig
         given[argument][-1] = number
         with pytest.raises(ValueError, match=f"native: got rows .*{number}"):
             call(**given)
+
+
+@pytest.mark.parametrize(
+    ("argument", "at", "number"),
+    [("places", 4, 6), ("places", 0, -1), ("starts", 4, 6), ("starts", 1, 3), ("starts", 0, -1)],
+)
+def test_candidates_are_within(argument: str, at: int, number: int) -> None:
+    call, make = OPERATIONS["candidate_products"]
+    given = make()
+    given[argument][at] = number
+    with pytest.raises(ValueError, match=r"candidate_products: starts must not decrease"):
+        call(**given)
 
 
 @pytest.mark.parametrize("ends", [[2, 1], [1, 4], [-1, 3]])

@@ -73,8 +73,9 @@ def check_same(found: Path, expected: Path, tolerance: float = 1e-12) -> None:
         (2, ["--match", "index"]),
         (3, ["--match", "best", "--reverse"]),
         (2, ["--memory-limit", "1.4e-4", "--match", "best"]),
+        (2, ["--screen", "500", "--reverse"]),
     ],
-    ids=["index", "best", "best, layers dealt"],
+    ids=["index", "best", "best, layers dealt", "best, screened"],
 )
 def test_processes_share_the_tokens(
     processes: int, options: list[str], pair: list[Path], script: Path, tmp_path: Path

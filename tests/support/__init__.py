@@ -36,6 +36,8 @@
 ``search_ranks``      what each process does in the test of searches that are shared
 ``found_ranks``       what each process does in the test of searches that are gathered
 ``dealt_ranks``       the same in tests of runs whose layers are dealt
+``candidates``        pairs of neurons of made-up models, and their exact r
+``candidate_ranks``   what each process does in the tests of sums of candidates
 ====================  ====================================================================
 """
 

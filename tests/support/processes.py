@@ -59,8 +59,10 @@ def command_in_slices(tokens: int, chunk: int) -> str:
     return f"""
 import sys
 from univfast.sums import co_moments
-from univfast.runs import by_index, over_pairs
+from univfast.runs import by_index, over_pairs, sampling, screen_passes
 by_index.LEAST_TOKENS, by_index.READ_BYTES, over_pairs.READ_BYTES = {tokens}, 1, 1
+sampling.READ_BYTES = screen_passes.READ_BYTES = 1 << 16
+screen_passes.SearchPass.step = 8
 co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = {chunk}, 4096
 from univfast.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -105,6 +105,7 @@ Examples:
 @option("precision")
 @option("threads")
 @option("memory_limit")
+@option("screen")
 @option("checkpoint")
 @option("checkpoint_every")
 @click.option(

@@ -1,18 +1,20 @@
 """The border to the compiled core: torch tensors in, torch tensors out.
 
-=============  ======================================================
-``cpu``        the operations on the CPU, and what each is told
-``sparse``     those on sparse features, on the CPU alone
-``cuda``       the same on a CUDA device
-``products``   products of bfloat16 on the CPU
-``views``      what the core is told of tensors, and what it answers
-``place``      where a tensor is
-``extension``  the compiled module, or what to do where it is missing
-=============  ======================================================
+==============  ======================================================
+``cpu``         the operations on the CPU, and what each is told
+``sparse``      those on sparse features, on the CPU alone
+``candidates``  those of some pairs alone, on the CPU alone
+``cuda``        the same on a CUDA device
+``products``    products of bfloat16 on the CPU
+``views``       what the core is told of tensors, and what it answers
+``place``       where a tensor is
+``extension``   the compiled module, or what to do where it is missing
+==============  ======================================================
 
 The core knows neither Python objects nor torch. All memory that it reads or writes, its workspace
 included, is a tensor that these functions hold while the core runs. Each operation is done where
-its tensors are, by `univfast.native.cpu` or `univfast.native.cuda`; `cpu` documents them.
+its tensors are, by `univfast.native.cpu` or `univfast.native.cuda`; `cpu` documents them. Those of
+`candidates` take tensors on the CPU alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from torch import Tensor
 
 from univfast.native import cpu, cuda, place
+from univfast.native.candidates import candidate_products, standardise_transposed
 from univfast.native.cuda import PairedState
 from univfast.native.extension import _native
 from univfast.native.products import (
@@ -62,6 +65,7 @@ __all__ = [
     "add_packed_product",
     "add_product",
     "best_pairs",
+    "candidate_products",
     "compiler",
     "cuda_built_with",
     "cuda_devices",
@@ -80,6 +84,7 @@ __all__ = [
     "simd_level",
     "simd_levels",
     "standardise",
+    "standardise_transposed",
 ]
 
 compiler = _native.COMPILER

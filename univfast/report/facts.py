@@ -41,6 +41,7 @@ def summary_facts(summary: Mapping[str, Any]) -> Facts:
         ("fdr (by chance / universal)", _fdr(summary)),
         ("q < 0.05", NEEDS_DRAWS if significant is None else whole(significant)),
         *_by_index(summary),
+        *_screened(summary),
         ("mean correlation", correlation),
         ("mean baseline", baseline),
         ("mean excess", excess),
@@ -95,6 +96,7 @@ def all_pairs(summary: Mapping[str, Any]) -> bool:
 _SUMS = {
     "paired": "neuron by neuron, as tokens come",
     "dense": "all pairs, by products of layers",
+    "screened": "candidates of a sample, pair by pair",
     "sparse": "all pairs, by what is active together",
 }
 
@@ -106,7 +108,11 @@ def _method(summary: Mapping[str, Any]) -> Facts:
         return []
     way = _SUMS[method["sums"]]
     made_of = f" ({', '.join(method['products'])})" if method["products"] else ""
-    return [("r computed", f"{way}{made_of}; within {method['largest_error']:g}")]
+    rows: Facts = [("r computed", f"{way}{made_of}; within {method['largest_error']:g}")]
+    if dealt := method["dealt"]:
+        held = f"co-moments of {dealt['layers']} layers of A in {dealt['processes']} processes"
+        rows.append(("dealt", held))
+    return rows
 
 
 def _by_index(summary: Mapping[str, Any]) -> Facts:
@@ -116,6 +122,35 @@ def _by_index(summary: Mapping[str, Any]) -> Facts:
         return []
     by_chance = by_chance_in_words(beside) or NEEDS_DRAWS
     return [("by index, universal", f"{beside['universal']:,} (by chance {by_chance})")]
+
+
+def _screened(summary: Mapping[str, Any]) -> Facts:
+    """How candidates were found, and how many matches are missed."""
+    screen = summary.get("screen")
+    if not screen:
+        return []
+    limit = screen["missed_limit"]
+    rows: Facts = [
+        ("screened on", f"{screen['tokens']:,} tokens"),
+        ("of them chosen by activity", whole(screen["by_activity"])),
+        ("candidates of a neuron, in either direction", screen["candidates"]),
+        ("searched whole", whole(screen["checked"])),
+        ("of them with their best match among the candidates", whole(screen["found"])),
+        ("matches missed at most (95% limit)", "not known" if limit is None else f"{limit:.2%}"),
+        ("largest shortfall of r", number(screen["shortfall"], ".4f")),
+    ]
+    above = screen["above"]
+    high = f"found, of neurons searched whole with r above {above['r']:g}"
+    rows.append((high, f"{above['found']:,} of {above['checked']:,}"))
+    for third in screen["thirds"]:
+        between = f"{third['lowest']:,.3g} to {third['highest']:,.3g}"
+        found = f"{third['found']:,} of {third['checked']:,}"
+        rows.append((f"found, of neurons that rest on {between} tokens of the sample", found))
+    hardly = f"rest on fewer than {screen['few']} tokens of the sample"
+    rows.append((hardly, whole(screen["rare"])))
+    if screen["chosen_alone"]:
+        rows.append(("screened because", screen["chosen_alone"]))
+    return rows
 
 
 def _provenance(summary: Mapping[str, Any]) -> Facts:

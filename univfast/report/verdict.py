@@ -12,7 +12,7 @@ from typing import Any
 from univfast.nulls.controls import exceeds
 from univfast.search.matchings import MATCHINGS
 
-__all__ = ["by_chance_in_words", "verdict"]
+__all__ = ["by_chance_in_words", "screened_in_words", "verdict"]
 
 # Of draws in none of which a neuron is flagged, the mean is below this over their number, at 95%
 # (Poisson's limit, -ln 0.05).
@@ -53,6 +53,8 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
             yield from _of_details(summary)
         yield from _narrow_layers(summary)
     yield from _index_beside(summary)
+    if summary.get("screen"):
+        yield from screened_in_words(summary["screen"])
     if summary["unmatched"]:
         yield _without_partner(summary)
     for warning in summary.get("warnings", ()):
@@ -282,12 +284,46 @@ def _by_index(summary: Mapping[str, Any]) -> bool:
     return not MATCHINGS[summary["match"]].all_pairs
 
 
+def screened_in_words(screen: Mapping[str, Any]) -> Iterator[str]:
+    """How pairs were screened, and what may be missed."""
+    tokens = f"a sample of {screen['tokens']:,} tokens"
+    if screen["by_activity"]:
+        tokens += f", {screen['by_activity']:,} of them where rare neurons are active"
+    yield f"Candidates were searched on {tokens}; r of these is over all tokens."
+    checked, found = screen["checked"], screen["found"]
+    if checked:
+        verb, have = ("was", "has its") if checked == 1 else ("were", "have their")
+        share = f"at most {100 * screen['missed_limit']:.2g}% of matches are missed (95% limit)"
+        said = f"{_neurons(checked)} {verb} searched whole, {found:,} of which {have} best match"
+        short = f", by {screen['shortfall']:.3f} of r at most" if found < checked else ""
+        yield f"{said} among the candidates{short}: {share}."
+        above = screen["above"]
+        if above["checked"]:
+            limit = f"at most {100 * above['limit']:.2g}% of such matches are missed"
+            yield (
+                f"Of those with r above {above['r']:g}, {above['found']:,} of {above['checked']:,}"
+                f" have it: {limit}."
+            )
+    rare = screen["rare"]
+    if rare:
+        verb, whose = ("rests", "whose match") if rare == 1 else ("rest", "whose matches")
+        yield (
+            f"{_neurons(rare)} {verb} on fewer than {screen['few']} tokens of the sample,"
+            f" {whose} may be missed."
+        )
+
+
 def _without_partner(summary: Mapping[str, Any]) -> str:
     """Says that there are live neurons without a partner, and why."""
     count = summary["unmatched"]
     verb = "has" if count == 1 else "have"
     several = len(summary["models"]) > 2
     where, others = (" in any model", "the others have") if several else ("", "B has")
+    if summary.get("screen"):
+        return (
+            f"{_neurons(count, 'live')} {verb} no partner{where}: constant in the sample, or"
+            f" {others} too few live neurons."
+        )
     return f"{_neurons(count, 'live')} {verb} no partner{where}: {others} too few live neurons."
 
 

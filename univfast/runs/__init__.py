@@ -15,6 +15,11 @@
 ``layer_pairs``  several pairs of layers by index, as their batches come
 ``streams``      two models side by side, whose batches are summed as they come
 ``detail_streams``  the same batches once more, of matched pairs alone
+``screen_plan``  whether pairs are screened on a sample of tokens, and on how many
+``sampling``     the tokens of that sample: drawn evenly, and where rare neurons are active
+``screen_passes``  the search on it, and r of what it found over all tokens
+``screen_found``  what they found: as it is saved, checked, and told in a result
+``screening``    the passes of a screened task
 ``run``          passes that can be interrupted, killed, and shared by several processes
 ``searching``    the search behind a pass: told, saved, and shared by several processes
 ``to_search``    what is searched behind a pass

@@ -231,9 +231,14 @@ class Run:
             return sum(stop - start for start, stop in ranges)
         return sum(int(self._keep[start:stop].sum()) for start, stop in ranges)
 
+    @property
+    def _over_neurons(self) -> bool:
+        """Whether the pass under way searches neurons, which stand in a plan as tokens do."""
+        return "search" in self.plan[self._position.number]
+
     def _check_held(self, states: Sequence[Any], done: Sequence[Range]) -> None:
         """Refuses sums of other tokens than those that are done."""
-        held = self._kept(done)
+        held = sum(j - i for i, j in done) if self._over_neurons else self._kept(done)
         for state in states:
             tokens = state.get("tokens") if isinstance(state, dict) else None
             if type(tokens) is not int or tokens != held:
@@ -315,7 +320,8 @@ class Run:
 
     def _where(self) -> str:
         done = sum(stop - start for start, stop in self._position.done)
-        return self.where(done, self.plan[self._position.number]["tokens"], "tokens")
+        unit = "neurons" if self._over_neurons else "tokens"
+        return self.where(done, self.plan[self._position.number]["tokens"], unit)
 
     def where(self, done: int, total: int, unit: str) -> str:
         """What a run that is interrupted says."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from univfast.errors import InputError
+from univfast.method import Dealt
 from univfast.runs.planning import Job
 
 __all__ = ["dealt_to", "dealt_work", "jobs_in", "plan_round", "steps_in"]
@@ -160,13 +161,8 @@ def steps_in(
     return steps
 
 
-def dealt_work(plan: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    """How the work of a plan was dealt, for who reads the result; None where nothing was.
-
-    Returns:
-        ``layers``: of A, or of a control of it, whose co-moments were dealt; ``processes``: that
-        held them; ``passes``: that it took, those of controls too.
-    """
+def dealt_work(plan: Sequence[Mapping[str, Any]]) -> Dealt | None:
+    """How the work of a plan was dealt, for who reads the result; None where nothing was."""
     dealt = [entry for entry in plan if dealt_to(entry)]
     if not dealt:
         return None

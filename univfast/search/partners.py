@@ -21,7 +21,7 @@ from univfast.search.matches import Matches, matches_by_index
 from univfast.search.same_number import SameNumbers
 from univfast.sums.co_moments import Side
 
-__all__ = ["PartnersWork", "Search", "Tell", "silent"]
+__all__ = ["PartnersWork", "Search", "Tell", "same_neurons", "silent"]
 
 _LONG = 2048  # neurons of a layer whose matrices, and norms by them, take seconds and more
 _KEPT_BYTES = 64 << 20  # of the signs of rotations, which take time to draw
@@ -63,7 +63,7 @@ class Search:
         self.matched, self.searched = matched, searched
         self.rotation, self._threads = rotation, threads
         self._device = device
-        self.skip = _same_neurons(matched, searched).to(device) if exclude_self else None
+        self.skip = same_neurons(matched, searched).to(device) if exclude_self else None
         self._top = Best.none(matched.neurons, min(top_k, searched.neurons), device=device)
         # Of each neuron searched, who likes it best.
         self._back = Best.none(searched.neurons, device=device)
@@ -321,7 +321,7 @@ def _height(rows: slice) -> int:
     return int(rows.stop - rows.start)
 
 
-def _same_neurons(matched: Layout, searched: Layout) -> Tensor:
+def same_neurons(matched: Layout, searched: Layout) -> Tensor:
     """For each neuron matched, the number of the same neuron among those searched; -1 for none."""
     same = torch.full((matched.neurons,), -1, dtype=torch.int64, device="cpu")
     for name, own in zip(matched.names, matched.slices, strict=True):

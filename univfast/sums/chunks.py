@@ -81,6 +81,7 @@ class Chunk:
     Layers are standardised, or taken as they are but for their scales (`univfast.sums.products`).
 
     Attributes:
+        tokens: of the chunk.
         mean, m2: of the neurons, float64 ``[neurons]``.
         unscale: powers of two that undo the scale of each neuron, float64 ``[neurons]``.
         shift: means of what is taken as it is, which are to be taken off a product, and 0 for the
@@ -111,6 +112,7 @@ class Chunk:
             threads: at most this many.
         """
         self.mean, self.m2 = moments
+        self.tokens = len(layers[0])
         self._slices, self._layers = slices, layers
         self._multiplier, self._name, self._threads = multiplier, name, threads
         # A power of two, so that scaling rounds nothing, and one that bfloat16 has.
@@ -119,7 +121,7 @@ class Chunk:
         one = torch.ones_like(self.mean)
         self._scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
         self.shift: Tensor | None = None
-        self._standardised: set[int] = set()
+        self._filled: dict[int, _Kind] = {}  # what is in the memory for float32
 
         kinds = [self._kind(i, rotated) for i in range(len(layers))]
         self.factors: list[Factor] = []
@@ -205,11 +207,11 @@ class Chunk:
             if kind.dtype == torch.float16:  # has no exponents to spare
                 self.unscale[part], scale = 1.0, torch.ones_like(scale)
             torch.mul(layer, scale.to(kind.dtype), out=output)
-        elif kind != _STANDARDISED or i not in self._standardised:
+        elif kind.dtype == torch.float64 or self._filled.get(i) != kind:
             shift = torch.zeros_like(mean) if kind.raw else mean
             native.standardise(layer, shift, scale, output, self._threads)
-            if kind == _STANDARDISED:
-                self._standardised.add(i)
+            if kind.dtype != torch.float64:
+                self._filled[i] = kind
         return output
 
     def _buffer(self, dtype: torch.dtype, what: str = "chunk of") -> Tensor:

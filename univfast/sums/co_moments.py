@@ -24,7 +24,7 @@ from univfast.sums import moments as m
 from univfast.sums.chunks import Chunk
 from univfast.sums.products import Factor, Multiplier
 
-__all__ = ["CoMoments", "Side", "chunk_tokens", "tile_bytes"]
+__all__ = ["CoMoments", "Side", "all_deltas", "chunk_tokens", "tile_bytes"]
 
 # Tokens of a product: enough that adding it to the state, which does not depend on them, costs a
 # few percent of it; few enough that a chunk stays small beside the state. A CUDA device multiplies
@@ -182,7 +182,7 @@ class CoMoments:
         weight = self.tokens * (tokens / (self.tokens + tokens))
         delta_a, delta_b = x.mean - self.a.mean, y.mean - self.b.mean
         scales = (x.unscale, y.unscale)
-        deltas = _all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
+        deltas = all_deltas((weight * delta_a, delta_b), (x.shift, y.shift), tokens)
 
         for left in x.factors:
             for right in y.factors:
@@ -193,7 +193,7 @@ class CoMoments:
                 part, layer = side.layout.slices[i], chunk.layer(i)
                 unscale, own = chunk.unscale[part], delta[part]
                 shift = None if chunk.shift is None else chunk.shift[part]
-                own_deltas = _all_deltas((weight * own, own), (shift, shift), tokens)
+                own_deltas = all_deltas((weight * own, own), (shift, shift), tokens)
                 layer = layer._replace(neurons=slice(0, len(s)))  # of the block
                 for rows, columns in _upper_blocks(0, len(s)):
                     blocks = layer.of(rows), layer.of(columns)
@@ -311,7 +311,7 @@ class CoMoments:
         )
 
 
-def _all_deltas(
+def all_deltas(
     deltas: tuple[Tensor, Tensor], shifts: tuple[Tensor | None, Tensor | None], tokens: int
 ) -> tuple[Tensor, Tensor]:
     """What is added to a product: what the means of the chunk and of the state differ by.

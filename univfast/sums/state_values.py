@@ -23,6 +23,7 @@ from univfast.sums.states import check_range, check_tensor, refused
 from univfast.sums.token_facts import TokenFacts
 
 __all__ = [
+    "check_candidates",
     "check_co_moments",
     "check_details",
     "check_moments",
@@ -88,6 +89,25 @@ def check_co_moments(
             root = roots[side][layouts[side].slices[int(number)]]
             _check_products(name, x, root, root)
     _check_products("cross", tensors["cross"], roots["a"], roots["b"])
+
+
+def check_candidates(tensors: Mapping[str, Tensor], tokens: int, a: Tensor, b: Tensor) -> None:
+    """Refuses tensors of `CandidateMoments`, by name, that no such tokens have.
+
+    ``a`` and ``b``, int64 ``[pairs]``, are the neurons of each pair.
+
+    Raises:
+        InputError: naming the tensor.
+    """
+    for name, x in tensors.items():
+        _check_finite(name, x)
+        _check_some(name, x, tokens)
+        if name.startswith("m2"):
+            _check_squares(name, x)
+    root_a, root_b = _root(tensors["m2_a"]), _root(tensors["m2_b"])
+    for first in range(0, len(a), _TILE):
+        part = slice(first, first + _TILE)
+        _check_bound("cross", tensors["cross"][part], root_a[a[part]] * root_b[b[part]])
 
 
 def check_pending(pending: object, widths: Sequence[int], tokens: int) -> list[Tensor]:
