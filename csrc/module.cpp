@@ -318,76 +318,7 @@ void bind_candidates(py::module_& m) {
           "deltas"_a, "sums"_a, "threads"_a);
 }
 
-// ---- on a CUDA device: what queues work returns at once, and keeps the interpreter's lock ---------------
-
-namespace on_cuda {
-
-cuda::Stream stream_of(const StreamOf& stream) { return {stream.first, at<void>(stream.second)}; }
-
-cuda::PairedState state_at(const StateAt& state) { return {at<double>(state.first), at<cuda::Counters>(state.second)}; }
-
-std::vector<DeviceFacts> devices() {
-    std::vector<DeviceFacts> found;
-    for (const cuda::Device& device : cuda::devices())
-        found.emplace_back(device.name, device.major, device.minor, device.memory);
-    return found;
-}
-
-void paired_update(const Matrix& a, const Matrix& b, Address keep, int64_t first_token, const Signs& signs,
-                   const Shifts& shifts, const StateAt& before, const StateAt& after, const Workspace& workspace,
-                   const StreamOf& stream) {
-    cuda::paired_update({a, b, at<const uint8_t>(keep), first_token, signs, shifts, state_at(before), state_at(after),
-                         at<std::byte>(workspace.first), workspace.second},
-                        stream_of(stream));
-}
-
-void rotate(const Matrix& x, const Signs& signs, Address output, const Workspace& workspace, const StreamOf& stream) {
-    cuda::rotate({x, signs, at<void>(output), at<std::byte>(workspace.first), workspace.second, 1}, stream_of(stream));
-}
-
-void add_product(const CoMoments& c, const Matrix& product, const Sides& scales, int count, const Sides& deltas,
-                 const StreamOf& stream) {
-    cuda::add_product({c, product, at<const double>(scales.first), at<const double>(scales.second), count,
-                       at<const double>(deltas.first), at<const double>(deltas.second)},
-                      stream_of(stream));
-}
-
-void best_pairs(const Tile& tile, Address column_inverse, const Numbers& first, int64_t count, const Found& best,
-                const Found& column_best, const StreamOf& stream) {
-    cuda::best_pairs(
-        {tile, at<const double>(column_inverse), first.first, first.second, count, at<double>(best.first),
-         at<int64_t>(best.second), at<double>(column_best.first), at<int64_t>(column_best.second), nullptr, 0},
-        stream_of(stream));
-}
-
-void rotated_best(const Tile& tile, const Signs& signs, Address column_inverse, const Strided& best,
-                  const Workspace& workspace, const StreamOf& stream) {
-    cuda::rotated_best({tile, signs, at<const double>(column_inverse), at<double>(best.first), best.second,
-                        at<std::byte>(workspace.first), workspace.second},
-                       stream_of(stream));
-}
-
-}  // namespace on_cuda
-
-void bind_cuda(py::module_ m) {
-    const py::kw_only named;
-    m.def("built_with", &cuda::built_with);
-    m.def("unavailable", &cuda::unavailable, Released());
-    m.def("devices", &on_cuda::devices, Released());
-
-    m.def("paired_update_workspace", &cuda::paired_update_workspace, "a"_a, "b"_a, "draws"_a, "shifts"_a, "device"_a);
-    m.def("paired_update", &on_cuda::paired_update, named, "a"_a, "b"_a, "keep"_a, "first_token"_a, "signs"_a,
-          "shifts"_a, "before"_a, "after"_a, "workspace"_a, "stream"_a);
-    m.def("add_product", &on_cuda::add_product, named, "c"_a, "product"_a, "scales"_a, "count"_a, "deltas"_a,
-          "stream"_a);
-    m.def("best_pairs", &on_cuda::best_pairs, named, "tile"_a, "column_inverse"_a, "first"_a, "count"_a, "best"_a,
-          "column_best"_a, "stream"_a);
-    m.def("rotated_best_workspace", &cuda::rotated_best_workspace, "c"_a, "device"_a);
-    m.def("rotated_best", &on_cuda::rotated_best, named, "tile"_a, "signs"_a, "column_inverse"_a, "best"_a,
-          "workspace"_a, "stream"_a);
-    m.def("rotate_workspace", &cuda::rotate_workspace, "x"_a, "device"_a);
-    m.def("rotate", &on_cuda::rotate, named, "x"_a, "signs"_a, "output"_a, "workspace"_a, "stream"_a);
-}
+#include "module_cuda.inc"
 
 }  // namespace
 

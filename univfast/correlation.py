@@ -248,7 +248,7 @@ class _Task:
             self._baseline,
             self._options["threshold"],
             str(self._device),
-            {**self._way.method(), "dealt": self._dealt},
+            self._way.method() | {"dealt": self._dealt},
         )
         result = make_result(
             question,

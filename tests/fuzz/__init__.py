@@ -13,6 +13,7 @@
 ``commands``        command lines
 ``workers``         processes that take inputs, and are watched
 ``with_core``       runs a module with another build of the core, as with a sanitizer
+``draws``           random shapes and values for calls of the core
 ``native_calls``    valid calls of the core with random shapes, against plain computations
 ==================  ==========================================================================
 
