@@ -195,6 +195,7 @@ def test_the_next_checkpoint_removes_the_search_before(tmp_path: Path) -> None:
     assert {x.name for x in tmp_path.iterdir()} == {f"run.pt{x}" for x in SUFFIXES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed_anew", [False, True], ids=["as it is", "sealed anew"])
 @pytest.mark.parametrize("name", SOME)
 def test_a_damaged_search_begins_anew_with_one_warning(
@@ -204,7 +205,7 @@ def test_a_damaged_search_begins_anew_with_one_warning(
     left(path, name)
     content = torch.load(beside(path), weights_only=True)
     expected = searched(name)
-    every = 331 if sealed_anew else 997
+    every = 131 if sealed_anew else 97
     for i, (where, edited) in enumerate(edits(content)):
         if i % every:
             continue

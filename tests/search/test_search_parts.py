@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from support.found import check_same_found, options, searches_of, tied
-from support.pairs import accumulated
+from support.found import WIDTHS, check_same_found, options, searches_of, tied
+from support.pairs import accumulated, models
 from univfast.option import select
 from univfast.options import SumsOptions
 from univfast.search import partners
@@ -69,6 +69,26 @@ def test_rows_are_searched_in_blocks() -> None:
 
     found_by(count, itself=False)
     assert min(counts) > 5
+
+
+@pytest.mark.parametrize("rotation", ["hadamard", "gaussian"])
+def test_blocks_of_rows_find_what_all_rows_do(
+    rotation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of neurons with those of the same number, which stand in several blocks."""
+    a, b = models(200, WIDTHS, WIDTHS)
+    a, b = ({f"x{i}": x for i, x in enumerate(layers.values())} for layers in (a, b))
+    asked: Any = {**options(itself=False), "rotation": rotation, "shifts": 4}
+    found = []
+    for tile in (300, 1 << 20):
+        monkeypatch.setattr(co_moments, "_TILE_BYTES", tile)
+        found.append(searches_of(a, b, asked))
+        found[-1].add(accumulated(a, b, **select(SumsOptions, asked)).co_moments())
+    for one, other in zip(*(searches.found() for searches in found), strict=True):
+        for name, x in one.items():
+            torch.testing.assert_close(x, other[name], rtol=0, atol=1e-12, equal_nan=True)
+    known = found[0].found()[0]["same_rotated"].isfinite()  # but of the dead
+    assert known.sum() > 0.8 * known.numel()
 
 
 def test_long_matrices_are_made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

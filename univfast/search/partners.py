@@ -250,6 +250,7 @@ class PartnersWork:
         signs = 4 * native.SIGN_STAGES * rotation.draws * sum(block.searched.layout.widths)
         self._keeps = self._by_rows and signs <= _KEPT_BYTES
         self._made: dict[tuple[int, int], Rotations] = {}
+        self._making = False
 
     def run(self, units: Sequence[int] | None = None) -> Iterator[int]:
         """Does what is not done of some of the rows, by their numbers in order; None: of all.
@@ -293,8 +294,8 @@ class PartnersWork:
         return [self._rows[unit] for unit in units]
 
     def words(self) -> str:
-        """Nothing that pairs do not say."""
-        return ""
+        """What is being done, where pairs do not say it."""
+        return "making a rotation" if self._making else ""
 
     def _do(self, unit: int, part: int) -> Generator[int, None, int]:
         rows = self._rows[unit]
@@ -311,9 +312,9 @@ class PartnersWork:
         if key not in self._made:
             if not self._keeps:
                 self._made.clear()
-            searched = self.block.searched
+            searched, self._making = self.block.searched, True
             made = yield from self.search.prepare(searched, number, draws, self.rotation)
-            self._made[key] = made
+            self._made[key], self._making = made, False
         return self._made[key]
 
 
