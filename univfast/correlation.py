@@ -217,6 +217,7 @@ class _Task:
                     self._processes.close()
                 if self.is_first:
                     self._way.take(run.plan[number], work, tell)
+                del work  # before the next one makes its state
 
     def _searching(self, run: Run) -> Tell:
         """Takes the pairs of layers that are searched, and tells of all."""
@@ -255,9 +256,8 @@ class _Task:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
         result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
-        rotated = self._all_pairs and self._baseline.draws > 0
-        searched = self._lineup.searched(direction) if rotated else []
-        result.summary["warnings"] += sparse_warnings(searched)
+        if self._all_pairs and self._baseline.draws:
+            result.summary["warnings"] += sparse_warnings(self._lineup.searched(direction))
         cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 
