@@ -234,6 +234,7 @@ class _Task:
                 with opened(work.models):
                     run.do(number, work, self._way.found)
                 searching.do(number, work)
+                del work  # before the next one makes its state
             self._dealt = dealt_work(run.plan)
             if self._processes is not None:
                 # All that was found is in process 0, which may go on for long.
@@ -265,11 +266,16 @@ class _Task:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
         result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
+<<<<<<< HEAD
         rotated = self._all_pairs and self._baseline.draws > 0
         searched = self._lineup.searched(direction) if rotated else []
         result.summary["warnings"] += [*sparse_warnings(searched), *self._notes]
         if isinstance(self._way, Screening):
             self._way.describe(result, direction)
+=======
+        if self._all_pairs and self._baseline.draws:
+            result.summary["warnings"] += sparse_warnings(self._lineup.searched(direction))
+>>>>>>> h1
         cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from support.sparse_models import (
 )
 from univfast.runs import sparse_pass
 from univfast.runs.sparse_pass import SparsePass
+from univfast.sums.sparse_pairs import SparsePairs
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -158,6 +160,22 @@ def test_parts_of_a_layer_are_the_layer(case: str, features: int, passes: list[S
     assert len(passes) == 1 + -(-50 // features)
     assert same(whole, parts)
     assert case == "itself" or whole.by_index is not None
+
+
+def test_one_state_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[weakref.ref[SparsePairs]] = []
+    alive: list[int] = []
+    init = SparsePairs.__init__
+
+    def noted(self: SparsePairs, *args: Any) -> None:
+        alive.append(sum(state() is not None for state in states))
+        states.append(weakref.ref(self))
+        init(self, *args)
+
+    monkeypatch.setattr(SparsePairs, "__init__", noted)
+    a, b = (as_form(dense_model(i, 50), "coo") for i in (1, 2))
+    uf.correlate(a, b, rotation="none", memory_limit=in_parts(a, b, 20, rotation="none"))
+    assert alive == [0, 0, 0]
 
 
 @pytest.mark.slow

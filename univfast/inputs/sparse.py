@@ -134,8 +134,7 @@ class SparseLayer:
         dense = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for sums, token, feature, value in self._found(start, stop):
             if not sums:
-                there = value != 0
-                self._check_once(EntryList(token[there], feature[there], value[there]), start)
+                self._check_once(EntryList(token, feature, value).where(value != 0), start)
             dense.view(-1).index_add_(0, token * self.neurons + feature, value)
         return dense
 
@@ -164,11 +163,10 @@ class SparseLayer:
         """
         lists = []
         for sums, token, feature, value in self._found(start, stop):
-            there = value != 0
-            if not bool(there.all()):
-                token, feature, value = token[there], feature[there], value[there]
             found = EntryList(token.int(), feature.int(), value)
             found = EntryList(*(x.cpu().contiguous() for x in found))
+            there = found.value != 0
+            found = found if bool(there.all()) else found.where(there)
             if not sums:
                 self._check_once(found, start)
             elif self._repeated(found) is not None:

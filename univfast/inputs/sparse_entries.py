@@ -127,11 +127,11 @@ class TopK:
     def take(self, start: int, stop: int) -> Found:
         feature = self._indices.read(start, stop).long()
         values = self.values.read(start, stop)
-        token = numbers(stop - start, device=values.device)[:, None].expand_as(feature)
-        nothing = (values == 0) & (feature == -1)
-        if not bool(nothing.any()):
-            return token.flatten(), feature.flatten(), values.flatten()
-        return token[~nothing], feature[~nothing], values[~nothing]
+        feature, values = feature.flatten(), values.flatten()
+        there = ((values != 0) | (feature != -1)).nonzero()[:, 0]
+        if len(there) < len(values):
+            feature, values = feature[there], values[there]
+        return there // max(self._k, 1), feature, values
 
     def release(self, start: int, stop: int) -> None:
         self._indices.release(start, stop)

@@ -46,6 +46,12 @@ class EntryList(NamedTuple):
         """Some after others; of one dtype."""
         return lists[0] if len(lists) == 1 else EntryList(*map(torch.cat, zip(*lists, strict=True)))
 
+    def where(self, kept: Tensor) -> EntryList:
+        """Those for which ``kept``, bool ``[entries]``, is true."""
+        # By number: that takes a third of the time.
+        places = kept.nonzero()[:, 0]
+        return EntryList(*(x.index_select(0, places) for x in self))
+
     def view(self, width: int) -> _native.Entries:
         """As the core takes them, of so many features. Raises ValueError for what are none."""
         shape = (self.entries,)

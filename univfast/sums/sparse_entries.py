@@ -38,8 +38,7 @@ def checked_entries(
         InputError: a value that no sum can include, by token and feature.
     """
     if keep is not None:
-        there = keep[entries.token]
-        entries = EntryList(*(x[there] for x in entries))
+        entries = entries.where(keep[entries.token])
     token, feature, value = entries
     if value.dtype != torch.float64:
         value = value.float()
@@ -65,14 +64,13 @@ def checked_entries(
 
 def of_features(entries: EntryList, first: int, last: int) -> EntryList:
     """Those of features ``first`` to ``last``, counted from the first."""
-    there = (entries.feature >= first) & (entries.feature < last)
-    token, feature, value = (x[there] for x in entries)
-    return EntryList(token, feature - first, value)
+    found = entries.where((entries.feature >= first) & (entries.feature < last))
+    return found._replace(feature=found.feature - first)
 
 
 def of_tokens(entries: EntryList, tokens: int) -> EntryList:
     """Those of the first so many tokens."""
-    return EntryList(*(x[entries.token < tokens] for x in entries))
+    return entries.where(entries.token < tokens)
 
 
 def pivots_of(entries: EntryList, tokens: int, width: int) -> Tensor:
@@ -117,7 +115,7 @@ def about_pivots(entries: EntryList, pivots: Tensor, tokens: int) -> EntryList:
     every = numbers(tokens).int()[:, None].expand(tokens, len(chosen))
     return EntryList.joined(
         [
-            EntryList(*(x[~there] for x in entries)),
+            entries.where(~there),
             EntryList(every.flatten(), chosen.int().repeat(tokens), deviations.flatten()),
         ]
     )
