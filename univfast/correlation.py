@@ -266,16 +266,11 @@ class _Task:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
         result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
-<<<<<<< HEAD
-        rotated = self._all_pairs and self._baseline.draws > 0
-        searched = self._lineup.searched(direction) if rotated else []
-        result.summary["warnings"] += [*sparse_warnings(searched), *self._notes]
-        if isinstance(self._way, Screening):
-            self._way.describe(result, direction)
-=======
         if self._all_pairs and self._baseline.draws:
             result.summary["warnings"] += sparse_warnings(self._lineup.searched(direction))
->>>>>>> h1
+        result.summary["warnings"] += self._notes
+        if isinstance(self._way, Screening):
+            self._way.describe(result, direction)
         cast("dict[str, object]", result.summary).update(provenance(models))
         return result
 
