@@ -151,9 +151,10 @@ void best_pairs(const Tile& tile, Address column_inverse, const Numbers& first, 
                           at<int64_t>(column_best.second), at<std::byte>(workspace.first), workspace.second});
 }
 
-void rotated_best(const Tile& tile, const Signs& signs, Address column_inverse, const Strided& best,
-                  const Workspace& workspace) {
+void rotated_best(const Tile& tile, const Signs& signs, Address column_inverse, const Strided& best, Address single,
+                  const Strided& single_r, const Workspace& workspace) {
     univfast::rotated_best({tile, signs, at<const double>(column_inverse), at<double>(best.first), best.second,
+                            at<const int64_t>(single), at<double>(single_r.first), single_r.second,
                             at<std::byte>(workspace.first), workspace.second});
 }
 
@@ -247,7 +248,7 @@ void bind_cpu(py::module_& m) {
           "best"_a, "column_best"_a, "workspace"_a);
     m.def("rotated_best_workspace", &rotated_best_workspace, "c"_a, "threads"_a);
     m.def("rotated_best", &on_cpu::rotated_best, Released(), named, "tile"_a, "signs"_a, "column_inverse"_a, "best"_a,
-          "workspace"_a);
+          "single"_a, "single_r"_a, "workspace"_a);
     m.def("rotated_variance_workspace", &rotated_variance_workspace, "c"_a, "draws"_a, "threads"_a);
     m.def("rotated_variance", &on_cpu::rotated_variance, Released(), named, "c"_a, "signs"_a, "variance"_a,
           "workspace"_a, "threads"_a);

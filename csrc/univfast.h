@@ -200,13 +200,17 @@ int64_t best_pairs_workspace(const CoMoments& c, int threads);
 void best_pairs(const BestPairsParams& params);
 
 // best[d, i] = the highest correlation of row i with a neuron of draw d's rotation of the columns, or what was there
-// if that is higher. skip leaves out the rotated neuron of that number.
+// if that is higher. skip leaves out the rotated neuron of that number. Beside these, single_r[d, i] = the correlation
+// of row i with the rotated neuron of number single[i].
 struct RotatedBestParams {
     Tile tile;
     Signs signs;                   // of as many neurons as the tile has columns
     const double* column_inverse;  // [draws, columns]: 1 / norm of each rotated neuron
     double* best;                  // [draws, rows], draws `best_stride` elements apart
     int64_t best_stride;
+    const int64_t* single;  // [rows] -1: none of this row; null: of no row
+    double* single_r;       // [draws, rows], draws `single_stride` elements apart; rows that have none stay as they are
+    int64_t single_stride;
     std::byte* workspace;  // rotated_best_workspace() bytes, aligned to 64
     int64_t workspace_size;
 };

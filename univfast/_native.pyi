@@ -155,6 +155,8 @@ def rotated_best(
     signs: Signs,
     column_inverse: int,
     best: tuple[int, int],
+    single: int,
+    single_r: tuple[int, int],
     workspace: tuple[int, int],
 ) -> None: ...
 def rotated_variance_workspace(c: CoMoments, draws: int, threads: int) -> int: ...
@@ -242,6 +244,8 @@ class _Cuda:
         signs: Signs,
         column_inverse: int,
         best: tuple[int, int],
+        single: int,
+        single_r: tuple[int, int],
         workspace: tuple[int, int],
         stream: tuple[int, int],
     ) -> None: ...

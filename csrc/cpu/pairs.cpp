@@ -181,6 +181,10 @@ void rotated_best(const RotatedBestParams& params) {
                                                tile.skip ? tile.skip[row] : -1);
             double& best = params.best[draw * params.best_stride + row];
             if (largest > kNone) best = std::max(best, std::clamp(largest * tile.row_inverse[row], -1.0, 1.0));
+            const int64_t single = params.single ? params.single[row] : -1;
+            if (single < 0) return;
+            const double scaled = s.rotated[single] * params.column_inverse[draw * columns + single];
+            params.single_r[draw * params.single_stride + row] = std::clamp(scaled * tile.row_inverse[row], -1.0, 1.0);
         });
     });
 }

@@ -94,12 +94,17 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
     for (int64_t row = blockIdx.x; row < c.rows; row += gridDim.x) {
         if (std::isnan(p.tile.row_inverse[row])) continue;
         const int64_t skip = p.tile.skip ? p.tile.skip[row] : -1;
+        const int64_t single = p.single ? p.single[row] : -1;
         own.first([&](int i) { return c.data[row * c.row_stride + i]; });
         for (int64_t draw = 0; draw < p.signs.draws; ++draw) {
             const double* z = own.last(draw);
             double largest = kNone;
             for (int i = threadIdx.x; i < plan.neurons; i += blockDim.x) {
                 const double scaled = z[place(i)] * p.column_inverse[draw * c.columns + i];
+                if (i == single) {
+                    const double r = scaled * p.tile.row_inverse[row];
+                    p.single_r[draw * p.single_stride + row] = r > 1 ? 1.0 : (r < -1 ? -1.0 : r);
+                }
                 if (scaled > largest && i != skip) largest = scaled;
             }
             largest = block_reduce(largest, shared, [](double x, double y) { return fmax(x, y); });

@@ -204,9 +204,15 @@ def call_rotated_best(d: Draw) -> None:
     inverse = _inverse(d, draws, c.shape[1])
     best = torch.full((draws, len(c) + 2), -torch.inf, dtype=torch.float64)[:, : len(c)]
     signs = views.rotation_signs(c.shape[1], draws, seed)
-    rotated_best(c, (rows, inverse), signs, best, skip, d.threads)
+    number = d.numbers(c.shape[1] + 1, len(c)) - 1
+    room = torch.full((draws, len(c) + 1), 7.0, dtype=torch.float64)
+    single = (number, room[:, : len(c)]) if d.rng.random() < 0.5 else None
+    rotated_best(c, (rows, inverse), signs, best, skip, d.threads, single)
     for draw, z in enumerate(turned(c.numpy(), draws, seed)):
         r = z * rows.numpy()[:, None] * inverse[draw].numpy()
+        asked = (number >= 0) & ~rows.isnan() if single else torch.zeros(len(c)) > 0
+        alone = np.where(asked, np.clip(r[np.arange(len(c)), number.clamp(min=0)], -1, 1), 7.0)
+        close("rotated_best's single", room[draw, : len(c)], alone, 1e-11)
         for i in range(len(r)) if skip is not None else ():
             if 0 <= (at := int(skip[i])) < r.shape[1]:  # type: ignore[index]
                 r[i, at] = np.nan

@@ -97,11 +97,13 @@ def best_pairs(c: Tensor, skip: Tensor, rows: Tensor, columns: Tensor, **x: Tens
 def turned() -> Arguments:
     signs = native.rotation_signs(N, 2, 0)
     x = {"c": one(4, N), "rows": one(4), "columns": one(2, N), "signs": signs}
-    return x | {"best": one(2, 4), "skip": whole(4)}
+    return x | {"best": one(2, 4), "skip": whole(4), "single": whole(4), "single_r": one(2, 4)}
 
 
-def rotated_best(c: Tensor, rows: Tensor, columns: Tensor, **x: Tensor) -> None:
-    native.rotated_best(c, (rows, columns), **x, threads=1)
+def rotated_best(
+    c: Tensor, rows: Tensor, columns: Tensor, single: Tensor, single_r: Tensor, **x: Tensor
+) -> None:
+    native.rotated_best(c, (rows, columns), **x, threads=1, single=(single, single_r))
 
 
 def groups() -> Arguments:

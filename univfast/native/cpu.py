@@ -23,6 +23,7 @@ from univfast.native.views import (
     row_numbers,
     shifts_view,
     signs_view,
+    single_view,
     strided,
     terms,
     tile_view,
@@ -294,6 +295,7 @@ def rotated_best(
     best: Tensor,
     skip: Tensor | None,
     threads: int,
+    single: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Raises ``best`` to the highest correlation of each row with each rotation of the columns.
 
@@ -304,6 +306,8 @@ def rotated_best(
         best: float64 ``[draws, rows]``, rows contiguous; updated.
         skip: int64 ``[rows]``, the rotated neuron that a row leaves out.
         threads: at most this many; the result does not depend on it.
+        single: of each row the number of a rotated neuron, -1 for none, int64 ``[rows]``; and its
+            correlations with these alone, float64 ``[draws, rows]``, which are written.
     """
     view = co_moments(c)
     owner, room = workspace(_native.rotated_best_workspace(view, threads))
@@ -313,6 +317,7 @@ def rotated_best(
         signs=signs_view(signs, c.shape[1]),
         column_inverse=pointer(inverse[1], torch.float64, (draws, c.shape[1])),
         best=strided(best, (torch.float64,), (draws, len(c))),
+        **single_view(single, (draws, *c.shape), CPU),
         workspace=room,
     )
     del owner  # alive until here

@@ -30,6 +30,7 @@ from univfast.native.views import (
     pointer,
     shifts_view,
     signs_view,
+    single_view,
     strided,
     terms,
     tile_view,
@@ -251,6 +252,7 @@ def rotated_best(
     best: Tensor,
     skip: Tensor | None,
     threads: int,
+    single: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     (height, width), device, draws = c.shape, c.device, len(signs) - COMMON_ROUNDS
     view = co_moments(c, device)
@@ -261,6 +263,7 @@ def rotated_best(
         signs=signs_view(signs, width, device),
         column_inverse=pointer(inverse[1], torch.float64, (draws, width), device),
         best=strided(best, (torch.float64,), (draws, height), device),
+        **single_view(single, (draws, height, width), device),
         workspace=room,
         stream=stream,
     )

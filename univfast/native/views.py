@@ -28,6 +28,7 @@ __all__ = [
     "row_numbers",
     "shifts_view",
     "signs_view",
+    "single_view",
     "strided",
     "terms",
     "tile_view",
@@ -289,6 +290,29 @@ def rotation_signs(neurons: int, draws: int, seed: int) -> Tensor:
     data = pointer(signs, torch.float32, shape)
     _native.rotation_signs(signs=data, draws=draws, neurons=neurons, seed=seed)
     return signs
+
+
+class Single(TypedDict):
+    """A rotated neuron of each row by itself, as the core takes it."""
+
+    single: int
+    single_r: tuple[int, int]
+
+
+def single_view(
+    single: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int], device: torch.device
+) -> Single:
+    """Of draws, rows and columns; None: none. Raises ValueError for numbers that are not there."""
+    if single is None:
+        return {"single": 0, "single_r": (0, 0)}
+    number, r = single
+    draws, rows, columns = shape
+    if rows and not -1 <= int(number.min()) <= int(number.max()) < columns:
+        raise ValueError(f"native: got numbers of rotated neurons that are not among {columns}")
+    return {
+        "single": pointer(number, torch.int64, (rows,), device),
+        "single_r": strided(r, (torch.float64,), (draws, rows), device),
+    }
 
 
 class Terms(TypedDict):

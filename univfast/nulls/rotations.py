@@ -61,6 +61,7 @@ class Rotations(Protocol):
         best: Tensor,
         skip: Tensor | None,
         threads: int,
+        single: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Raises ``best`` to the highest correlation of each row with a rotated neuron.
 
@@ -70,6 +71,7 @@ class Rotations(Protocol):
             best: float64 ``[draws, rows]``; updated.
             skip: int64 ``[rows]``, the rotated neuron that a row leaves out, -1 for none.
             threads: at most this many.
+            single: as `native.rotated_best` has it.
         """
         ...
 
@@ -107,8 +109,9 @@ class HadamardRotations:
         best: Tensor,
         skip: Tensor | None,
         threads: int,
+        single: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        native.rotated_best(cross, inverse, self.signs, best, skip, threads)
+        native.rotated_best(cross, inverse, self.signs, best, skip, threads, single)
 
 
 # Rows of R whose product with the co-moments is alive at a time: more would be no faster.
@@ -151,12 +154,19 @@ class DenseRotations:
         best: Tensor,
         skip: Tensor | None,
         threads: int,
+        single: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         for draw, matrix in enumerate(self._matrices):
             place = torch.empty(len(cross), 1, dtype=torch.int64, device=cross.device)
             found = Best(best[draw, :, None], place)
-            inverses = inverse[0], inverse[1][draw]
-            native.best_pairs(cross @ matrix.T, inverses, (0, 0), found, None, skip, threads)
+            inverses, turned = (inverse[0], inverse[1][draw]), cross @ matrix.T
+            native.best_pairs(turned, inverses, (0, 0), found, None, skip, threads)
+            if single is not None:
+                number, r = single
+                row = (number >= 0).nonzero()[:, 0]
+                j = number[row]
+                scale = inverses[0][row] * inverses[1][j]
+                r[draw, row] = (turned[row, j] * scale).clamp(-1, 1)
 
 
 def make_rotations(

@@ -131,12 +131,15 @@ class AssignWork:
         for number, columns in enumerate(block.searched.layout.slices):
             rotations = yield from self.search.prepare(block.searched, number, draws, self.rotation)
             inverse = self.search.inverse(block.searched, number, draws)
-            if self.search.same is not None:
-                self.search.same.add_draws(block, every, number, rotations, inverse, draws)
             for part, _, tile in block.tiles(every, columns):
                 turned = rotations.apply(tile)[0]
                 r[part, columns] = (turned * block.inverse[0][part, None] * inverse[0]).cpu()
                 yield 0
+            same = self.search.same
+            if same is not None and (own := same.own(block, every, number)) is not None:
+                row = (own >= 0).nonzero()[:, 0].cpu()
+                found = r[row, columns.start + own.cpu()[row]].clamp(-1, 1)
+                same.rotated[draws.start, row] = found.to(same.rotated.device)
         r[:, block.inverse[1].isnan().cpu()] = torch.nan
 
 

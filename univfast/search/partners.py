@@ -125,15 +125,19 @@ class Search:
         """Takes in some rows of a block with some rotations of a layer that is searched."""
         columns = block.searched.layout.slices[number]
         inverse = self.inverse(block.searched, number, draws)
-        if self.same is not None:
-            self.same.add_draws(block, rows, number, rotations, inverse, draws)
+        same = None if self.same is None else self.same.own(block, rows, number)
         for part, own, tile in block.tiles(rows, columns):
+            single = None
+            if self.same is not None and same is not None:
+                here = same[part.start - rows.start : part.stop - rows.start]
+                single = here, self.same.rotated[draws.start : draws.stop, own]
             rotations.raise_best(
                 tile,
                 (block.inverse[0][part], inverse),
                 self._rotated[draws.start : draws.stop, own],
                 self._skipped(own, block.place[1].start + columns.start),
                 self._threads,
+                single,
             )
 
     def prepare(

@@ -8,11 +8,9 @@ from torch import Tensor
 from univfast.inputs.layout import Layout
 from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
-from univfast.nulls.rotations import Rotations
 from univfast.nulls.shifts import shifts_of
 from univfast.search.blocks import Block
 from univfast.search.matches import LayerCorrelation
-from univfast.sums.co_moments import tile_bytes
 
 __all__ = ["SameNumbers"]
 
@@ -40,7 +38,8 @@ class SameNumbers:
             return torch.full(shape, torch.nan, dtype=torch.float64, device=device)
 
         self._r = absent(layout.neurons)
-        self._rotated = absent(rotation.draws, layout.neurons)
+        self.rotated = absent(rotation.draws, layout.neurons)
+        """r in each rotation of B, ``[draws, neurons]``."""
         self._shifted = absent(max(map(len, self._shifts)), layout.neurons)
 
     def add(self, block: Block, rows: slice) -> None:
@@ -61,43 +60,26 @@ class SameNumbers:
                 j = (i + shift) % c.shape[1]
                 self._shifted[k, own] = (c[row, j] * inverse_a * inverse_b[j]).clamp(-1, 1)
 
-    def add_draws(
-        self,
-        block: Block,
-        rows: slice,
-        number: int,
-        rotations: Rotations,
-        inverse: Tensor,
-        draws: range,
-    ) -> None:
-        """Takes in some rotations of a layer of B, with it in A if that is among the rows.
+    def own(self, block: Block, rows: slice, number: int) -> Tensor | None:
+        """Of some rows of a block, the neuron of the same number in a layer of B; -1 for others.
 
-        Args:
-            block: co-moments of some layers of A with all of B.
-            rows: of it.
-            number: of the layer of B.
-            rotations: the draws of its rotations.
-            inverse: 1 / norm of the rotated neurons ``[draws, width]``.
-            draws: which they are.
+        int64 ``[rows]``; None where the layer is not among those of A.
         """
         name = block.searched.layout.names[number]
         if name not in block.matched.layout.names:
-            return
+            return None
         here, part = _in_layer(block, block.matched.layout.names.index(name), rows)
-        columns = self._layout.slices[self._layout.names.index(name)]
-        width = columns.stop - columns.start
-        step = max(1, tile_bytes(block.cross.device) // (8 * width * len(draws)))
-        for first in range(part.start, part.stop, step):
-            i = numbers(first, min(first + step, part.stop), device=block.cross.device)
-            at = here.start + (i - part.start)
-            turned = rotations.apply(block.cross[at, columns])  # [draws, rows, width]
-            c = turned[:, i - first, i]
-            scale = block.inverse[0][at] * inverse[:, i]
-            self._rotated[draws.start : draws.stop, columns][:, i] = (c * scale).clamp(-1, 1)
+        if part.stop <= part.start:
+            return None
+        found = torch.full((rows.stop - rows.start,), -1, dtype=torch.int64, device=self._r.device)
+        found[here.start - rows.start : here.stop - rows.start] = numbers(
+            part.start, part.stop, device=self._r.device
+        )
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """What was found so far, by name, not copied."""
-        return {"same_r": self._r, "same_rotated": self._rotated, "same_shifted": self._shifted}
+        return {"same_r": self._r, "same_rotated": self.rotated, "same_shifted": self._shifted}
 
     def correlations(self, tokens: int) -> list[LayerCorrelation]:
         """Of each layer."""
@@ -107,7 +89,7 @@ class SameNumbers:
                 match_layer=name,
                 tokens=tokens,
                 correlation=self._r[own].cpu(),
-                rotated=torch.where(self._r[own].isnan(), torch.nan, self._rotated[:, own]).cpu(),
+                rotated=torch.where(self._r[own].isnan(), torch.nan, self.rotated[:, own]).cpu(),
                 shifted=self._shifted[: len(shifts), own].cpu(),
             )
             for name, own, shifts in zip(

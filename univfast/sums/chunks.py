@@ -29,6 +29,7 @@ _CANCELLED = 0.005
 # neurons, more than most uses have: those of rank 9 and below, and those where one factor leaves
 # less than an eighth of the variance to all others.
 _ROTATED_NEURONS = 1e7
+_SEEN_BYTES = 8 << 20
 # Directions that a layer's spectrum is seen in: a few times the ranks that are to be told apart.
 _PROBES = 32
 
@@ -232,8 +233,14 @@ def _cancels(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> bool:
         x.shape[1], _PROBES, generator=generator, dtype=torch.float32, device="cpu"
     ).to(x.device)
     directions *= weights.float()[:, None]
+    # Some tokens at a time: fresh memory for all of them takes longer than what is done in it.
+    step = len(x) if x.is_cuda else max(1, _SEEN_BYTES // (4 * x.shape[1]))
+    some = torch.empty(min(step, len(x)), x.shape[1], dtype=torch.float32, device=x.device)
+    seen = torch.empty(len(x), _PROBES, dtype=torch.float32, device=x.device)
     with exact_products("cuda" if x.is_cuda else "cpu"):
-        seen = x.float() @ directions
+        for first in range(0, len(x), step):
+            part = x[first : first + step]
+            torch.mm(some[: len(part)].copy_(part), directions, out=seen[first : first + step])
         if shift is not None:
             seen -= shift.float() @ directions
         s = (seen.T @ seen).double()

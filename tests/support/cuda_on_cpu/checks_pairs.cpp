@@ -208,8 +208,12 @@ void check_rotated(int64_t rows, int64_t columns, int64_t draws, bool skips) {
     std::vector<double> expected((static_cast<size_t>((draws - 1) * best_stride + rows)), kNone);
     expected[0] = 0.99;  // of another tile
     const std::vector<double> before = expected;
-    std::vector<int64_t> skip;
+    std::vector<int64_t> skip, single;
+    const int64_t single_stride = rows + 1;
+    std::vector<double> single_r(static_cast<size_t>((draws - 1) * single_stride + rows), 7.0);
+    const std::vector<double> single_before = single_r;
     for (int64_t row = 0; row < rows; ++row) {
+        single.push_back(row % 3 == 1 ? -1 : (row * 5) % columns);
         const std::vector<double> first =
             rotations.first({c.begin() + row * stride, c.begin() + row * stride + columns});
         // What would be the best of the first draw, but for the scales.
@@ -221,6 +225,9 @@ void check_rotated(int64_t rows, int64_t columns, int64_t draws, bool skips) {
             for (int64_t i = 0; i < columns; ++i) {
                 const double r = z[static_cast<size_t>(i)] * column_inverse[at(draw, columns, i)] *
                                  row_inverse[static_cast<size_t>(row)];
+                if (i == single.back() && !std::isnan(row_inverse[static_cast<size_t>(row)])) {
+                    single_r[at(draw, single_stride, row)] = std::clamp(r, -1.0, 1.0);
+                }
                 if (std::isnan(r) || (skips && i == skip.back())) continue;
                 best = std::max(best, std::clamp(r, -1.0, 1.0));
             }
@@ -228,7 +235,8 @@ void check_rotated(int64_t rows, int64_t columns, int64_t draws, bool skips) {
     }
     Memory<double> state("c", c), best("best", before);
     const Memory<double> row_inverses("row_inverse", row_inverse), inverses("column_inverse", column_inverse);
-    const Memory<int64_t> skip_columns("skip", skip);
+    const Memory<int64_t> skip_columns("skip", skip), singles("single", single);
+    Memory<double> single_found("single_r", single_before);
     const CoMoments tile = {state.data(), rows, columns, stride};
     const int64_t size = univfast::cuda::rotated_best_workspace(tile, 0);
     Workspace workspace(size);
@@ -237,10 +245,14 @@ void check_rotated(int64_t rows, int64_t columns, int64_t draws, bool skips) {
                                   inverses.data(),
                                   best.data(),
                                   best_stride,
+                                  singles.data(),
+                                  single_found.data(),
+                                  single_stride,
                                   workspace.data(),
                                   size},
                                  kStream);
     expect_near(best.computed(), expected, 1e-12, what);
+    expect_near(single_found.computed(), single_r, 1e-12, what + ", single ones");
 }
 
 }  // namespace
