@@ -98,6 +98,26 @@ def test_layers_of_other_dtypes_beside_each_other() -> None:
         torch.testing.assert_close(found, exact.amax(dim=1), rtol=0, atol=LIMIT)
 
 
+@pytest.mark.parametrize("kinds", [(BF16, F32), (BF16, F16), (F16, F32), (F32, BF16, F16)], ids=str)
+def test_neighbours_in_parts_are_each_of_as_many_as_their_dtype_asks_for(
+    kinds: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "matrix_units", lambda: "amx")
+    a, b = layers(HARD["plain"], F64, tokens=500)
+    x, y = ({str(dtype): side.to(dtype) for dtype in kinds} for side in (a, b))
+    sums = uf.AllPairsCorrelation(
+        dict.fromkeys(x, NEURONS[0]), dict.fromkeys(y, NEURONS[1]), rotation="none"
+    )
+    sums.update(x, y)
+    found, exact = (
+        sums.compute().correlation,
+        correlations(
+            torch.cat([layer.double() for layer in x.values()], 1), torch.cat([*y.values()], 1)
+        ),
+    )
+    torch.testing.assert_close(found, exact.amax(dim=1), rtol=0, atol=1e-6)
+
+
 def made_of(dtype: torch.dtype, asked: str, **options: object) -> list[str]:
     a, b = layers(HARD["plain"], dtype, tokens=200)
     sums = uf.AllPairsCorrelation(

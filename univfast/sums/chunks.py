@@ -62,12 +62,14 @@ class Pending:
 class _Kind(NamedTuple):
     """What a layer of a chunk is multiplied as.
 
-    ``form`` is None for a tensor of ``dtype``; ``raw``: its means are left where they are.
+    ``form`` is None for a tensor of ``dtype``; ``raw``: its means are left where they are;
+    ``parts``: of bfloat16, that add up to it, where it is multiplied so.
     """
 
     dtype: torch.dtype
     form: Form | None = None
     raw: bool = False
+    parts: int = 0
 
 
 _STANDARDISED = _Kind(torch.float32)
@@ -157,7 +159,9 @@ class Chunk:
                 return _Kind(torch.float64)
         if form is None or not (raw or form.parts):
             return _STANDARDISED
-        return _Kind(torch.float32 if form.parts else layer.dtype, form, raw)
+        if not form.parts:
+            return _Kind(layer.dtype, form, raw)
+        return _Kind(torch.float32, form, raw, parts_of(layer.dtype if raw else torch.float32))
 
     def _factor(self, members: Sequence[int], kind: _Kind) -> Factor:
         """Neighbouring layers of a kind."""
@@ -169,12 +173,11 @@ class Chunk:
             packed = self._packed(members, neurons)
             return Factor(neurons, packed, lambda: self._tensor(members, neurons, _SCALED))
         x = self._tensor(members, neurons, kind)
-        if kind.form is None or not kind.form.parts:
+        if not kind.parts:
             return Factor(neurons, x, lambda: x)
-        dtype = self._layers[members[0]].dtype if kind.raw else torch.float32
         buffers = [
             self._buffer(torch.float32, f"part {number} of")[:, neurons]
-            for number in range(parts_of(dtype))
+            for number in range(kind.parts)
         ]
         return Factor(neurons, split(x, buffers), lambda: x)
 
