@@ -118,6 +118,19 @@ def test_neighbours_in_parts_are_each_of_as_many_as_their_dtype_asks_for(
     torch.testing.assert_close(found, exact.amax(dim=1), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [BF16, F16, F32])
+def test_products_with_float64_are_as_exact_as_is_said(dtype: torch.dtype) -> None:
+    a, b = layers(HARD["plain"], F64, tokens=5)
+    x = a.to(dtype)
+    sums = uf.AllPairsCorrelation({"x": NEURONS[0]}, {"x": NEURONS[1]}, rotation="none")
+    sums.update(x, b)
+    result = sums.compute()
+    assert result.summary["method"]["products"] == ["float64"]
+    limit = result.summary["method"]["largest_error"]
+    exact = correlations(x, b).amax(dim=1)
+    torch.testing.assert_close(result.correlation, exact, rtol=0, atol=limit)
+
+
 def made_of(dtype: torch.dtype, asked: str, **options: object) -> list[str]:
     a, b = layers(HARD["plain"], dtype, tokens=200)
     sums = uf.AllPairsCorrelation(
