@@ -20,6 +20,12 @@ __all__ = ["Chunk", "Pending"]
 # Of the powers of two that layers are scaled by.
 _EXPONENT = 120
 
+# What the means add to a product of layers that are taken as they are grows with the tokens, and so
+# do the bits that are lost, all in one direction where most values of a neuron are the same. Where
+# a mean is beyond so many standard deviations, so many tokens are summed at a time, as by the core.
+_FAR = 0.75
+_SUMMED = 256
+
 # A rotated neuron's variance is g^T S g for a random direction g. Float32 products leave an error
 # of about 1e-8 to 1e-7 of the usual variance, so where the layer nearly cancels in a rotated neuron
 # they would give it a wrong, even an impossible r, and of the highest r over many neurons the wrong
@@ -179,7 +185,9 @@ class Chunk:
             self._buffer(torch.float32, f"part {number} of")[:, neurons]
             for number in range(kind.parts)
         ]
-        return Factor(neurons, split(x, buffers), lambda: x)
+        mean, m2 = self.mean[neurons], self.m2[neurons]
+        far = kind.raw and bool((self.tokens * mean * mean > _FAR**2 * m2).any())
+        return Factor(neurons, split(x, buffers), lambda: x, _SUMMED if far else None)
 
     def _packed(self, members: Sequence[int], neurons: slice) -> Packed:
         """Neighbouring layers, packed."""
