@@ -91,7 +91,7 @@ def result_of(
         searches.baseline,
         threshold,
         str(searches.device),
-        method_of([searches.multiplied]),
+        method_of([searches.multiplied], searches.device),
     )
     same_numbers = searches.by_index()
     beside: list[list[Matches]] = [[] if same_numbers is None else [same_numbers], []]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from univfast.errors import InputError
 from univfast.hooks import Captured
 from univfast.inputs.plain import plain_tensor
+from univfast.machine.digests import bytes_of
 from univfast.machine.torch_state import PlainState
 from univfast.networks.calls import check_call, given_to, refused_keyword
 from univfast.networks.padding import without_padding
@@ -146,7 +147,7 @@ class Feed:
         for x in _tensors(batch):
             plain = plain_tensor(x, f"batches: batch {number}, which is to be gone through again,")
             with PlainState():
-                values = plain.cpu().contiguous().reshape(-1).view(torch.uint8)
+                values = bytes_of(plain.cpu())
             digest.update(values.numpy().tobytes())
         if self._pass == 1:
             self._digests.append(digest.digest())

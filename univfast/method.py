@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Dealt", "Method", "method_of", "paired", "screened"]
 
 # Of r, for float32, float16 and bfloat16 activations; float64 ones are closer.
 _PAIRED = 1e-6
-_PRODUCT = 1e-5
-_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9, "entries": 1e-6}
+# Of neurons that are active on a few tokens alone; others stay within 1e-5.
+_PRODUCT = 2e-5
+# On the matrix units of a CUDA device, of means two standard deviations from 0 (an estimate).
+_OF_UNITS = dict.fromkeys(("bfloat16", "float16"), 4e-5)
+_OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-7, "entries": 1e-6}
 
 
 class Dealt(TypedDict):
@@ -32,7 +38,8 @@ class Method(TypedDict):
             layers; ``sparse``, by what is active together; ``screened``, one by one those that a
             sample did not rule out.
         products: what these were made of (`univfast.sums.products`).
-        largest_error: of r, at most, for activations as they are stored.
+        largest_error: of r, at most, for activations as they are stored, whose means are within
+            1e9 standard deviations.
         dealt: None where every process had the co-moments of all layers.
     """
 
@@ -53,10 +60,11 @@ def screened(float64: bool) -> Method:
     return {"sums": "screened", "products": products, "largest_error": _PAIRED, "dealt": None}
 
 
-def method_of(multiplied: Iterable[Collection[str]]) -> Method:
-    """Of all pairs, from what each of the searches was given."""
+def method_of(multiplied: Iterable[Collection[str]], device: torch.device) -> Method:
+    """Of all pairs, from what each of the searches was given, and where it was multiplied."""
     found = set[str]().union(*multiplied)
-    errors = [_OF_PRODUCTS.get(name, _PRODUCT) for name in found]
+    known = {**_OF_PRODUCTS, **(_OF_UNITS if device.type == "cuda" else {})}
+    errors = [known.get(name, _PRODUCT) for name in found]
     return {
         "sums": "sparse" if found == {"entries"} else "dense",
         "products": sorted(found),

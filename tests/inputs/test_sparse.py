@@ -146,6 +146,17 @@ def test_lists_of_entries(tmp_path: Path) -> None:
     assert_same(tmp_path / "c.pt", dense)
 
 
+def test_shapes_in_python() -> None:
+    dense = features(2)[0]
+    rows = scipy.sparse.coo_array(dense.numpy())
+    entries = {"row": rows.row, "col": rows.col, "data": rows.data}
+    for shape in (rows.shape, dense.shape, list(rows.shape), [np.int64(n) for n in rows.shape]):
+        assert_same({**entries, "shape": shape}, dense)
+    for shape in ((TOKENS, True), (TOKENS, float(WIDTH))):
+        with pytest.raises(TypeError, match="'shape'"):
+            open_activations({**entries, "shape": shape}, "b")
+
+
 def test_locations(tmp_path: Path) -> None:
     """As delphi's ``LatentCache.save`` writes them: sample, position, latent."""
     dense = features(2)[0].reshape(20, 30, WIDTH)
@@ -179,6 +190,13 @@ def test_fingerprints_tell_features_apart(tmp_path: Path) -> None:
         for x in (dense, other, dense)
     }
     assert len(prints) == 2
+
+
+def test_one_entry_of_any_stride() -> None:
+    here, one = torch.tensor(200), torch.tensor(2.0)
+    entries = {"row": here.expand(1), "col": here.expand(1) // 100, "data": one.expand(1)}
+    found = uf.correlate(*[{**entries, "shape": (TOKENS, WIDTH)}] * 2, rotation="none")
+    assert found.correlation.isfinite().tolist() == [i == 2 for i in range(WIDTH)]
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

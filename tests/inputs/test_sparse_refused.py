@@ -57,6 +57,14 @@ def test_ranks_are_never_read_as_neurons(tmp_path: Path) -> None:
     refused(apart / "top_acts.npy", "a column is a rank")
 
 
+def test_values_of_integers(tmp_path: Path) -> None:
+    whole = {**TOP, "top_acts": VALUES.to(torch.int8), "d_sae": 12}
+    refused(whole, "a: layer 'activations' has dtype int8; convert it")
+    torch.save({**whole, "top_acts_scale": torch.tensor(0.1)}, tmp_path / "a.pt")
+    for layers in (None, "top_acts"):
+        refused(tmp_path / "a.pt", "layer 'activations' has dtype int8", layers=layers)
+
+
 def test_other_integers_beside_can_be_left_out() -> None:
     ids = torch.tensor([[5, 5], [9, 9], [7, 7]])
     assert list(open_activations({"x": VALUES, "ids": ids}, "a").layers) == ["x"]

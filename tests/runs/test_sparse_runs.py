@@ -304,6 +304,9 @@ def test_what_fits_no_memory() -> None:
         uf.InputError, match=r"^memory_limit: a feature of layer .* raise the limit"
     ):
         uf.correlate(a, b, rotation="none", memory_limit=limit - 1)
+    wide = torch.eye(2000).to_sparse()  # 32 MB of pairs
+    with pytest.raises(uf.InputError, match=r"needs 0\.00.* GB, .* \(all at once need 0\.03"):
+        uf.correlate(wide, wide, rotation="none", reverse=True, memory_limit=1e5)
     message = r"^rotation: rotations of dictionaries .*; give rotation='none', for the nulls of sp"
     for reverse in (False, True):
         enough = in_parts(a, b, 2, rotation="none", reverse=reverse)

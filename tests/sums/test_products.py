@@ -11,6 +11,7 @@ from torch import Tensor
 import univfast as uf
 from support.dtypes import BF16, F16, F32, F64
 from univfast.machine import matrix_units
+from univfast.method import method_of
 from univfast.sums import products
 from univfast.sums.products import Form, forms
 
@@ -98,6 +99,59 @@ def test_layers_of_other_dtypes_beside_each_other() -> None:
         torch.testing.assert_close(found, exact.amax(dim=1), rtol=0, atol=LIMIT)
 
 
+@pytest.mark.parametrize("kinds", [(BF16, F32), (BF16, F16), (F16, F32), (F32, BF16, F16)], ids=str)
+def test_neighbours_in_parts_are_each_of_as_many_as_their_dtype_asks_for(
+    kinds: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "matrix_units", lambda: "amx")
+    a, b = layers(HARD["plain"], F64, tokens=500)
+    x, y = ({str(dtype): side.to(dtype) for dtype in kinds} for side in (a, b))
+    sums = uf.AllPairsCorrelation(
+        dict.fromkeys(x, NEURONS[0]), dict.fromkeys(y, NEURONS[1]), rotation="none"
+    )
+    sums.update(x, y)
+    found, exact = (
+        sums.compute().correlation,
+        correlations(
+            torch.cat([layer.double() for layer in x.values()], 1), torch.cat([*y.values()], 1)
+        ),
+    )
+    torch.testing.assert_close(found, exact.amax(dim=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [0.7, 3.9])
+@pytest.mark.parametrize("units", ["amx", None])
+def test_rare_activity_on_a_constant(
+    units: str | None, mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which loses bits of long sums, all in one direction."""
+    monkeypatch.setattr(products, "matrix_units", lambda: units)
+    g = torch.Generator().manual_seed(0)
+    active = torch.randint(4096, (16, 200), generator=g)
+    x = torch.zeros(4096, 200).scatter_(0, active, 1 + torch.rand(16, 200, generator=g))
+    a, b = ((side + mean * side.std(dim=0)).bfloat16() for side in (x, x * (2 + x)))
+    sums = uf.AllPairsCorrelation({"x": 200}, {"x": 200}, rotation="none")
+    sums.update(a, b)
+    result = sums.compute()
+    limit = result.summary["method"]["largest_error"]
+    assert limit == 2e-5
+    exact = correlations(a, b).amax(dim=1)
+    torch.testing.assert_close(result.correlation, exact, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32])
+def test_products_with_float64_are_as_exact_as_is_said(dtype: torch.dtype) -> None:
+    a, b = layers(HARD["plain"], F64, tokens=5)
+    x = a.to(dtype)
+    sums = uf.AllPairsCorrelation({"x": NEURONS[0]}, {"x": NEURONS[1]}, rotation="none")
+    sums.update(x, b)
+    result = sums.compute()
+    assert result.summary["method"]["products"] == ["float64"]
+    limit = result.summary["method"]["largest_error"]
+    exact = correlations(x, b).amax(dim=1)
+    torch.testing.assert_close(result.correlation, exact, rtol=0, atol=limit)
+
+
 def made_of(dtype: torch.dtype, asked: str, **options: object) -> list[str]:
     a, b = layers(HARD["plain"], dtype, tokens=200)
     sums = uf.AllPairsCorrelation(
@@ -182,3 +236,13 @@ def test_units_of_other_processors(
     assert matrix_units.matrix_units.__wrapped__() is None
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert matrix_units.matrix_units.__wrapped__() == "amx"
+
+
+def test_how_exact_products_are_on_each_device() -> None:
+    def largest_error(where: str, *names: str) -> float:
+        return method_of([names], torch.device(where))["largest_error"]
+
+    assert largest_error("cpu", "bfloat16") == largest_error("cuda", "float32") == 2e-5
+    assert largest_error("cuda", "bfloat16", "float64") == largest_error("cuda", "float16") == 4e-5
+    assert largest_error("cuda", "tf32", "bfloat16") == 1e-3
+    assert largest_error("cpu", "float64") == 1e-7

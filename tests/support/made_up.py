@@ -66,7 +66,7 @@ def made_up(
             baseline,
             threshold,
             "cpu",
-            paired() if match == "index" else method_of([["float32"]]),
+            paired() if match == "index" else method_of([["float32"]], torch.device("cpu")),
         ),
         models or ["a.pt", *(f"{letter}.pt" for letter in "bcdefghijkl"[: len(others)])],
         Layout(tuple(layers), tuple(widths)),

@@ -18,7 +18,7 @@ from univfast.inputs.hub import fetch, is_hub_name
 from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, check_no_ranks, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
-from univfast.inputs.sparse_names import Found, join_sparse, says_width
+from univfast.inputs.sparse_names import Found, join_sparse, said_integers, says_width
 from univfast.inputs.sparse_tensors import is_scipy, sparse_in_memory
 from univfast.inputs.stored import Stored, from_memory
 from univfast.inputs.stores import open_store
@@ -93,8 +93,8 @@ def _open(source: object, name: str, files: str | None, width: int | None) -> Ac
 
 
 def _from_memory(layer: str, value: object, where: str) -> Stored | SparseStored | tuple[int, ...]:
-    if says_width(layer) and type(value) is int:
-        return (value,)
+    if says_width(layer) and (said := said_integers(value)):
+        return said
     sparse = sparse_in_memory(value, where)
     return from_memory(value, where, TypeError) if sparse is None else sparse
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype
 from univfast.inputs.stored import Stored
+from univfast.machine.digests import bytes_of
 from univfast.native.place import numbers
 
 __all__ = [
@@ -175,7 +176,7 @@ def fingerprint(layer: Layer) -> bytes:
     digest = hashlib.sha256(repr((layer.name, layer.shape, str(layer.dtype))).encode())
     for i in range(_SAMPLES):
         token = i * (layer.tokens - 1) // (_SAMPLES - 1)
-        values = layer.read(token, token + 1).cpu().contiguous().view(torch.uint8)
+        values = bytes_of(layer.read(token, token + 1).cpu())
         digest.update(values.numpy().tobytes())
         layer.release(token, token + 1)
     return digest.digest()

@@ -16,6 +16,7 @@ from univfast.errors import InputError
 from univfast.inputs.layers import Layer, StoredLayer, check_layer, fingerprint
 from univfast.inputs.sparse_entries import Entries
 from univfast.inputs.stored import Stored
+from univfast.machine.digests import bytes_of
 from univfast.native.sparse import EntryList, repeated_entry
 
 __all__ = ["Part", "SparseLayer", "SparseStored", "as_layer", "in_sparse_layers"]
@@ -235,7 +236,7 @@ class SparseLayer:
             digest.update(repr((len(values), part.first, part.width)).encode())
             for i in range(_SAMPLES):
                 low = i * max(len(values) - _SAMPLED, 0) // (_SAMPLES - 1)
-                some = values.read(low, low + _SAMPLED).cpu().contiguous().view(torch.uint8)
+                some = bytes_of(values.read(low, low + _SAMPLED).cpu())
                 digest.update(some.numpy().tobytes())
         return digest.digest()
 

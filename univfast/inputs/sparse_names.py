@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from univfast.errors import InputError
@@ -19,7 +20,7 @@ from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_entries import Coo, Csr, Rows, TopK, column
 from univfast.inputs.stored import Stored
 
-__all__ = ["Found", "Noted", "join_sparse", "says_width"]
+__all__ = ["Found", "Noted", "join_sparse", "said_integers", "says_width"]
 
 
 class Noted(tuple[int, ...]):
@@ -69,6 +70,13 @@ def says_width(name: str) -> bool:
     return found is not None and found[2] in _SAID
 
 
+def said_integers(value: object) -> tuple[int, ...]:
+    """A number, or a shape; empty where it is neither."""
+    found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    whole = all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in found)
+    return tuple(map(int, found)) if whole else ()
+
+
 @dataclass
 class _Group:
     """Arrays whose names have one beginning, by the end of their names; and what numbers say."""
@@ -80,9 +88,9 @@ class _Group:
     said: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, end: str, axes: int, integers: bool = True) -> Stored | None:
-        """The array of this name, if it is of integers, or not, and has so many axes at least."""
+        """The array of this name that has so many axes at least; of integers, or of any dtype."""
         found = self.arrays.get(end)
-        if found is None or (found.dtype in _INTEGERS) is not integers:
+        if found is None or (integers and found.dtype not in _INTEGERS):
             return None
         return found if len(found.data.shape) >= axes else None
 

@@ -26,7 +26,7 @@ from univfast.inputs.pickles import (
 )
 from univfast.inputs.quantised import Quantiser
 from univfast.inputs.sparse import SparseStored
-from univfast.inputs.sparse_names import says_width
+from univfast.inputs.sparse_names import said_integers, says_width
 from univfast.inputs.sparse_tensors import of_parts
 from univfast.inputs.stored import Stored, from_bits
 from univfast.inputs.zip_files import Member, read_member
@@ -79,7 +79,7 @@ def _stored(
     if isinstance(value, SparsePlace):
         parts = [data.stored(part) for part in value.parts]
         return of_parts(value.kind, parts, value.size, where)
-    if says_width(key) and (said := _integers(value)):
+    if says_width(key) and (said := said_integers(value)):
         return said
     if isinstance(value, Other) and value.tensor:
         raise InputError(
@@ -90,12 +90,6 @@ def _stored(
     if not isinstance(value, TensorPlace):
         raise InputError(f"{where} is a {kind_of(value)}, not a tensor; {SAVE_AGAIN}")
     return data.stored(value)
-
-
-def _integers(value: object) -> tuple[int, ...]:
-    """A number, or a shape; empty where it is neither."""
-    found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return found if all(type(x) is int for x in found) else ()
 
 
 def load_plain(path: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from univfast.native.place import memory
 
-__all__ = ["DIGEST", "digest_of", "sealed", "tensor_problem", "unsealed"]
+__all__ = ["DIGEST", "bytes_of", "digest_of", "sealed", "tensor_problem", "unsealed"]
 
 DIGEST = "digest"
 """The entry of a sealed dict that holds its digest."""
@@ -120,9 +120,14 @@ class _Digest:
             raise TypeError(f"it holds a {type(value).__name__}")
 
 
-def _part_digests(x: Tensor) -> Iterator[bytes]:
+def bytes_of(x: Tensor) -> Tensor:
+    """Of all values in their order, uint8 ``[bytes]``: in place where that can be."""
     # Of one value, any stride counts as contiguous.
-    raw = x.contiguous().as_strided((x.numel(),), (1,)).view(torch.uint8)
+    return x.contiguous().as_strided((x.numel(),), (1,)).view(torch.uint8)
+
+
+def _part_digests(x: Tensor) -> Iterator[bytes]:
+    raw = bytes_of(x)
     parts = torch.split(raw, _PART)
     threads = min(torch.get_num_threads(), len(parts))
     if raw.device.type != "cpu" or threads < 2:

@@ -357,7 +357,7 @@ class OverPairs:
 
     def method(self) -> Method:
         """How r was computed."""
-        return method_of(search.multiplied for search in self._searches)
+        return method_of((search.multiplied for search in self._searches), self._device)
 
     def layouts(self) -> list[Layout]:
         """The layers whose neurons are matched: of A and, where that was asked for, of B."""

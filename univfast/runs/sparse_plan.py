@@ -75,7 +75,7 @@ class SparsePlan:
         a, b = self._layouts[one.first], self._layouts[one.second]
         values, rotation = held.neurons * b.neurons, Baseline.of(options)
         rotated: tuple[int, ...] = b.widths if rotation.draws else ()
-        if options["reverse"] and rotation.draws:
+        if _rotates_a(options):
             rotated += held.widths
         values += sum(width**2 for width in rotated)
         waiting = ENTRY_BYTES * min(self.entries(one) or 0, CHUNK_ENTRIES)
@@ -138,15 +138,15 @@ class SparsePlan:
         self, one: Comparison, name: str, width: int, limit: float, options: ModelOptions
     ) -> int:
         """Neurons of a layer that fit at a time; of one that is rotated too, all or none."""
-        if options["reverse"] and Baseline.of(options).draws:
+        if _rotates_a(options):
             return width if self.bytes(one, Layout((name,), (width,)), options) <= limit else 0
         one_row, two_rows = (self.bytes(one, Layout((name,), (n,)), options) for n in (1, 2))
         return 1 + int((limit - one_row) // (two_rows - one_row)) if one_row <= limit else 0
 
     def _refuse(self, one: Comparison, name: str, width: int, limit: float) -> None:
         """Raises InputError for a layer of which nothing fits."""
-        whole = self.bytes(one, Layout((name,), (width,)))
-        least = whole if self._options["reverse"] else self.bytes(one, Layout((name,), (1,)))
+        whole, rotated = self.bytes(one, Layout((name,), (width,))), _rotates_a(self._options)
+        least = whole if rotated else self.bytes(one, Layout((name,), (1,)))
         plain: ModelOptions = {**self._options, "rotation": "none"}
         if self._most(one, name, width, limit, plain):
             raise InputError(
@@ -154,8 +154,9 @@ class SparsePlan:
                 f" limit is {gigabytes(limit)}; give rotation='none', for the nulls of sparse"
                 " features are controls (match='best') and shifts (match='index')"
             )
+        what = f"layer {name!r}" if rotated else f"a feature of layer {name!r}"
         raise InputError(
-            f"memory_limit: a feature of layer {name!r} of A with all of B needs"
+            f"memory_limit: {what} of A with all of B needs"
             f" {gigabytes(least)}, the limit is {gigabytes(limit)} (all at once need"
             f" {gigabytes(self.bytes(one, self._layouts[one.first]))}); raise the limit, or choose"
             " layers"
@@ -169,6 +170,11 @@ def _size(layers: Sequence[Layer]) -> _Size | None:
         return None
     entries = sum(layer.stored for layer in sparse)
     return _Size(entries, entries / sum(layer.tokens * layer.neurons for layer in sparse))
+
+
+def _rotates_a(options: ModelOptions) -> bool:
+    """Whether layers of A are rotated too, each as a whole."""
+    return options["reverse"] and Baseline.of(options).draws > 0
 
 
 def _assigns(options: ModelOptions) -> bool:

@@ -118,7 +118,7 @@ class _AllPairs:
 
     @property
     def method(self) -> Method:
-        return method_of([self._searches.multiplied])
+        return method_of([self._searches.multiplied], self._searches.device)
 
     def by_index(self) -> Matches | None:
         return self._searches.by_index()

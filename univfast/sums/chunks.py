@@ -20,6 +20,12 @@ __all__ = ["Chunk", "Pending"]
 # Of the powers of two that layers are scaled by.
 _EXPONENT = 120
 
+# What the means add to a product of layers that are taken as they are grows with the tokens, and so
+# do the bits that are lost, all in one direction where most values of a neuron are the same. Where
+# a mean is beyond so many standard deviations, so many tokens are summed at a time, as by the core.
+_FAR = 0.75
+_SUMMED = 256
+
 # A rotated neuron's variance is g^T S g for a random direction g. Float32 products leave an error
 # of about 1e-8 to 1e-7 of the usual variance, so where the layer nearly cancels in a rotated neuron
 # they would give it a wrong, even an impossible r, and of the highest r over many neurons the wrong
@@ -63,12 +69,14 @@ class Pending:
 class _Kind(NamedTuple):
     """What a layer of a chunk is multiplied as.
 
-    ``form`` is None for a tensor of ``dtype``; ``raw``: its means are left where they are.
+    ``form`` is None for a tensor of ``dtype``; ``raw``: its means are left where they are;
+    ``parts``: of bfloat16, that add up to it, where it is multiplied so.
     """
 
     dtype: torch.dtype
     form: Form | None = None
     raw: bool = False
+    parts: int = 0
 
 
 _STANDARDISED = _Kind(torch.float32)
@@ -158,7 +166,9 @@ class Chunk:
                 return _Kind(torch.float64)
         if form is None or not (raw or form.parts):
             return _STANDARDISED
-        return _Kind(torch.float32 if form.parts else layer.dtype, form, raw)
+        if not form.parts:
+            return _Kind(layer.dtype, form, raw)
+        return _Kind(torch.float32, form, raw, parts_of(layer.dtype if raw else torch.float32))
 
     def _factor(self, members: Sequence[int], kind: _Kind) -> Factor:
         """Neighbouring layers of a kind."""
@@ -170,14 +180,15 @@ class Chunk:
             packed = self._packed(members, neurons)
             return Factor(neurons, packed, lambda: self._tensor(members, neurons, _SCALED))
         x = self._tensor(members, neurons, kind)
-        if kind.form is None or not kind.form.parts:
+        if not kind.parts:
             return Factor(neurons, x, lambda: x)
-        dtype = self._layers[members[0]].dtype if kind.raw else torch.float32
         buffers = [
             self._buffer(torch.float32, f"part {number} of")[:, neurons]
-            for number in range(parts_of(dtype))
+            for number in range(kind.parts)
         ]
-        return Factor(neurons, split(x, buffers), lambda: x)
+        mean, m2 = self.mean[neurons], self.m2[neurons]
+        far = kind.raw and bool((self.tokens * mean * mean > _FAR**2 * m2).any())
+        return Factor(neurons, split(x, buffers), lambda: x, _SUMMED if far else None)
 
     def _packed(self, members: Sequence[int], neurons: slice) -> Packed:
         """Neighbouring layers, packed."""

@@ -97,11 +97,13 @@ class Factor(NamedTuple):
         neurons: where they stand among all of the model.
         data: ``[tokens, neurons]``: a tensor, packed by the core, or parts that add up to it.
         plain: the same as a tensor, for a product with another form.
+        tokens: of parts, that are summed at a time; None for all.
     """
 
     neurons: slice
     data: Tensor | Packed | tuple[Tensor, ...]
     plain: Callable[[], Tensor]
+    tokens: int | None = None
 
     @property
     def width(self) -> int:
@@ -120,7 +122,7 @@ class Factor(NamedTuple):
             data = tuple(part[:, own] for part in self.data)
         first = self.neurons.start
         neurons = slice(first + own.start, first + own.stop)
-        return Factor(neurons, data, lambda: self.plain()[:, own])
+        return Factor(neurons, data, lambda: self.plain()[:, own], self.tokens)
 
 
 class Multiplier:
@@ -188,9 +190,10 @@ class Multiplier:
         """Its name, what fills a tile with some rows of it, and the dtype of that."""
         if _in_parts(x.data) and _in_parts(y.data):
             parts, others = x.data, y.data
+            tokens = x.tokens or y.tokens
 
             def of_parts(own: slice, tile: Tensor) -> None:
-                multiply_parts([part[:, own].T for part in parts], others, tile)
+                multiply_parts([part[:, own].T for part in parts], others, tile, tokens)
 
             name = "bfloat16" if len(parts) == len(others) == 1 else "parts"
             return name, of_parts, torch.float32
@@ -238,15 +241,21 @@ def multiply(x: Tensor, y: Tensor, product: Tensor, precision: str) -> None:
             torch.mm(x, y, out=product)
 
 
-def multiply_parts(x: list[Tensor], y: tuple[Tensor, ...], product: Tensor) -> None:
+def multiply_parts(
+    x: list[Tensor], y: tuple[Tensor, ...], product: Tensor, tokens: int | None = None
+) -> None:
     """``product = sum(x) @ sum(y)``, in float32: of numbers that bfloat16 holds.
 
-    Products of parts of which both are small are left out: below 2**-24 of the largest.
+    Products of parts of which both are small are left out: below 2**-24 of the largest. So many
+    tokens are summed at a time; None for all.
     """
+    step = tokens or len(y[0])
     with bfloat16_products():
-        for i, left in enumerate(x):
-            for j, right in enumerate(y):
-                if i + j == 0:
-                    torch.mm(left, right, out=product)
-                elif i + j < _PARTS[torch.float32]:
-                    product.addmm_(left, right)
+        for start in range(0, len(y[0]), step):
+            own = slice(start, start + step)
+            for i, left in enumerate(x):
+                for j, right in enumerate(y):
+                    if start == i + j == 0:
+                        torch.mm(left[:, own], right[own], out=product)
+                    elif i + j < _PARTS[torch.float32]:
+                        product.addmm_(left[:, own], right[own])
