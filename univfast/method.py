@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal, TypedDict
 
-__all__ = ["Dealt", "Method", "method_of", "paired", "screened"]
+__all__ = ["Dealt", "Method", "Sums", "method_of", "paired", "screened"]
 
 # Of r, for float32, float16 and bfloat16 activations; float64 ones are closer.
 _PAIRED = 1e-6
 _PRODUCT = 1e-5
 _OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-9, "entries": 1e-6}
+
+Sums = Literal["paired", "dense", "sparse", "screened"]
 
 
 class Dealt(TypedDict):
@@ -36,7 +38,7 @@ class Method(TypedDict):
         dealt: None where every process had the co-moments of all layers.
     """
 
-    sums: Literal["paired", "dense", "sparse", "screened"]
+    sums: Sums
     products: list[str]
     largest_error: float
     dealt: Dealt | None
@@ -47,9 +49,9 @@ def paired() -> Method:
     return {"sums": "paired", "products": [], "largest_error": _PAIRED, "dealt": None}
 
 
-def screened(float64: bool) -> Method:
-    """Of pairs that were screened; ``float64``: some activations are."""
-    products = ["float64" if float64 else "float32"]
+def screened(float64: Iterable[bool]) -> Method:
+    """Of pairs that were screened; ``float64``: whether some activations of each two are."""
+    products = sorted({"float64" if wide else "float32" for wide in float64})
     return {"sums": "screened", "products": products, "largest_error": _PAIRED, "dealt": None}
 
 

@@ -16,10 +16,13 @@ import univfast as uf
 from support.planted import planted
 from support.stopped import StopError, stopping
 from univfast.errors import UnivfastWarning
+from univfast.report.files import save_result
 from univfast.report.verdict import verdict
 from univfast.runs import sampling, screen_passes, screening
 from univfast.runs.sampling import Sample
+from univfast.runs.screen_found import chosen_rows
 from univfast.search import sampled
+from univfast.search.missed import upper_limit
 
 TOKENS = 600
 
@@ -159,7 +162,7 @@ def test_a_model_with_itself_leaves_each_neuron_out() -> None:
 
 
 @pytest.mark.slow
-def test_several_models_have_one_sample() -> None:
+def test_several_models_have_one_sample(tmp_path: Path) -> None:
     a, *others = models(number=3)
     result = uf.correlate(a, others, screen=TOKENS, draws=2)
     whole = uf.correlate(a, others, draws=2)
@@ -167,6 +170,12 @@ def test_several_models_have_one_sample() -> None:
     np.testing.assert_allclose(result.excess, whole.excess, rtol=0, atol=2e-6)
     screens = [x.summary["screen"] for x in (result, *result.by_model)]
     assert [x["checked"] for x in screens] == [178, 89, 89]
+    assert "178 neurons, counted in each other model, were searched whole" in result.verdict()
+    save_result(result, tmp_path, published=False)
+    loaded = uf.load(tmp_path)
+    for one, saved in zip(result.by_model, loaded.by_model, strict=True):
+        assert saved.summary["screen"] == one.summary["screen"]
+        assert saved.summary["method"] == one.summary["method"]
 
 
 @pytest.mark.slow
@@ -256,6 +265,19 @@ def test_a_broken_screen_is_told() -> None:
     assert sum(third["checked"] for third in screen["thirds"]) == screen["checked"] == 256
 
 
+def test_the_limit_holds_for_several_models_that_are_alike() -> None:
+    generator = np.random.default_rng(0)
+    rests_on = torch.from_numpy(generator.random(3000))
+    missing = generator.random(3000) < 0.2  # in each of four models the same
+    held = 0
+    for seed in range(100):
+        checked = [chosen_rows(rests_on, seed, model) for model in range(4)]
+        rows = torch.cat(checked).numpy()
+        assert all(len(set(x.tolist())) == 256 for x in checked)
+        held += upper_limit(int(missing[rows].sum()), len(rows)) >= missing.mean()
+    assert held >= 90
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_neurons_that_the_sample_hardly_sees_are_counted() -> None:
@@ -282,8 +304,24 @@ def test_it_is_chosen_alone_where_a_layer_does_not_fit() -> None:
     assert int((result.match_neuron[:50] == torch.arange(50)).sum()) == 50
     with pytest.raises(uf.InputError, match=r"^memory_limit: layer .* a screen of 70 tokens needs"):
         uf.correlate(a, b, draws=1, memory_limit=5e6, axis=-1)
+    with pytest.raises(uf.InputError, match=r"^memory_limit: .*; a screen keeps 32 partners of"):
+        uf.correlate(a, b, draws=1, memory_limit=150e6, top_k=40, axis=-1)
     with pytest.raises(uf.InputError, match=r"^screen: a sample of 64 tokens needs .* the limit"):
         uf.correlate(a, b, draws=1, memory_limit=5e6, screen=64, axis=-1)
+
+
+def test_it_is_not_chosen_where_sparse_features_fit_without_rotations() -> None:
+    generator = torch.Generator().manual_seed(0)
+    places = torch.stack(
+        [torch.arange(1100), torch.randint(0, 12_000, (1100,), generator=generator)]
+    )
+    model = {
+        "x": torch.sparse_coo_tensor(
+            places, torch.ones(1100), (1100, 12_000), check_invariants=True
+        )
+    }
+    with pytest.raises(uf.InputError, match=r"^rotation: rotations .* give rotation='none'"):
+        uf.correlate(model, model, memory_limit=1e9)
 
 
 def test_with_no_more_tokens_than_a_sample_all_are_searched() -> None:
@@ -298,6 +336,10 @@ def test_with_no_more_tokens_than_a_sample_all_are_searched() -> None:
     ("options", "message"),
     [
         ({"screen": 63}, "screen: got 63, expected at least 64"),
+        (
+            {"screen": 100, "top_k": 33},
+            "top_k: got 33, and a screen keeps 32 partners of each neuron",
+        ),
         ({"screen": 100, "match": "index"}, "screen: is for match 'best', not 'index'"),
         ({"screen": 100, "match": "one-to-one"}, "screen: is for match 'best', not 'one-to-one'"),
     ],

@@ -198,7 +198,7 @@ class Screening:
     def _checked(self, number: int) -> list[Tensor]:
         found, seed = self._found[number, False], self._options["seed"]
         sides = (found.rests_on, found.rests_on_back)
-        return [chosen_rows(x, seed) for x in sides[: 2 if self._options["reverse"] else 1]]
+        return [chosen_rows(x, seed, number) for x in sides[: 2 if self._options["reverse"] else 1]]
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
         """That are searched behind a pass: searches are passes here."""
@@ -322,7 +322,9 @@ class Screening:
 
     def method(self) -> Method:
         """How r was computed."""
-        return screened(any(x.dtype == torch.float64 for of in self._lineup.layers for x in of))
+        layers = self._lineup.layers
+        pairs = [(*layers[x.first], *layers[x.second]) for x in self._comparisons[: self._real]]
+        return screened(any(x.dtype == torch.float64 for x in pair) for pair in pairs)
 
     def describe(self, result: CorrelationResult, direction: int) -> None:
         """Adds to a result, and to each of its models, how it was screened and what was missed."""
@@ -330,8 +332,9 @@ class Screening:
         how = self._sample, self._screen.alone, self._options["threshold"]
         parts = [self._screened(i, direction) for i in range(self._real)]
         result.summary["screen"] = screen_summary(*how, parts)
-        for one, part in zip(result.by_model, parts, strict=False):
-            one.summary["screen"] = screen_summary(*how, [part])
+        rows = result.summary.get("by_model", ())
+        for one, row, part in zip(result.by_model, rows, parts, strict=False):
+            one.summary["screen"] = row["screen"] = screen_summary(*how, [part])
 
     def _screened(self, number: int, direction: int) -> Screened:
         verified, found = self._verified[number], self._found[number, False]
