@@ -103,9 +103,7 @@ def plan_screen(
     need = fixed + each * tokens
     if need > limit:
         if alone is not None:
-            raise InputError(
-                f"{alone}; a screen of {tokens} tokens needs {gigabytes(need)} as well"
-            )
+            raise InputError(f"{alone}; even a screen of {tokens} tokens needs {gigabytes(need)}")
         raise InputError(
             f"screen: a sample of {tokens} tokens needs {gigabytes(need)}, the limit is"
             f" {gigabytes(limit)}; raise memory_limit, or choose layers"

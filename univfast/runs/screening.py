@@ -116,8 +116,11 @@ class Screening:
             for turned in turns:
                 if turned and not self._baseline.draws:
                     continue
-                matched = self._lineup.layout(one.second if turned else one.first)
-                passes.append({"tokens": matched.neurons, "search": number, "turned": turned})
+                sides = [self._lineup.layout(i).neurons for i in (one.first, one.second)]
+                matched, searched = sides[::-1] if turned else sides
+                pairs = searched * (self._baseline.draws + 1 - turned)
+                entry = {"tokens": matched, "search": number, "turned": turned, "pairs": pairs}
+                passes.append(entry)
             if number < self._real:
                 passes.append({"tokens": tokens, "verify": number})
         if len(self._comparisons) == self._real and self._facts is not None:
