@@ -77,8 +77,7 @@ def correlate(
             layers of the same names and widths.
         {options}
         progress: called after each slice with the number of tokens done, over all passes, and
-            their total. Where pairs are screened, neurons that are searched on the sample count as
-            tokens.
+            their total.
         search_progress: called during a search through all pairs with the number of pairs of
             neurons compared, and their total: once in the models and once in each rotation, over
             all models and controls; in each direction, with ``reverse``. Searches come between
@@ -341,10 +340,10 @@ class _Task:
         """Refuses a mask that leaves controls no token."""
         first = self._lineup.rounds[-1].tokens
         if self._keep is not None and not bool(self._keep[:first].any()):
-            screened = "" if self._screen is None else " (no more than the sample of screen)"
+            sample = self._screen is not None and self._screen.tokens == first
             raise InputError(
-                f"control_tokens: the mask leaves none of the first {first} tokens{screened}, which"
-                " controls are run on; raise it"
+                f"{'screen' if sample else 'control_tokens'}: the mask leaves none of the first"
+                f" {first} tokens, which controls are run on; raise it"
             )
 
     def _run(self, plan: list[dict[str, Any]]) -> Run:
@@ -358,8 +357,10 @@ class _Task:
                 check_same(self._processes.gather(given))
             if checkpoint is not None:
                 saved = SavedRun(checkpoint, options["checkpoint_every"], given)
-        progress = self._tell if self.is_first else None
-        return Run(plan, self._keep, saved, self._processes, progress, self._say)
+        settings = plan, self._keep, saved, self._processes
+        if not self.is_first:
+            return Run(*settings, None)
+        return Run(*settings, self._tell, self._search_progress, self._say)
 
     def _identity(self) -> dict[str, Any]:
         """What the sums depend on, as plain values."""

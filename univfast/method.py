@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Dealt", "Method", "method_of", "paired", "screened"]
+__all__ = ["Dealt", "Method", "Sums", "method_of", "paired", "screened"]
 
 # Of r, for float32, float16 and bfloat16 activations; float64 ones are closer.
 _PAIRED = 1e-6
@@ -17,6 +17,8 @@ _PRODUCT = 2e-5
 # On the matrix units of a CUDA device, of means two standard deviations from 0 (an estimate).
 _OF_UNITS = dict.fromkeys(("bfloat16", "float16"), 4e-5)
 _OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-7, "entries": 1e-6}
+
+Sums = Literal["paired", "dense", "sparse", "screened"]
 
 
 class Dealt(TypedDict):
@@ -43,7 +45,7 @@ class Method(TypedDict):
         dealt: None where every process had the co-moments of all layers.
     """
 
-    sums: Literal["paired", "dense", "sparse", "screened"]
+    sums: Sums
     products: list[str]
     largest_error: float
     dealt: Dealt | None
@@ -54,9 +56,9 @@ def paired() -> Method:
     return {"sums": "paired", "products": [], "largest_error": _PAIRED, "dealt": None}
 
 
-def screened(float64: bool) -> Method:
-    """Of pairs that were screened; ``float64``: some activations are."""
-    products = ["float64" if float64 else "float32"]
+def screened(float64: Iterable[bool]) -> Method:
+    """Of pairs that were screened; ``float64``: whether some activations of each two are."""
+    products = sorted({"float64" if wide else "float32" for wide in float64})
     return {"sums": "screened", "products": products, "largest_error": _PAIRED, "dealt": None}
 
 

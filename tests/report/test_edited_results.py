@@ -52,6 +52,19 @@ def spoilt(folder: Path, contents: dict[str, bytes], name: str, content: bytes) 
     assert sorted(path.name for path in folder.iterdir()) == sorted(contents)
 
 
+COUNTED: dict[str, object] = {"checked": 9, "found": 9, "shortfall": 0.0}
+SCREEN: dict[str, object] = {
+    **COUNTED,
+    "tokens": 64,
+    "by_activity": 0,
+    "candidates": 32,
+    "chosen_alone": None,
+    "missed_limit": 0.3,
+    "thirds": [],
+    "above": {**COUNTED, "r": 0.5, "limit": 0.3},
+    "rare": 0,
+    "few": 8,
+}
 WRONG = [None, -1, 1.5, True, "x", [], {}, [[]], 2**63, 10**400, float("nan"), float("inf")]
 ALWAYS_WRONG: dict[str, list[object]] = {
     "univfast": [3, None],
@@ -67,6 +80,8 @@ ALWAYS_WRONG: dict[str, list[object]] = {
     "by_index": [3, {}, {"universal": "x"}],
     "beside": [3, [3], [{}], [{"directory": 3, "title": "x"}], [{"directory": "..", "title": ""}]],
     "by_model": [3, [], [{}]],
+    "screen": [None, 3, {}, {**SCREEN, "above": None}, {**SCREEN, "missed_limit": "x"}],
+    "method": [3, {}, {"sums": "x", "products": [], "largest_error": 1e-6, "dealt": None}],
     "title": [3],
     **{
         name: [None, *WRONG[1:]] for name in ("threshold", "tokens", "neurons", "dead", "universal")
@@ -82,7 +97,7 @@ ALWAYS_WRONG["threshold"].remove(1.5)
 def test_summaries(tmp_path: Path, contents: dict[str, bytes], key: str) -> None:
     summary = json.loads(contents["summary.json"])
     for value in [*ALWAYS_WRONG[key], *([ABSENT] if key in summary else [])]:
-        if key in ("controls", "details", "by_index", "by_model") and value is ABSENT:
+        if key in ("controls", "details", "by_index", "by_model", "method") and value is ABSENT:
             continue  # of a result that was saved before these were counted
         changed = {name: x for name, x in {**summary, key: value}.items() if x is not ABSENT}
         spoilt(tmp_path, contents, "summary.json", json.dumps(changed).encode())

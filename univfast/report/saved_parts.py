@@ -152,6 +152,7 @@ def _summary_of_model(
     absent = ("by_index", "controls", "universal_on_control_tokens", "seconds")
     return {
         **{name: whole.get(name) for name in _COMMON},
+        **({"method": whole["method"]} if "method" in whole else {}),
         "models": [whole["models"][0], whole["models"][1 + number]],
         **dict.fromkeys((*absent, "fdr_control", "learned_by_control")),
         "neurons": whole["neurons"],

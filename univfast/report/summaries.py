@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from univfast.columns import SCHEMA
+from univfast.method import Sums
 from univfast.nulls.kinds import ROTATIONS
 from univfast.search.matchings import MATCHINGS
 
@@ -95,7 +96,30 @@ _LAYER = _having(
     learned=_maybe(_count),
     **_MEANS,
 )
-_MODEL = _having(
+_FOUND: dict[str, Kind] = {
+    "checked": _count,
+    "found": _count,
+    "shortfall": _share,
+}
+_SCREEN = _having(
+    **_FOUND,
+    tokens=_count,
+    by_activity=_count,
+    candidates=_count,
+    chosen_alone=_maybe(_text),
+    missed_limit=_maybe(_share),
+    thirds=_each(_having(**_FOUND, lowest=_number, highest=_number, limit=_maybe(_share))),
+    above=_having(**_FOUND, r=_number, limit=_maybe(_share)),
+    rare=_count,
+    few=_count,
+)
+_METHOD = _having(
+    sums=lambda value: _text(value) and value in get_args(Sums),
+    products=_each(_text),
+    largest_error=_number,
+    dealt=_maybe(_having(layers=_count, processes=_count, passes=_count)),
+)
+_COUNTED = _having(
     model=_text,
     dead=_count,
     unmatched=_count,
@@ -109,6 +133,10 @@ _MODEL = _having(
     **_MEANS,
 )
 _NAMES = _each(_text, least=1)
+
+
+def _model(value: Any) -> bool:
+    return _COUNTED(value) and ("screen" not in value or _SCREEN(value["screen"]))
 
 
 def _match_table(value: Any) -> bool:
@@ -156,7 +184,9 @@ _SOMETIMES: dict[str, Kind] = {
     "fingerprints": _each(_maybe(_text), least=2),
     "title": _text,
     "warnings": _each(_text),
-    "by_model": _each(_MODEL, least=2),
+    "by_model": _each(_model, least=2),
+    "screen": _SCREEN,
+    "method": _METHOD,
     "beside": _each(_having(directory=_text, title=_text)),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 from univfast.nulls.controls import exceeds
 from univfast.search.matchings import MATCHINGS
 
-__all__ = ["by_chance_in_words", "screened_in_words", "verdict"]
+__all__ = ["by_chance_in_words", "verdict"]
 
 # Of draws in none of which a neuron is flagged, the mean is below this over their number, at 95%
 # (Poisson's limit, -ln 0.05).
@@ -54,7 +54,7 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
         yield from _narrow_layers(summary)
     yield from _index_beside(summary)
     if summary.get("screen"):
-        yield from screened_in_words(summary["screen"])
+        yield from _screened(summary["screen"], models > 1)
     if summary["unmatched"]:
         yield _without_partner(summary)
     for warning in summary.get("warnings", ()):
@@ -284,8 +284,8 @@ def _by_index(summary: Mapping[str, Any]) -> bool:
     return not MATCHINGS[summary["match"]].all_pairs
 
 
-def screened_in_words(screen: Mapping[str, Any]) -> Iterator[str]:
-    """How pairs were screened, and what may be missed."""
+def _screened(screen: Mapping[str, Any], several: bool) -> Iterator[str]:
+    """How pairs were screened, and what may be missed, in one other model or in several."""
     tokens = f"a sample of {screen['tokens']:,} tokens"
     if screen["by_activity"]:
         tokens += f", {screen['by_activity']:,} of them where rare neurons are active"
@@ -294,7 +294,10 @@ def screened_in_words(screen: Mapping[str, Any]) -> Iterator[str]:
     if checked:
         verb, have = ("was", "has its") if checked == 1 else ("were", "have their")
         share = f"at most {100 * screen['missed_limit']:.2g}% of matches are missed (95% limit)"
-        said = f"{_neurons(checked)} {verb} searched whole, {found:,} of which {have} best match"
+        of = ", counted in each other model," if several else ""
+        said = (
+            f"{_neurons(checked)}{of} {verb} searched whole, {found:,} of which {have} best match"
+        )
         short = f", by {screen['shortfall']:.3f} of r at most" if found < checked else ""
         yield f"{said} among the candidates{short}: {share}."
         above = screen["above"]

@@ -58,11 +58,13 @@ class Run:
     """Some passes over tokens, one after another; a context, which holds the checkpoint's lock.
 
     Args:
-        plan: what each pass does, as plain values; ``tokens`` is how many it reads, from the first.
+        plan: what each pass does, as plain values; ``tokens`` is how many it reads, from the first,
+            or how many neurons it searches for, with so many ``pairs`` each.
         keep: true for the tokens to use, bool ``[tokens]``; None for all.
         saved: the checkpoint; None for none.
         processes: those that share the work; None for this one alone.
-        progress: called after each slice.
+        progress: called after each slice of tokens.
+        search_progress: called after each slice of neurons, with pairs.
         say: called with what is done that progress does not show; with nothing at its end.
 
     Raises:
@@ -76,10 +78,12 @@ class Run:
         saved: SavedRun | None,
         processes: Processes | None,
         progress: Progress | None,
+        search_progress: Progress | None = None,
         say: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._keep = keep
-        self.saved, self._processes, self._progress, self._say = saved, processes, progress, say
+        self.saved, self._processes, self._say = saved, processes, say
+        self._progress, self._search_progress = progress, search_progress
         self._rank = 0 if processes is None else processes.rank
         self._position = Position(plan)
         self._parts = None if saved is None else Parts(saved.path, processes)
@@ -313,10 +317,17 @@ class Run:
             self._say(words)
 
     def _tell(self) -> None:
-        if self._progress is not None:
-            tokens = [entry["tokens"] for entry in self.plan]
-            done = sum(stop - start for start, stop in self._position.done)
-            self._progress(sum(tokens[: self._position.number]) + done, sum(tokens))
+        """Tells of all passes that are over tokens, or of all that are over neurons."""
+        search, number = self._over_neurons, self._position.number
+        progress = self._search_progress if search else self._progress
+        if progress is None:
+            return
+        each = [
+            entry.get("pairs", 1) if ("search" in entry) == search else 0 for entry in self.plan
+        ]
+        total = [entry["tokens"] * one for entry, one in zip(self.plan, each, strict=True)]
+        done = sum(stop - start for start, stop in self._position.done) * each[number]
+        progress(sum(total[:number]) + done, sum(total))
 
     def _where(self) -> str:
         done = sum(stop - start for start, stop in self._position.done)

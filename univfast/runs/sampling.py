@@ -89,11 +89,12 @@ def choose(
     order = _used(torch.from_numpy(drawn), keep)
     half = number - number // 2
     more = _asked_for(models, order[:half], number - half)
-    # What no neuron asks for is drawn evenly too.
+    # What no neuron asks for is drawn evenly too, and so with those that are drawn and asked for.
+    fills = ~torch.isin(order[half:], more)
     left = number - half - len(more)
-    rest = order[half:][~torch.isin(order[half:], more)][:left]
-    even = torch.cat([order[:half], rest]).sort().values
-    return Sample(torch.cat([even, more.sort().values]), len(even), variances)
+    even = order[: half + (int(fills.nonzero()[left - 1]) + 1 if left else 0)]
+    more = more[~torch.isin(more, even)]
+    return Sample(torch.cat([even.sort().values, more.sort().values]), len(even), variances)
 
 
 def _used(places: Tensor, keep: Tensor | None) -> Tensor:

@@ -119,10 +119,15 @@ class Found:
         return Best(self.back, self.back_place)
 
 
-def chosen_rows(rests_on: Tensor, seed: int) -> Tensor:
-    """Neurons to check, int64: one drawn from each of as many parts, which differ in activity."""
+def chosen_rows(rests_on: Tensor, seed: int, comparison: int) -> Tensor:
+    """Neurons to check, int64: one drawn from each of as many parts, which differ in activity.
+
+    Others in each comparison: neurons that are missed in one model are missed in those like it, and
+    counted together their draws must not be the same.
+    """
     order = rests_on.argsort(stable=True)
-    generator = np.random.Generator(np.random.Philox(key=layer_seed(seed, "checked")))
+    own = layer_seed(seed, f"checked {comparison}")
+    generator = np.random.Generator(np.random.Philox(key=own))
     count = min(CHECKED, len(order))
     ends = [len(order) * i // count for i in range(count + 1)]
     drawn = [int(generator.integers(i, j)) for i, j in pairwise(ends)]

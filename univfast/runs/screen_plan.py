@@ -71,7 +71,7 @@ def plan_screen(
         whole: plans the search of all pairs; raises InputError where it does not fit the limit.
 
     Raises:
-        InputError: neither fits.
+        InputError: neither fits, or more partners are asked for than a screen keeps.
     """
     asked, notes, alone = options["screen"], [], None
     if asked is not None and kept < asked:
@@ -84,8 +84,18 @@ def plan_screen(
             whole(limit)
         except InputError as error:
             alone = str(error)
+            if not alone.startswith("memory_limit:"):
+                raise  # of sparse features: without their rotations all pairs may fit
         else:
             return None, tuple(notes)
+    if options["top_k"] > CANDIDATES:
+        few = f"a screen keeps {CANDIDATES} partners of each neuron"
+        if alone is not None:
+            raise InputError(f"{alone}; {few}, top_k is {options['top_k']}")
+        raise InputError(
+            f"top_k: got {options['top_k']}, and {few}; give at most {CANDIDATES}, or leave screen"
+            " out"
+        )
     tokens, most = min(kept, asked or _ALONE), asked or _ALONE
     fixed, each, kept_each = _bytes(lineup, options)
     while tokens > min(_FEWEST, kept, most) and fixed + each * tokens > limit:
@@ -93,9 +103,7 @@ def plan_screen(
     need = fixed + each * tokens
     if need > limit:
         if alone is not None:
-            raise InputError(
-                f"{alone}; a screen of {tokens} tokens needs {gigabytes(need)} as well"
-            )
+            raise InputError(f"{alone}; even a screen of {tokens} tokens needs {gigabytes(need)}")
         raise InputError(
             f"screen: a sample of {tokens} tokens needs {gigabytes(need)}, the limit is"
             f" {gigabytes(limit)}; raise memory_limit, or choose layers"

@@ -116,8 +116,11 @@ class Screening:
             for turned in turns:
                 if turned and not self._baseline.draws:
                     continue
-                matched = self._lineup.layout(one.second if turned else one.first)
-                passes.append({"tokens": matched.neurons, "search": number, "turned": turned})
+                sides = [self._lineup.layout(i).neurons for i in (one.first, one.second)]
+                matched, searched = sides[::-1] if turned else sides
+                pairs = searched * (self._baseline.draws + 1 - turned)
+                entry = {"tokens": matched, "search": number, "turned": turned, "pairs": pairs}
+                passes.append(entry)
             if number < self._real:
                 passes.append({"tokens": tokens, "verify": number})
         if len(self._comparisons) == self._real and self._facts is not None:
@@ -198,7 +201,7 @@ class Screening:
     def _checked(self, number: int) -> list[Tensor]:
         found, seed = self._found[number, False], self._options["seed"]
         sides = (found.rests_on, found.rests_on_back)
-        return [chosen_rows(x, seed) for x in sides[: 2 if self._options["reverse"] else 1]]
+        return [chosen_rows(x, seed, number) for x in sides[: 2 if self._options["reverse"] else 1]]
 
     def pairs(self, entry: Mapping[str, Any]) -> int:
         """That are searched behind a pass: searches are passes here."""
@@ -322,7 +325,9 @@ class Screening:
 
     def method(self) -> Method:
         """How r was computed."""
-        return screened(any(x.dtype == torch.float64 for of in self._lineup.layers for x in of))
+        layers = self._lineup.layers
+        pairs = [(*layers[x.first], *layers[x.second]) for x in self._comparisons[: self._real]]
+        return screened(any(x.dtype == torch.float64 for x in pair) for pair in pairs)
 
     def describe(self, result: CorrelationResult, direction: int) -> None:
         """Adds to a result, and to each of its models, how it was screened and what was missed."""
@@ -330,8 +335,9 @@ class Screening:
         how = self._sample, self._screen.alone, self._options["threshold"]
         parts = [self._screened(i, direction) for i in range(self._real)]
         result.summary["screen"] = screen_summary(*how, parts)
-        for one, part in zip(result.by_model, parts, strict=False):
-            one.summary["screen"] = screen_summary(*how, [part])
+        rows = result.summary.get("by_model", ())
+        for one, row, part in zip(result.by_model, rows, parts, strict=False):
+            one.summary["screen"] = row["screen"] = screen_summary(*how, [part])
 
     def _screened(self, number: int, direction: int) -> Screened:
         verified, found = self._verified[number], self._found[number, False]
