@@ -128,6 +128,25 @@ def test_two_bars_on_a_terminal(
     assert capsys.readouterr().out == ""
 
 
+def test_a_narrow_terminal_shows_all(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress_bars(False, ("read", "tokens"), ("search", "pairs")) as bars:
+        bars[1](0, 65_900_000)
+        clock.now += 10
+        bars[1](7_300_000, 65_900_000)
+        bars.say("making assignments: of the models, and of 8 rotations")
+    text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", terminal.getvalue())
+    lines = re.split(r"[\r\n]+", text)
+    assert max(map(len, lines)) <= 80
+    at = max(i for i, line in enumerate(lines) if "7.3 of" in line)
+    assert re.match(r"search [^ ]{12} +11% 7.3 of 65.9 million pairs, 730 k pairs/s,", lines[at])
+    shown = " ".join(" ".join(lines[at:]).split())
+    assert shown.endswith("80 s left, making assignments: of the models, and of 8 rotations")
+
+
 def test_what_is_not_counted_is_said_on_a_terminal(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

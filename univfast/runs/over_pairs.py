@@ -13,7 +13,7 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.checks import differ
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
-from univfast.machine.memory import gigabytes
+from univfast.machine.memory import gigabytes, needed
 from univfast.machine.processes import Processes
 from univfast.method import Method, method_of
 from univfast.option import select
@@ -237,7 +237,7 @@ class OverPairs:
         if need > limit:
             raise InputError(
                 f"memory_limit: the checkpoint was written by a run whose states take"
-                f" {gigabytes(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
+                f" {needed(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
                 " fewer processes"
             )
 
