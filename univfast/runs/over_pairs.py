@@ -301,12 +301,8 @@ class OverPairs:
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
 
-    def to_search(
-        self, entry: Mapping[str, Any], work: PairsPass | SparsePass | DetailsPass
-    ) -> ToSearch | None:
-        """What is searched behind a pass; None for nothing."""
-        if isinstance(work, DetailsPass):
-            return None
+    def to_search(self, entry: Mapping[str, Any], work: PairsPass | SparsePass) -> ToSearch:
+        """What is searched behind a pass of pairs."""
         sums = [(self._searches[number], state) for number, state in work.co_moments()]
         numbers = sorted({job.comparison for job in self._jobs(entry)})
         searches = [self._searches[number] for number in numbers]
