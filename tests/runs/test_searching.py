@@ -253,6 +253,20 @@ def test_a_damaged_search_begins_anew_with_one_warning(
         assert found == expected or (sealed_anew and where.startswith(changed)), where
 
 
+def test_a_search_in_sums_of_before_is_saved_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    left(path, "best", 0.0)
+    beside(path).unlink(missing_ok=True)
+    content = {**torch.load(path, weights_only=True), "version": 2}
+    del content["digest"]
+    torch.save(content, path)
+    with pytest.raises(Interrupted):
+        searched("best", checkpoint=path, search_progress=Ticks(4, interrupt))
+    ticks = Ticks()
+    assert searched("best", checkpoint=path, search_progress=ticks) == searched("best")
+    assert ticks[0][0] > 0
+
+
 def test_a_search_that_was_cut(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     left(path, "best")
