@@ -16,7 +16,7 @@ from univfast.errors import InputError
 from univfast.inputs.arrays import same_order
 from univfast.inputs.masks import open_mask
 from univfast.machine import devices
-from univfast.machine.memory import gigabytes, machine_memory, where
+from univfast.machine.memory import gigabytes, machine_memory, needed, where
 from univfast.machine.processes import Processes, Reducible
 from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
@@ -393,6 +393,6 @@ class AllPairsCorrelation(Reducible, Shown):
         if memory is not None and need > memory:
             raise InputError(
                 f"layers_a and layers_b: all pairs of {self._a.neurons} and {self._b.neurons}"
-                f" neurons take {gigabytes(need)}, {where(device)} has {gigabytes(memory)};"
+                f" neurons take {needed(need)}, {where(device)} has {gigabytes(memory)};"
                 " accumulate some layers of A at a time"
             )

@@ -18,7 +18,7 @@ from univfast.inputs.arrays import check_dtype, to_tensor
 from univfast.inputs.layout import Layout
 from univfast.inputs.masks import open_mask
 from univfast.machine import devices
-from univfast.machine.memory import gigabytes, machine_memory
+from univfast.machine.memory import gigabytes, machine_memory, needed
 from univfast.machine.processes import Processes, Reducible
 from univfast.machine.threads import alone, together
 from univfast.machine.torch_state import methods_in_plain_state
@@ -389,6 +389,6 @@ def _check_memory(neurons: int, draws: int, shifts: int) -> None:
     need, memory = 8 * (m.ROTATED + 2 * draws + min(shifts, neurons)) * neurons, machine_memory()
     if memory is not None and need > memory:
         raise InputError(
-            f"neurons: the sums of {neurons} neurons take {gigabytes(need)}, this machine has"
+            f"neurons: the sums of {neurons} neurons take {needed(need)}, this machine has"
             f" {gigabytes(memory)}; accumulate some of them at a time"
         )

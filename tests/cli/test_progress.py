@@ -6,9 +6,14 @@ import io
 import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 import univfast
 from support.command import run
@@ -128,6 +133,25 @@ def test_two_bars_on_a_terminal(
     assert capsys.readouterr().out == ""
 
 
+def test_a_narrow_terminal_shows_all(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress_bars(False, ("read", "tokens"), ("search", "pairs")) as bars:
+        bars[1](0, 65_900_000)
+        clock.now += 10
+        bars[1](7_300_000, 65_900_000)
+        bars.say("making assignments: of the models, and of 8 rotations")
+    text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", terminal.getvalue())
+    lines = re.split(r"[\r\n]+", text)
+    assert max(map(len, lines)) <= 80
+    at = max(i for i, line in enumerate(lines) if "7.3 of" in line)
+    assert re.match(r"search [^ ]{12} +11% 7.3 of 65.9 million pairs, 730 k pairs/s,", lines[at])
+    shown = " ".join(" ".join(lines[at:]).split())
+    assert shown.endswith("80 s left, making assignments: of the models, and of 8 rotations")
+
+
 def test_what_is_not_counted_is_said_on_a_terminal(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +181,26 @@ def test_what_is_not_counted_is_said_on_lines_while_it_lasts(
         assert "read: 100 of 400 tokens (25%), writing the checkpoint\n" in capsys.readouterr().err
         time.sleep(0.25)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_shows_it(
+    rank: int, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def correlate_together(*given: Any, say: Callable[[str], None]) -> None:
+        say("adding the sums of all processes")
+
+    terminal = Terminal()
+    joined = SimpleNamespace(rank=rank), torch.device("cpu")
+    monkeypatch.setattr(
+        "univfast.cli.torchrun.joined_processes", lambda *given: nullcontext(joined)
+    )
+    monkeypatch.setattr("univfast.correlation.correlate_together", correlate_together)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run("correlate", *pair) == 0
+    assert ("adding the sums" in terminal.getvalue()) == (rank == 0)
+    assert (terminal.getvalue() == "") == (rank == 1)
 
 
 @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])

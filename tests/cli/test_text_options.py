@@ -44,7 +44,7 @@ def test_options_that_do_not_go_together_are_refused(
         (["capture", gpt2, *text, *out, "--site", "pre"], f"{gpt2}: --site is for a model file"),
         (["capture", gpt2, *text, *out, "--context", 0], "'--context': 0 is not in the range"),
         (["capture", tmp_path, *text, *out], f"{tmp_path}: is not the directory of a Hugging Face"),
-        (["capture", gpt2, *text, "--out", acts], f"{acts}: {acts} is not a directory"),
+        (["capture", gpt2, *text, "--out", acts], f"{acts}: is not a directory"),
         (["capture", gpt2, *text, "--out", gpt2], f"{gpt2}: is the directory of a model; name"),
         (["capture", none, *text, *out], f"{none}: no such file or directory; check the path"),
         (["correlate", gpt2, none, *text], f"{none}: no such file or directory; check the path"),

@@ -60,6 +60,24 @@ def test_the_lock_of_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+ENDED = """
+import os, signal, sys
+from univfast.machine.locks import holding_directory
+from univfast.machine.signals import end_at_once
+end_at_once()
+with holding_directory(sys.argv[1]):
+    assert os.listdir(sys.argv[1])
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_directory_that_was_made_is_removed_by_a_signal(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDED, str(tmp_path / "new" / "out")]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, "Interrupted by SIGTERM.\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_holds_a_file_at_a_time(tmp_path: Path) -> None:
     path, link = tmp_path / "run.pt", tmp_path / "link.pt"
     link.symlink_to(path)
@@ -93,7 +111,7 @@ def test_a_directory_is_made_and_removed_if_nothing_came(tmp_path: Path) -> None
     assert [x.name for x in folder.iterdir()] == ["result"]
     (tmp_path / "file").touch()
     with (
-        pytest.raises(InputError, match="file is not a directory; name another place"),
+        pytest.raises(InputError, match="file: is not a directory; name another place"),
         holding_directory(tmp_path / "file"),
     ):
         pass

@@ -101,6 +101,21 @@ def test_the_default_limit_is_of_the_group(groups: Write) -> None:
         uf.correlate(x, x, match="best")
 
 
+@pytest.mark.parametrize(
+    ("size", "least", "most"),
+    [
+        (0, "0 GB", "0 GB"),
+        (0.047e9, "0.047 GB", "0.047 GB"),
+        (47_012_345, "0.047 GB", "0.0471 GB"),
+        (123_456_789_012, "123 GB", "124 GB"),
+        (9_999_000_000_000, "9,990 GB", "10,000 GB"),
+    ],
+)
+def test_bytes_in_messages(size: float, least: str, most: str) -> None:
+    """What is needed is never rounded to less, nor what there is to more."""
+    assert (memory.gigabytes(size), memory.needed(size)) == (least, most)
+
+
 def test_this_machine_says_something() -> None:
     available, machine = memory.available_memory(), memory.machine_memory()
     assert available is None or available > 0

@@ -314,6 +314,11 @@ def test_checkpoints_of_before_are_read(tmp_path: Path) -> None:
             state["version"] = {"univfast-details": 1}.get(state["format"], 3)
         torch.save(content, path)
         assert numbers(correlated(name, checkpoint=path)) == numbers(correlated(name))
+        content["states"][0]["more"] = torch.zeros(2, 2).to_sparse()
+        torch.save(content, path)
+        before(path).unlink(missing_ok=True)
+        with pytest.raises(uf.InputError, match=r"is damaged, .* no dense tensor"):
+            correlated(name, checkpoint=path)
 
 
 # ---- two runs -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,32 @@ def test_a_signal_ends_a_search_which_is_saved(name: str, tmp_path: Path) -> Non
     assert path.read_bytes() == sums  # which are written once
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        "univfast.all_pairs.AllPairsCorrelation.co_moments",
+        "univfast.runs.checkpoint.SavedRun.save_search",
+    ],
+    ids=["before it", "as its end is saved"],
+)
+def test_a_signal_beside_a_search(at: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected, path = searched("best"), tmp_path / "run.pt"
+    owner, name = pkgutil.resolve_name(at.rpartition(".")[0]), at.rpartition(".")[2]
+    does = getattr(owner, name)
+
+    def interrupted(*given: Any) -> Any:
+        interrupt()
+        return does(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at, interrupted)
+        with pytest.raises(Interrupted, match=r"are saved in"):
+            searched("best", checkpoint=path)
+    ticks = Ticks()
+    assert searched("best", checkpoint=path, search_progress=ticks) == expected
+    assert (ticks[0] == ticks[-1]) == (name == "save_search")
+
+
 def test_an_interrupt_does_not_wait_for_an_assignment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -224,6 +251,20 @@ def test_a_damaged_search_begins_anew_with_one_warning(
         # Sealed anew, what was found can be other numbers that are as good.
         changed = ("/found", "/tensors", "/done", "/job", "/work")
         assert found == expected or (sealed_anew and where.startswith(changed)), where
+
+
+def test_a_search_in_sums_of_before_is_saved_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    left(path, "best", 0.0)
+    beside(path).unlink(missing_ok=True)
+    content = {**torch.load(path, weights_only=True), "version": 2}
+    del content["digest"]
+    torch.save(content, path)
+    with pytest.raises(Interrupted):
+        searched("best", checkpoint=path, search_progress=Ticks(4, interrupt))
+    ticks = Ticks()
+    assert searched("best", checkpoint=path, search_progress=ticks) == searched("best")
+    assert ticks[0][0] > 0
 
 
 def test_a_search_that_was_cut(tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ def test_what_fits_nowhere_is_refused(processes: int) -> None:
         planned(processes, need(1) - 1)
 
 
+def test_the_layer_that_takes_most_is_named() -> None:
+    layouts = [Layout(("a", "wide", "b"), (64, 300, 64)), B]
+    numbered = [(0, Comparison(0, 1))]
+    with pytest.raises(uf.InputError, match=r"layer 'wide' of A with all of B needs"):
+        plan_passes(numbered, layouts, OPTIONS, need(1), devices.CPU, DENSE)
+
+
 def test_equal_work_is_recognised_however_it_is_cut() -> None:
     whole = steps_in(planned(1, float("inf"), 2), whole=False, widths=WIDTHS)
     for processes, fits in ((1, 5), (2, 5), (4, 1), (3, 12)):

@@ -199,7 +199,9 @@ def correlate(
         warn_of_hooks(given.models)
         model, *others = given.models
         rest = others[0] if len(others) == 1 else others
-        with progress_bars(quiet, ("read", "tokens"), ("search", "pairs")) as bars:
+        # On one terminal, bars of several processes would erase each other.
+        other = processes is not None and processes.rank > 0
+        with progress_bars(quiet or other, ("read", "tokens"), ("search", "pairs")) as bars:
             result = correlate_together(processes, model, rest, settings, *bars, say=bars.say)
         if result is not None:  # process 0 has it
             if columns == "published":

@@ -263,6 +263,7 @@ class _Drawn(_Nowhere):
 def _bars(stream: TextIO) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     class Terminal(Console):
         """One whose cursor stays: a signal may end the process before it is shown again."""
@@ -273,12 +274,15 @@ def _bars(stream: TextIO) -> Progress:
         def on_broken_pipe(self) -> None:
             raise  # the error at hand, where rich would end the process
 
+    terminal = Terminal(file=stream, highlight=False)
+    width = 24 if terminal.width >= 100 else 12
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=width, table_column=Column(no_wrap=True)),
         TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[beside]}", markup=False),
-        console=Terminal(file=stream, highlight=False),
+        # Goes on in lines below where it is long: all else keeps its width.
+        TextColumn("{task.fields[beside]}", markup=False, table_column=Column()),
+        console=terminal,
         auto_refresh=False,  # by a thread, which fails by itself where the terminal is gone
         transient=True,
         redirect_stdout=False,

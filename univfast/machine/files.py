@@ -175,10 +175,11 @@ def check_directory(path: str | os.PathLike[str]) -> None:
     check_path("path", path)
     folder = Path(path)
     nearest = next((p for p in (folder, *folder.parents) if p.exists()), Path())
+    of_it = f"{path}: " if nearest == folder else f"{path}: {nearest} "
     if not nearest.is_dir():
-        raise InputError(f"{path}: {nearest} is not a directory; name another place")
+        raise InputError(f"{of_it}is not a directory; name another place")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: {nearest} cannot be written to; name another place")
+        raise InputError(f"{of_it}cannot be written to; name another place")
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -161,17 +161,30 @@ def holding_directory(path: str | os.PathLike[str]) -> Iterator[None]:
     check_directory(path)
     folder = Path(os.path.realpath(path))
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(path, folder / _IN_DIRECTORY)
-    except OSError as error:
-        raise InputError(
-            f"{path}: no such directory can be made ({error.strerror or error}); name another"
-        ) from error
+    with _unfinished(made):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path, folder / _IN_DIRECTORY)
+        except OSError as error:
+            raise InputError(
+                f"{path}: no such directory can be made ({error.strerror or error}); name another"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+            with suppress(OSError):  # it is not empty, mostly
+                for each in made:
+                    each.rmdir()
+
+
+@contextmanager
+def _unfinished(made: Sequence[Path]) -> Iterator[None]:
+    """A block in which a signal that ends the process removes directories that are empty."""
+    for each in reversed(made):
+        unfinished[str(each)] = os.rmdir
     try:
         yield
     finally:
-        lock.release()
-        with suppress(OSError):  # it is not empty, mostly
-            for each in made:
-                each.rmdir()
+        for each in made:
+            unfinished.pop(str(each), None)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["available_memory", "gigabytes", "machine_memory", "where"]
+__all__ = ["available_memory", "gigabytes", "machine_memory", "needed", "where"]
 
 
 class _Names(NamedTuple):
@@ -99,5 +99,18 @@ def where(device: torch.device) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Bytes, for a message."""
-    return f"{size / 1e9:.2g} GB"
+    """Bytes that there are, for a message: rounded down."""
+    return _rounded(size, up=False)
+
+
+def needed(size: float) -> str:
+    """Bytes that something takes, for a message: rounded up, so that as many are enough."""
+    return _rounded(size, up=True)
+
+
+def _rounded(size: float, up: bool) -> str:
+    """To three digits, so that what is too little never looks like what is needed."""
+    whole = round(size)
+    step = 10 ** max(0, len(str(whole)) - 3)
+    steps = -(-whole // step) if up else whole // step
+    return f"{steps * step / 1e9:,.9f}".rstrip("0").rstrip(".") + " GB"

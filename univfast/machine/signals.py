@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["end_at_once", "held", "noted", "unfinished"]
 
-# What is being written, with how to remove it where a signal ends the process.
+# What is being written, with how to remove it where a signal ends the process: last comes first.
 unfinished: dict[str, Callable[[str], object]] = {}
 
 # What a terminal, a batch system or a launcher sends to end a process. Windows lacks the last.
@@ -58,7 +58,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     if threading.current_thread() is threading.main_thread():
         for other in _ENDING:
             signal.signal(other, signal.SIG_IGN)
-    for path, remove in list(unfinished.items()):
+    for path, remove in reversed(list(unfinished.items())):
         with suppress(OSError):
             remove(path)
     named = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"

@@ -23,7 +23,6 @@ from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, at_least, prepare
-from univfast.runs.to_search import ToSearch
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
 from univfast.search.saved import check_number, correlation_from
 from univfast.sums.batches import PairOrigin
@@ -191,10 +190,6 @@ class ByIndex:
     def pairs(self, entry: Mapping[str, Any]) -> int:
         """Pairs of neurons that are searched: none."""
         return 0
-
-    def to_search(self, entry: Mapping[str, Any], work: IndexPass) -> ToSearch | None:
-        """What is searched behind a pass: nothing."""
-        return None
 
     def take(self, entry: Mapping[str, Any], work: IndexPass) -> None:
         """Takes what a pass has found, in process 0."""

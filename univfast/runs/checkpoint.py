@@ -19,7 +19,7 @@ import torch
 
 from univfast.checks import differ, shown
 from univfast.errors import InputError
-from univfast.machine.digests import DIGEST, sealed, unsealed
+from univfast.machine.digests import DIGEST, digest_of, sealed, unsealed
 from univfast.machine.files import check_writable, remove_unfinished, save_tensors
 from univfast.machine.locks import Lock, lock_file
 from univfast.runs.search_file import SearchFile
@@ -250,7 +250,10 @@ class SavedRun:
         if problem is not None:
             raise _DamagedError(f"{path}: is damaged, {problem}; {_REMEDY}")
         position.done = [(start, stop) for start, stop in position.done]
-        self._digest = content.get(DIGEST)
+        try:
+            self._digest = content.get(DIGEST) or digest_of(content)
+        except TypeError as error:  # older ones have none, so they were not looked at yet
+            raise _DamagedError(f"{path}: is damaged, {error}; {_REMEDY}") from error
         return position
 
     def _content(self, path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from univfast.errors import InputError
 from univfast.inputs.layers import Layer
 from univfast.inputs.token_ids import open_token_ids
-from univfast.machine.memory import available_memory, gigabytes
+from univfast.machine.memory import available_memory, gigabytes, needed
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.passes import READ_BYTES, Range, aligned, at_least, prepare
 from univfast.search.saved import check_number
@@ -117,7 +117,7 @@ class DetailsPass:
         need, available = details_bytes(a, b, facts), available_memory(device)
         if available is not None and need > available:
             raise InputError(
-                f"details: take {gigabytes(need)}, {gigabytes(available)} are available; choose"
+                f"details: take {needed(need)}, {gigabytes(available)} are available; choose"
                 " layers, or leave token_ids out"
             )
         self.details = PairDetails(

@@ -13,7 +13,7 @@ from univfast.all_pairs import AllPairsCorrelation
 from univfast.checks import differ
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
-from univfast.machine.memory import gigabytes
+from univfast.machine.memory import gigabytes, needed
 from univfast.machine.processes import Processes
 from univfast.method import Method, method_of
 from univfast.option import select
@@ -237,7 +237,7 @@ class OverPairs:
         if need > limit:
             raise InputError(
                 f"memory_limit: the checkpoint was written by a run whose states take"
-                f" {gigabytes(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
+                f" {needed(need)} a process, the limit is {gigabytes(limit)}; raise it, or start"
                 " fewer processes"
             )
 
@@ -301,12 +301,8 @@ class OverPairs:
         if isinstance(work, DetailsPass):
             self._details[entry["details"]] = work.details.finish()
 
-    def to_search(
-        self, entry: Mapping[str, Any], work: PairsPass | SparsePass | DetailsPass
-    ) -> ToSearch | None:
-        """What is searched behind a pass; None for nothing."""
-        if isinstance(work, DetailsPass):
-            return None
+    def to_search(self, entry: Mapping[str, Any], work: PairsPass | SparsePass) -> ToSearch:
+        """What is searched behind a pass of pairs."""
         sums = [(self._searches[number], state) for number, state in work.co_moments()]
         numbers = sorted({job.comparison for job in self._jobs(entry)})
         searches = [self._searches[number] for number in numbers]

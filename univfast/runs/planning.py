@@ -12,7 +12,7 @@ import torch
 from univfast.errors import InputError
 from univfast.inputs.layers import Layer
 from univfast.inputs.layout import Layout
-from univfast.machine.memory import available_memory, gigabytes
+from univfast.machine.memory import available_memory, gigabytes, needed
 from univfast.machine.processes import Processes
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
@@ -222,20 +222,21 @@ def _groups(
         return [(whole, need)]
     if _assigns(options):
         raise InputError(
-            f"memory_limit: {options['match']} matching of these layers needs {gigabytes(need)},"
+            f"memory_limit: {options['match']} matching of these layers needs {needed(need)},"
             f" the limit is {gigabytes(limit)}; choose layers, or use match='best'"
         )
+    each = [Layout((name,), (width,)) for name, width in wanted]
+    largest = max(each, key=need_of)
+    if need_of(largest) > limit:
+        raise InputError(
+            f"memory_limit: layer {largest.names[0]!r} of A with all of B needs"
+            f" {needed(need_of(largest))}, the limit is {gigabytes(limit)} (all at once need"
+            f" {needed(need)}); raise the limit, or choose layers"
+        )
     groups: list[Layout] = []
-    for name, width in wanted:
-        one = Layout((name,), (width,))
-        if need_of(one) > limit:
-            raise InputError(
-                f"memory_limit: layer {name!r} of A with all of B needs {gigabytes(need_of(one))},"
-                f" the limit is {gigabytes(limit)} (all at once need {gigabytes(need)}); raise the"
-                " limit, or choose layers"
-            )
+    for one in each:
         if groups:
-            both = Layout((*groups[-1].names, name), (*groups[-1].widths, width))
+            both = Layout((*groups[-1].names, *one.names), (*groups[-1].widths, *one.widths))
             if need_of(both) <= limit:
                 groups[-1] = both
                 continue

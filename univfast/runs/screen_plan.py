@@ -9,7 +9,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
-from univfast.machine.memory import gigabytes
+from univfast.machine.memory import gigabytes, needed
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import CorrelateOptions
@@ -103,9 +103,9 @@ def plan_screen(
     need = fixed + each * tokens
     if need > limit:
         if alone is not None:
-            raise InputError(f"{alone}; even a screen of {tokens} tokens needs {gigabytes(need)}")
+            raise InputError(f"{alone}; even a screen of {tokens} tokens needs {needed(need)}")
         raise InputError(
-            f"screen: a sample of {tokens} tokens needs {gigabytes(need)}, the limit is"
+            f"screen: a sample of {tokens} tokens needs {needed(need)}, the limit is"
             f" {gigabytes(limit)}; raise memory_limit, or choose layers"
         )
     if alone is not None:

@@ -207,9 +207,6 @@ class Screening:
         """That are searched behind a pass: searches are passes here."""
         return 0
 
-    def to_search(self, entry: Mapping[str, Any], work: Pass) -> None:
-        """Nothing behind a pass."""
-
     def take(self, entry: Mapping[str, Any], work: Pass) -> None:
         """Takes what a pass gave, in process 0."""
         task = _Task.of(entry)

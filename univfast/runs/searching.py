@@ -54,8 +54,8 @@ class _Way(Protocol):
     def take(self, entry: Mapping[str, Any], work: Any) -> None:
         """Takes what a pass gave that needs no search, in process 0."""
 
-    def to_search(self, entry: Mapping[str, Any], work: Any) -> ToSearch | None:
-        """What is searched behind a pass; None for nothing."""
+    def to_search(self, entry: Mapping[str, Any], work: Any) -> ToSearch:
+        """What is searched behind a pass, of those that compare pairs: else it is not called."""
 
 
 class Searching:
@@ -94,10 +94,12 @@ class Searching:
         entry = self._run.plan[number]
         if self._rank == 0:
             self._way.take(entry, work)
-        given = self._way.to_search(entry, work)
-        if given is None:
+        if not self._way.pairs(entry):
             return
         with self._run.signals() as interrupted:
+            self._speak("adding the last tokens")
+            given = self._way.to_search(entry, work)
+            self._speak("")
             if self._processes is not None and not given.dealt:
                 for _, state in given.sums:
                     share_sides(state, self._processes)
@@ -110,6 +112,9 @@ class Searching:
                 for each in works:
                     self._search(given, works, [each], interrupted)
             self._save(given, works)
+            _, (stop,) = self._agree(0, [interrupted()], None)
+        if stop:
+            raise self._interrupted()
 
     def _search(
         self,
@@ -124,11 +129,14 @@ class Searching:
                 self._gather(given, now)
                 self._save(given, works)
             if stop:
-                raise Interrupted(self._run.where(self._done, self._total, "pairs"))
+                raise self._interrupted()
         self._gather(given, now)
         if self._rank == 0:
             for each in now:
                 each.end()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(self._run.where(self._done, self._total, "pairs"))
 
     def _rounds(
         self, given: ToSearch, works: Sequence[Work], interrupted: Callable[[], bool]

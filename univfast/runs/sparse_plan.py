@@ -15,7 +15,7 @@ from univfast.errors import InputError
 from univfast.inputs.layers import Layer
 from univfast.inputs.layout import Layout
 from univfast.inputs.sparse import in_sparse_layers
-from univfast.machine.memory import gigabytes
+from univfast.machine.memory import gigabytes, needed
 from univfast.native import place
 from univfast.nulls.kinds import Baseline
 from univfast.options import ModelOptions
@@ -108,7 +108,7 @@ class SparsePlan:
         if _assigns(self._options):
             raise InputError(
                 f"memory_limit: {self._options['match']} matching of these layers needs"
-                f" {gigabytes(need)}, the limit is {gigabytes(limit)}; choose layers, or use"
+                f" {needed(need)}, the limit is {gigabytes(limit)}; choose layers, or use"
                 " match='best'"
             )
         names: tuple[str, ...] = ()
@@ -150,15 +150,15 @@ class SparsePlan:
         plain: ModelOptions = {**self._options, "rotation": "none"}
         if self._most(one, name, width, limit, plain):
             raise InputError(
-                f"rotation: rotations of dictionaries as wide as these need {gigabytes(least)}, the"
+                f"rotation: rotations of dictionaries as wide as these need {needed(least)}, the"
                 f" limit is {gigabytes(limit)}; give rotation='none', for the nulls of sparse"
                 " features are controls (match='best') and shifts (match='index')"
             )
         what = f"layer {name!r}" if rotated else f"a feature of layer {name!r}"
         raise InputError(
             f"memory_limit: {what} of A with all of B needs"
-            f" {gigabytes(least)}, the limit is {gigabytes(limit)} (all at once need"
-            f" {gigabytes(self.bytes(one, self._layouts[one.first]))}); raise the limit, or choose"
+            f" {needed(least)}, the limit is {gigabytes(limit)} (all at once need"
+            f" {needed(self.bytes(one, self._layouts[one.first]))}); raise the limit, or choose"
             " layers"
         )
 
