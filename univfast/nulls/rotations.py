@@ -140,10 +140,11 @@ class DenseRotations:
 
     def second_moments(self, within: Tensor, threads: int) -> Tensor:
         moments = torch.empty(self.draws, len(within), dtype=within.dtype, device=within.device)
+        rows = torch.empty(_PRODUCT_ROWS, len(within), dtype=within.dtype, device=within.device)
         for matrix, draw in zip(self._matrices, moments, strict=True):
             for first in range(0, len(within), _PRODUCT_ROWS):
                 part = slice(first, first + _PRODUCT_ROWS)
-                product = matrix[part] @ within
+                product = torch.mm(matrix[part], within, out=rows[: len(matrix[part])])
                 draw[part] = product.mul_(matrix[part]).sum(dim=1)
         return moments.clamp_(min=0)
 
@@ -167,6 +168,7 @@ class DenseRotations:
                 j = number[row]
                 scale = inverses[0][row] * inverses[1][j]
                 r[draw, row] = (turned[row, j] * scale).clamp(-1, 1)
+            del turned  # before the next one is made
 
 
 def make_rotations(
