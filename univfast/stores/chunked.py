@@ -65,6 +65,12 @@ class Blocks:
             self._blocks.move_to_end(key)
             return self._blocks[key]
 
+    def drop(self, name: str, first: int) -> None:
+        """Forgets the blocks of an array before this one, which are not read on from."""
+        with self._lock:
+            for key in [x for x in self._blocks if x[0] == name and x[1] < first]:
+                self._bytes -= self._blocks.pop(key).nbytes
+
 
 @dataclass(frozen=True)
 class _Kept:
@@ -120,7 +126,8 @@ class ChunkedLayer:
 
     def release(self, start: int, stop: int) -> None:
         with self._guard():
-            pass
+            if self._block:
+                self._blocks.drop(self.name, stop // self._block)
 
     def fingerprint(self) -> bytes:
         return fingerprint(self)
