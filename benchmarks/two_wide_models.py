@@ -51,13 +51,23 @@ def write(folder: Path, neurons: int, layers: int, tokens: int) -> Planted:
 
 def screened(folder: Path, given: argparse.Namespace) -> None:
     """In a process of its own: correlates, and prints what it took and found."""
-    neurons, tokens, seen = given.neurons, given.tokens, []
-    phases = {"sample": tokens, "search": tokens + neurons, "verify": 2 * tokens + neurons}
+    neurons, tokens = given.neurons, given.tokens
+    ends: dict[str, float] = {}
     start = time.perf_counter()
 
+    def tell(phase: str, done: int, total: int) -> None:
+        ends[phase] = time.perf_counter() - start
+        print(f"\r{phase}: {done:,} of {total:,}, {ends[phase]:,.0f} s", end="", file=sys.stderr)
+
     def progress(done: int, total: int) -> None:
-        seen.append((done, time.perf_counter() - start))
-        print(f"\r{done:,} of {total:,}, {seen[-1][1]:,.0f} s", end="", file=sys.stderr)
+        if done <= tokens and "search" not in ends:
+            tell("sample", done, total)
+        elif done > tokens:
+            tell("verify", done, total)
+
+    def search_progress(done: int, total: int) -> None:
+        if done:
+            tell("search", done, total)
 
     result = uf.correlate(
         str(folder / "a"),
@@ -68,8 +78,8 @@ def screened(folder: Path, given: argparse.Namespace) -> None:
         memory_limit=0.8e9 * given.gigabytes,
         checkpoint=given.checkpoint,
         progress=progress,
+        search_progress=search_progress,
     )
-    ends = {name: min((s for done, s in seen if done >= end)) for name, end in phases.items()}
     layers = {name: i for i, name in enumerate(sorted(set(result.layer), key=result.layer.index))}
     width = neurons // len(layers)
     first = torch.tensor([layers.get(name, -1) * width for name in result.match_layer])
