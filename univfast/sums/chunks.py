@@ -130,7 +130,7 @@ class Chunk:
         one = torch.ones_like(self.mean)
         self._scale, self.unscale = torch.ldexp(one, -exponent), torch.ldexp(one, exponent)
         self.shift: Tensor | None = None
-        self._filled: dict[int, _Kind] = {}  # what is in the memory for float32
+        self._filled: dict[int, bool] = {}  # in the memory for float32, and whether raw
 
         kinds = [self._kind(i, rotated) for i in range(len(layers))]
         self.factors: list[Factor] = []
@@ -219,11 +219,11 @@ class Chunk:
             if kind.dtype == torch.float16:  # has no exponents to spare
                 self.unscale[part], scale = 1.0, torch.ones_like(scale)
             torch.mul(layer, scale.to(kind.dtype), out=output)
-        elif kind.dtype == torch.float64 or self._filled.get(i) != kind:
+        elif kind.dtype == torch.float64 or self._filled.get(i) is not kind.raw:
             shift = torch.zeros_like(mean) if kind.raw else mean
             native.standardise(layer, shift, scale, output, self._threads)
             if kind.dtype != torch.float64:
-                self._filled[i] = kind
+                self._filled[i] = kind.raw
         return output
 
     def _buffer(self, dtype: torch.dtype, what: str = "chunk of") -> Tensor:
