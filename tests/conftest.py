@@ -13,6 +13,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+import torch
 from hypothesis import settings
 
 from support import torch_states
@@ -86,6 +87,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
     """Models of Hugging Face's kind, and a text."""
     return make_directories(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch's products on one thread, for their bits depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

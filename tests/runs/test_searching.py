@@ -279,6 +279,7 @@ def test_a_search_that_was_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # as torchrun's processes have, which go on from these sums
 def test_processes_find_the_bits_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {}
     for name in SEARCHES:
@@ -287,7 +288,7 @@ def test_processes_find_the_bits_of_one(tmp_path: Path, monkeypatch: pytest.Monk
         beside(path).unlink()
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     out = finished(torchrun(3, TESTS / "support" / "search_ranks.py", tmp_path))
-    assert out.split() == ["done"] * 3
+    assert "".join(out.split()) == "done" * 3  # lines of several processes may be mixed
     assert "dealt" in torch.load(tmp_path / "dealt.pt", weights_only=True)["plan"][0]
     for name, numbers_of_one in expected.items():
         for count in (2, 3):
