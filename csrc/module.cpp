@@ -1,5 +1,6 @@
 // The only file that knows Python. Addresses come in as integers from tensors that the caller keeps alive; what each
-// operation does with them is said in univfast.h and cuda/operations.h. The same names stand in univfast/_native.pyi.
+// operation does with them is said in univfast.h, sparse.h and cuda/operations.h. The same names stand in
+// univfast/_native.pyi.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,6 +10,7 @@
 #include "floats.h"
 #include "packed.h"
 #include "rotation.h"
+#include "sparse.h"
 #include "univfast.h"
 
 namespace py = pybind11;
@@ -26,6 +28,7 @@ using Found = std::pair<Address, Address>;                       // correlations
 using ContextsAt = std::tuple<Address, Address, Address>;        // values, tokens, and the partner's values
 using Numbers = std::pair<int64_t, int64_t>;                     // of the first row, and of the first column
 using PackedAt = std::tuple<Address, int64_t, int64_t>;          // and how many neurons, and the first
+using ListAt = std::pair<Address, Address>;                      // values, and their tokens
 using StateAt = std::pair<Address, Address>;                     // moments, and counters
 using StreamOf = std::pair<int, Address>;                        // device, and its cudaStream_t
 using Bad = std::tuple<bool, int64_t, int64_t, double>;          // in b, row, neuron, value
@@ -195,6 +198,14 @@ void group_sums(const Matrix& x, const Rows& rows, Address groups, Address pivot
                           at<const double>(pivot), at<double>(sums.first), sums.second, count, threads});
 }
 
+void extreme_tokens(const Matrix& x, Address tokens, const ListAt& high, const ListAt& low, int64_t count,
+                    int threads) {
+    const auto list = [](const ListAt& at_list) {
+        return ExtremeList{at<float>(at_list.first), at<int64_t>(at_list.second)};
+    };
+    univfast::extreme_tokens({x, at<const int64_t>(tokens), list(high), list(low), count, threads});
+}
+
 void standardise_transposed(const Matrix& x, Address mean, Address scale, Address output, DType output_dtype,
                             int64_t output_stride, int threads) {
     univfast::standardise_transposed(
@@ -256,6 +267,8 @@ void bind_cpu(py::module_& m) {
           "rows"_a, "first_token"_a, "ends"_a, "sums"_a, "top"_a, "count"_a, "threads"_a);
     m.def("group_sums", &on_cpu::group_sums, Released(), named, "x"_a, "rows"_a, "groups"_a, "pivot"_a, "sums"_a,
           "count"_a, "threads"_a);
+    m.def("extreme_tokens", &on_cpu::extreme_tokens, Released(), named, "x"_a, "tokens"_a, "high"_a, "low"_a, "count"_a,
+          "threads"_a);
     m.def("rotation_signs", &on_cpu::rotation_signs, named, "signs"_a, "draws"_a, "neurons"_a, "seed"_a);
     m.def("rotate_workspace", &rotate_workspace, "x"_a, "threads"_a);
     m.def("rotate", &on_cpu::rotate, Released(), named, "x"_a, "signs"_a, "output"_a, "workspace"_a, "threads"_a);

@@ -148,6 +148,15 @@ def group_sums(
     count: int,
     threads: int,
 ) -> None: ...
+def extreme_tokens(
+    *,
+    x: Matrix,
+    tokens: int,
+    high: tuple[int, int],
+    low: tuple[int, int],
+    count: int,
+    threads: int,
+) -> None: ...
 def rotated_best_workspace(c: CoMoments, threads: int) -> int: ...
 def rotated_best(
     *,

@@ -3,7 +3,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "../univfast.h"
+#include "../sparse.h"
 #include "parallel.h"
 
 namespace univfast {

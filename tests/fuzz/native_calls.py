@@ -21,6 +21,7 @@ from univfast.native.candidates import candidate_products, standardise_transpose
 from univfast.native.cpu import (
     add_product,
     best_pairs,
+    extreme_tokens,
     group_sums,
     neuron_moments,
     pair_details,
@@ -104,13 +105,10 @@ def call_neuron_moments(d: Draw) -> None:
 def call_standardise(d: Draw) -> None:
     x = d.matrix(d.tokens, d.width, d.rng.choice(DTYPES))
     mean, scale = d.values(x.shape[1]), d.values(x.shape[1])
-    kinds = DTYPES[1:2] if x.dtype == torch.float64 else DTYPES[:2]
-    output = d.matrix(*x.shape, d.rng.choice(kinds)).contiguous()
-    room = torch.full((len(x), x.shape[1] + 3), 7, dtype=output.dtype)
-    output = room[:, : x.shape[1]] if d.rng.random() < 0.5 else output
-    standardise(x, mean, scale, output, d.threads)
-    expected = (x.double() - mean) * scale
-    assert torch.equal(output, expected.to(output.dtype))
+    dtype = d.rng.choice(DTYPES[1:2] if x.dtype == torch.float64 else DTYPES[:2])
+    room = torch.full((len(x), x.shape[1] + d.rng.choice((0, 3))), 7, dtype=dtype)
+    standardise(x, mean, scale, room[:, : x.shape[1]], d.threads)
+    assert torch.equal(room[:, : x.shape[1]], ((x.double() - mean) * scale).to(dtype))
     assert bool((room[:, x.shape[1] :] == 7).all())
 
 
@@ -240,6 +238,20 @@ def call_group_sums(d: Draw) -> None:
     expected = sums.clone().index_add_(0, groups, x.double()[rows] - pivot)
     group_sums(x, rows, groups, pivot, sums, d.threads)
     close("group_sums", sums, expected, 1e-10 * float(x.double().abs().max() + 1) * (len(x) + 1))
+
+
+def call_extreme_tokens(d: Draw) -> None:
+    x = (2 * d.matrix(d.tokens, d.width, d.rng.choice(DTYPES[::2]))).round()  # with ties
+    tokens = 10 + d.numbers(5, len(x)).cumsum(0) + torch.arange(len(x))
+    shape, cut = (x.shape[1], d.rng.choice((1, 3, 8))), d.rng.randint(0, len(x))
+    high, low = ((torch.full(shape, -torch.inf), torch.full(shape, -1)) for _ in range(2))
+    for part in d.rng.sample((slice(0, cut), slice(cut, len(x))), 2):  # in any order
+        extreme_tokens(x[part], tokens[part], high, low, d.threads)
+    for (value, token), values in ((high, x.float()), (low, -x.float())):
+        order = values.argsort(dim=0, stable=True, descending=True)[: shape[1]]
+        assert torch.equal(value.T[: len(order)], values.gather(0, order))
+        assert torch.equal(token.T[: len(order)], tokens[order])
+        assert (token.T[len(order) :] == -1).all()
 
 
 def call_pair_details(d: Draw) -> None:

@@ -111,6 +111,17 @@ def groups() -> Arguments:
     return x | {"sums": one(4, N)}
 
 
+def extremes() -> Arguments:
+    x: Arguments = {"x": one(TOKENS, N).float(), "tokens": torch.arange(TOKENS)}
+    for side in ("high", "low"):
+        x |= {side: one(N, 3).float(), f"{side}_tokens": whole(N, 3)}
+    return x
+
+
+def extreme_tokens(x: Tensor, tokens: Tensor, *lists: Tensor) -> None:
+    native.extreme_tokens(x, tokens, lists[:2], lists[2:], 1)  # type: ignore[arg-type]
+
+
 def details() -> Arguments:
     x: Arguments = {"frame": one(2, 2, N), "x": one(TOKENS, N), "match": whole(N)}
     x |= {"rows": torch.arange(3), "ends": torch.tensor([1, 3]), "pairs": one(2, 5, N)}
@@ -137,6 +148,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[], Arguments]]] = {
     "best_pairs": (best_pairs, best),
     "rotated_best": (rotated_best, turned),
     "group_sums": (lambda **x: native.group_sums(*x.values(), 1), groups),
+    "extreme_tokens": (lambda **x: extreme_tokens(*x.values()), extremes),
     "pair_details": (pair_details, details),
 }
 # Of what is read, any dtype will do, and any stride between rows.
@@ -188,6 +200,13 @@ def test_numbers_of_rows_are_within(operation: str, argument: str, low: int, hig
         given[argument][-1] = number
         with pytest.raises(ValueError, match=f"native: got rows .*{number}"):
             call(**given)
+
+
+def test_tokens_of_extremes_increase() -> None:
+    given = extremes()
+    given["tokens"][1] = 0
+    with pytest.raises(ValueError, match="tokens: they do not increase"):
+        extreme_tokens(*given.values())
 
 
 @pytest.mark.parametrize(

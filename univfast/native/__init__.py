@@ -14,7 +14,7 @@
 The core knows neither Python objects nor torch. All memory that it reads or writes, its workspace
 included, is a tensor that these functions hold while the core runs. Each operation is done where
 its tensors are, by `univfast.native.cpu` or `univfast.native.cuda`; `cpu` documents them. Those of
-`candidates` take tensors on the CPU alone.
+`candidates`, and `cpu.extreme_tokens`, take tensors on the CPU alone.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ __all__ = [
     "cuda_built_with",
     "cuda_devices",
     "cuda_unavailable",
+    "extreme_tokens",
     "group_sums",
     "multiplies_bfloat16",
     "neuron_moments",
@@ -125,6 +126,7 @@ def _by_device(on_cpu: Callable[P, R], on_cuda: Callable[P, R]) -> Callable[P, R
 
 add_product = _by_device(cpu.add_product, cuda.add_product)
 best_pairs = _by_device(cpu.best_pairs, cuda.best_pairs)
+extreme_tokens = cpu.extreme_tokens
 group_sums = _by_device(cpu.group_sums, cuda.group_sums)
 neuron_moments = _by_device(cpu.neuron_moments, cuda.neuron_moments)
 pair_details = _by_device(cpu.pair_details, cuda.pair_details)

@@ -33,6 +33,7 @@ from univfast.native.views import (
 __all__ = [
     "add_product",
     "best_pairs",
+    "extreme_tokens",
     "group_sums",
     "neuron_moments",
     "pair_details",
@@ -192,6 +193,39 @@ def group_sums(
         pivot=pointer(pivot, torch.float64, (x.shape[1],)),
         sums=strided(sums, (torch.float64,), (len(sums), x.shape[1])),
         count=len(sums),
+        threads=threads,
+    )
+
+
+def extreme_tokens(
+    x: Tensor,
+    tokens: Tensor,
+    high: tuple[Tensor, Tensor],
+    low: tuple[Tensor, Tensor],
+    threads: int,
+) -> None:
+    """Raises the lists of each neuron's highest values, and of its highest negated ones.
+
+    Args:
+        x: ``[tokens, neurons]``, any dtype but float64, neuron stride 1.
+        tokens: int64 ``[tokens]``: their numbers, increasing, none of them listed before.
+        high: values, float32 ``[neurons, count]``, highest first, and their tokens, int64, of equal
+            values the lower first; -inf and -1 where there are fewer. Contiguous; updated.
+        low: the same of negated values.
+        threads: at most this many; the result does not depend on it.
+    """
+    count = high[0].shape[1]
+    shape = x.shape[1], count
+    (high_values, low_values), (high_tokens, low_tokens) = (
+        tuple(pointer(side[i], dtype, shape) for side in (high, low))
+        for i, dtype in enumerate((torch.float32, torch.int64))
+    )
+    _native.extreme_tokens(
+        x=matrix(x),
+        tokens=pointer(tokens, torch.int64, (len(x),)),
+        high=(high_values, high_tokens),
+        low=(low_values, low_tokens),
+        count=count,
         threads=threads,
     )
 

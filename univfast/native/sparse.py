@@ -1,6 +1,6 @@
 """The operations of the core on sparse features, on the CPU.
 
-Their contracts stand in ``csrc/univfast.h``.
+Their contracts stand in ``csrc/sparse.h``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ cut into batches, nor on their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch import Tensor
 from univfast import native
 from univfast.inputs.layout import Layout
 from univfast.machine.devices import CPU
-from univfast.native.place import numbers
 from univfast.sums.batches import bad_value, readable
 from univfast.sums.states import check_count, check_fields, check_tensor
 
@@ -24,60 +23,31 @@ __all__ = ["EXTREMES", "Extremes", "extremes_bytes"]
 EXTREMES = 8
 """Tokens that are listed of each neuron, above its mean and below."""
 
-# Tokens that are looked at first. Then as many as before at a time: of each neuron few of them are
-# beyond what is listed, and those alone are ranked.
-_FIRST = 16
+class _List(NamedTuple):
+    """The highest values of each neuron and their tokens, highest first; of equal ones the first.
 
-
-class _Farthest:
-    """The highest values of each neuron, or the lowest, and their tokens; of equal ones the first.
-
-    Args:
-        neurons: how many.
-        sign: 1 for the highest, -1 for the lowest, whose values are listed negated.
+    ``value`` float32, ``token`` int64, both ``[neurons, EXTREMES]``; -inf and -1 for none.
     """
 
-    def __init__(self, neurons: int, sign: int) -> None:
-        shape = EXTREMES, neurons
-        self._sign = sign
-        self.value = torch.full(shape, -torch.inf, dtype=torch.float32, device="cpu")
-        self.token = torch.full(shape, -1, dtype=torch.int64, device="cpu")
+    value: Tensor
+    token: Tensor
 
-    def take(self, x: Tensor, tokens: Tensor, first: int) -> None:
-        """Takes in ``x`` ``[tokens, width]`` of the neurons from ``first`` on."""
-        own = slice(first, first + x.shape[1])
-        least = (self._sign * self.value[-1, own]).to(x.dtype)
-        beyond = x > least if self._sign > 0 else x < least
-        later = self.token[-1, own] > tokens[0]
-        if bool(later.any()):
-            beyond |= (x == least) & later
-        row, column = beyond.nonzero(as_tuple=True)
-        if len(row):
-            self._rank(first + column, self._sign * x[row, column].float() + 0.0, tokens[row])
+    @staticmethod
+    def none(neurons: int) -> _List:
+        shape = neurons, EXTREMES
+        return _List(
+            torch.full(shape, -torch.inf, dtype=torch.float32, device="cpu"),
+            torch.full(shape, -1, dtype=torch.int64, device="cpu"),
+        )
 
-    def merge(self, other: _Farthest) -> None:
+    def merge(self, other: _List) -> None:
         """Takes in other tokens of all neurons."""
-        rank, neuron = (other.token >= 0).nonzero(as_tuple=True)
-        self._rank(neuron, other.value[rank, neuron], other.token[rank, neuron])
-
-    def _rank(self, neuron: Tensor, value: Tensor, token: Tensor) -> None:
-        """Takes in values of some neurons."""
-        touched = torch.zeros(self.token.shape[1], dtype=torch.bool, device="cpu")
-        touched[neuron] = True
-        changed = touched.nonzero()[:, 0]
-        value = torch.cat([self.value[:, changed].flatten(), value])
-        token = torch.cat([self.token[:, changed].flatten(), token])
-        neuron = torch.cat([changed.repeat(EXTREMES), neuron])
-        order = token.argsort(stable=True)
-        value, token, neuron = value[order], token[order], neuron[order]
-        bits = value.view(torch.int32)
-        ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-        order = ((neuron << 33) - ordered).argsort(stable=True)
-        value, token, neuron = value[order], token[order], neuron[order]
-        rank = numbers(len(order)) - torch.searchsorted(neuron, neuron)
-        kept = rank < EXTREMES
-        self.value[rank[kept], neuron[kept]] = value[kept]
-        self.token[rank[kept], neuron[kept]] = token[kept]
+        value, token = (torch.cat(pair, dim=1) for pair in zip(self, other, strict=True))
+        order = token.argsort(dim=1, stable=True)
+        order = order.gather(1, value.gather(1, order).argsort(dim=1, stable=True, descending=True))
+        order = order[:, :EXTREMES]
+        self.value.copy_(value.gather(1, order))
+        self.token.copy_(token.gather(1, order))
 
 
 class Extremes:
@@ -96,7 +66,7 @@ class Extremes:
         self._layout, self._threads = layout, threads
         self.tokens = 0
         self.mean, self.m2 = torch.zeros(2, layout.neurons, dtype=torch.float64, device="cpu")
-        self._high, self._low = _Farthest(layout.neurons, 1), _Farthest(layout.neurons, -1)
+        self._high, self._low = (_List.none(layout.neurons) for _ in range(2))  # and of negated
 
     def update(self, layers: Sequence[Tensor], tokens: Tensor, model: str) -> None:
         """Takes in the tokens ``[tokens, width]`` of each layer, by their numbers, increasing.
@@ -115,9 +85,8 @@ class Extremes:
             if x.dtype == torch.float64:  # ranked as float32, of which none becomes infinite
                 most = torch.finfo(torch.float32).max
                 x = x.clamp(-most, most).float()
-            for start, stop in _doubling(self.tokens, len(x)):
-                for side in (self._high, self._low):
-                    side.take(x[start:stop], tokens[start:stop], part.start)
+            high, low = ((each.value[part], each.token[part]) for each in (self._high, self._low))
+            native.extreme_tokens(x, tokens, high, low, self._threads)
         self.tokens += len(tokens)
 
     def _add(self, part: slice, mean: Tensor, m2: Tensor, tokens: int) -> None:
@@ -143,8 +112,8 @@ class Extremes:
             Their numbers, int64 ``[EXTREMES, neurons]``, -1 for none; and how far they are, in
             standard deviations, float64, 0 for none and for a constant.
         """
-        away = torch.cat([self._high.value.double() - self.mean, self._low.value + self.mean])
-        token = torch.cat([self._high.token, self._low.token])
+        away = torch.cat([self._high.value.T - self.mean, self._low.value.T + self.mean])
+        token = torch.cat([self._high.token.T, self._low.token.T])
         deviation = (self.m2 / max(self.tokens, 1)).sqrt()
         away = torch.where((token >= 0) & (deviation > 0), away / deviation, 0.0).clamp(min=0)
         order = away.argsort(dim=0, stable=True, descending=True)[:EXTREMES]
@@ -183,15 +152,6 @@ class Extremes:
     def reset(self) -> None:
         """Forgets every token."""
         self.load_saved(Extremes(self._layout, self._threads).saved_state())
-
-
-def _doubling(before: int, tokens: int) -> Iterator[tuple[int, int]]:
-    """Runs of tokens, each no longer than all before it."""
-    start = 0
-    while start < tokens:
-        stop = min(tokens, start + max(_FIRST, before + start))
-        yield start, stop
-        start = stop
 
 
 def extremes_bytes(layout: Layout) -> int:
