@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from univfast import native
 from univfast.assemble import result_of
 from univfast.checks import check_options
 from univfast.docstrings import documented
@@ -28,12 +27,11 @@ from univfast.search.searches import Searches, check_same_neurons, state_bytes
 from univfast.sums.batches import (
     PairOrigin,
     as_layout,
-    bad_value,
     batch_rows,
     readable,
 )
-from univfast.sums.chunks import Pending
 from univfast.sums.co_moments import CoMoments, chunk_tokens
+from univfast.sums.pending import Pending
 from univfast.sums.state_values import check_co_moments, check_multiplied, check_pending
 from univfast.sums.states import StateFormat, check_tensor, check_total
 from univfast.sums.transfer import Uploads
@@ -94,7 +92,7 @@ class AllPairsCorrelation(Reducible, Shown):
         if self._options["exclude_self"]:
             check_same_neurons(self._a, self._b)
         self._placed: CoMoments | None = None
-        self._pending = Pending(0)
+        self._pending = self._waiting(0)
         if self._device is None:
             self._check_memory(devices.CPU)
         else:
@@ -136,8 +134,11 @@ class AllPairsCorrelation(Reducible, Shown):
         self._device = device
         how = self._options["precision"], self._options["products"]
         self._placed = CoMoments(self._a, self._b, rotated_a, rotated, self._threads, device, *how)
-        self._pending = Pending(chunk_tokens(device))
+        self._pending = self._waiting(chunk_tokens(device))
         self._uploads = Uploads(device)
+
+    def _waiting(self, chunk: int) -> Pending:
+        return Pending(self._a, self._b, chunk, self._threads)
 
     def update(
         self,
@@ -181,34 +182,14 @@ class AllPairsCorrelation(Reducible, Shown):
             self._place(devices.of_inputs(*a, *b))
         device = self._state.device
         rows = None if mask is None else mask.to(device).nonzero()[:, 0]
-        sides = [
-            [readable(x, device) if rows is None else readable(x, device)[rows] for x in layers]
-            for layers in self._bring(a, b)
-        ]
-        tokens = len(sides[0][0])
-        dtypes = [x.dtype for layers in sides for x in layers]
-        if self._pending.tokens and self._pending.dtypes != dtypes:
-            self._flush()
-        # Chunks end at the same tokens however the batches are cut.
-        chunk = self._pending.chunk
-        ends = [*range(min(chunk - self._pending.tokens, tokens), tokens, chunk), tokens]
-        parts = [slice(i, j) for i, j in zip([0, *ends], ends, strict=False) if j > i]
-        # All are looked at before any is added, so that a bad value leaves the state as it was.
-        moments = [self._moments(sides, part, rows, origin) for part in parts]
-        with self.wholly():
-            for part, measured in zip(parts, moments, strict=True):
-                x, y = ([layer[part] for layer in layers] for layers in sides)
-                if self._pending.tokens == 0 and part.stop - part.start == chunk:
-                    self._state.add(x, y, *measured)
-                elif self._pending.take([*x, *y]) == chunk:
-                    self._flush()
+        layers = [readable(x, device) for x in self._bring([*a, *b])]
+        layers = layers if rows is None else [x[rows] for x in layers]
+        self._pending.add(self._state, layers, rows, origin, self.wholly)
 
-    def _bring(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The layers of both where the state is, those on the CPU through pinned memory."""
-        both = [x.detach() for x in (*a, *b)]
-        if place.on_cuda(self._state.device):
-            both = self._uploads.bring(both)
-        return both[: len(a)], both[len(a) :]
+    def _bring(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Layers where the state is, those on the CPU through pinned memory."""
+        own = [x.detach() for x in layers]
+        return self._uploads.bring(own) if place.on_cuda(self._state.device) else own
 
     def merge(self, other: AllPairsCorrelation) -> None:
         """Takes in the tokens of another accumulator with the same layers and options.
@@ -290,7 +271,7 @@ class AllPairsCorrelation(Reducible, Shown):
                 _FORMAT.check_seal(state)
         except Exception:
             if device is None:  # as it was: the first batch says where
-                self._placed, self._device, self._pending = None, None, Pending(0)
+                self._placed, self._device, self._pending = None, None, self._waiting(0)
             raise
         waiting, count = (len(pending[0]) if pending else 0), len(self._a.names)
         with self.wholly():
@@ -342,40 +323,10 @@ class AllPairsCorrelation(Reducible, Shown):
         searches.add(state)
         return result_of(searches, threshold, ("a", "b"))
 
-    def _moments(
-        self,
-        sides: Sequence[Sequence[Tensor]],
-        part: slice,
-        rows: Tensor | None,
-        origin: PairOrigin,
-    ) -> list[Tensor]:
-        """Mean and second moment of the neurons of A and of B, ``[2, neurons]`` each."""
-        measured = []
-        for layers, layout, model in zip(
-            sides, (self._a, self._b), (origin.a, origin.b), strict=True
-        ):
-            found = []
-            for name, x in zip(layout.names, layers, strict=True):
-                moments = native.neuron_moments(x[part], self._threads)
-                if isinstance(moments, native.BadValue):
-                    row = part.start + moments.token
-                    token = row if rows is None else int(rows[row])
-                    raise bad_value(moments, model, name, origin.first_token + token)
-                found.append(moments)
-            measured.append(torch.cat(found, dim=1))
-        return measured
-
     def _flush(self) -> None:
         """Adds the tokens that wait for a chunk to be full."""
-        if self._pending.tokens == 0:
-            return
-        layers = self._pending.layers()
-        sides = layers[: len(self._a.names)], layers[len(self._a.names) :]
-        whole = slice(0, self._pending.tokens)
-        moments = self._moments(sides, whole, None, PairOrigin())
-        with self.wholly():
-            self._state.add(*sides, *moments)
-            self._pending.tokens = 0
+        if self._pending.tokens:
+            self._pending.flush(self._state, self.wholly)
 
     def _plain_options(self) -> dict[str, Any]:
         searched = {name: self._options[name] for name in ("top_k", "exclude_self", "reverse")}

@@ -4,12 +4,13 @@
 ``batches``            one batch on its way into sums, and where it comes from
 ``transfer``           batches on their way to a CUDA device
 ``moments``            the state of neuron i with neuron i, and with rotations of it
-``chunks``             tokens on their way to a product: gathered, and standardised
+``pending``            tokens of two models that wait for a chunk to be full
+``chunks``             a chunk on its way to a product: standardised, or as it is
 ``products``           how they are multiplied
 ``co_moments``         the state of all pairs, and how a chunk is added to it
 ``sparse_entries``     entries of sparse features: looked at, masked, put about pivots
 ``sparse_pairs``       the state of all pairs of these, from what is active together
-``chunked``            tokens of two models on their way into sums, in chunks
+``chunked``            sums of some pairs alone, on the CPU, however batches are cut
 ``candidates``         some pairs alone, exact over any number of tokens
 ``candidate_pairs``    which pairs, and how they are cut to be read from a cache
 ``candidate_moments``  their state, and how a chunk is added to it

@@ -16,6 +16,7 @@ from univfast.machine.torch_state import methods_in_plain_state
 from univfast.sums.candidate_moments import BLOCK_TOKENS, CandidateMoments
 from univfast.sums.candidate_pairs import PANEL_NEURONS, Candidates
 from univfast.sums.chunked import ChunkedSums
+from univfast.sums.pending import Pending
 from univfast.sums.state_values import check_candidates
 from univfast.sums.states import StateFormat, check_total
 from univfast.sums.token_facts import digest
@@ -56,7 +57,8 @@ class CandidateSums(ChunkedSums[CandidateMoments]):
         self.candidates = candidates
         self._digests = {name: digest(x) for name, x in candidates._asdict().items()}
         count = devices.thread_count(threads)
-        super().__init__(a, b, CandidateMoments(a, b, candidates, count), _CHUNK_TOKENS, count)
+        pending = Pending(a, b, _CHUNK_TOKENS, count)
+        super().__init__(a, b, CandidateMoments(a, b, candidates, count), pending, count)
 
     @alone
     def moments(self) -> CandidateMoments:

@@ -19,6 +19,7 @@ from univfast.native.place import numbers as count_from
 from univfast.sums.batches import readable
 from univfast.sums.chunked import ChunkedSums
 from univfast.sums.co_moments import CoMoments, tile_bytes
+from univfast.sums.pending import Pending
 from univfast.sums.state_values import check_co_moments
 from univfast.sums.states import StateFormat
 from univfast.sums.token_facts import digest
@@ -71,9 +72,9 @@ class CheckedRows(ChunkedSums[CoMoments]):
         )
         self._whole = a
         threads = devices.thread_count(threads)
-        super().__init__(
-            checked, b, CoMoments(checked, b, None, None, threads), _CHUNK_TOKENS, threads
-        )
+        inside = [found for _, found in self._picked]
+        pending = Pending(checked, b, _CHUNK_TOKENS, threads, inside)
+        super().__init__(checked, b, CoMoments(checked, b, None, None, threads), pending, threads)
 
     @alone
     def best(self, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
@@ -125,9 +126,6 @@ class CheckedRows(ChunkedSums[CoMoments]):
             readable(a[i].detach()[:, inside.to(a[i].device)], devices.CPU)
             for i, inside in self._picked
         ]
-
-    def _number_a(self, layer: int, neuron: int) -> int:
-        return int(self._picked[layer][1][neuron])
 
     def _plain_options(self) -> dict[str, Any]:
         checked = {"layers_a": self._whole.by_name(), "numbers": digest(self.numbers)}

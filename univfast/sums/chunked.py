@@ -1,36 +1,29 @@
-"""Tokens of two models on their way into sums: in chunks, however the batches are cut."""
+"""Sums of some pairs alone, on the CPU: tokens are added in chunks, however batches are cut."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
-from univfast import native
 from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine import devices
 from univfast.machine.processes import Processes, Reducible
 from univfast.machine.threads import alone
 from univfast.machine.torch_state import methods_in_plain_state
-from univfast.sums.batches import PairOrigin, bad_value, readable
-from univfast.sums.chunks import Pending
+from univfast.sums.batches import PairOrigin, readable
+from univfast.sums.pending import Pending, Sums
 from univfast.sums.state_values import check_pending
 from univfast.sums.states import StateFormat, check_tensor, check_total
 
 __all__ = ["ChunkedSums", "PairState"]
 
 
-class PairState(Protocol):
-    """Sums that a chunk of two models' tokens can be added to: `CoMoments`, or those of pairs."""
+class PairState(Sums, Protocol):
+    """Sums of pairs: `CoMoments`, or those of some pairs alone."""
 
-    tokens: int
-
-    def add(
-        self, a: Sequence[Tensor], b: Sequence[Tensor], moments_a: Tensor, moments_b: Tensor
-    ) -> None: ...
     def reset(self) -> None: ...
     def reduce(self, processes: Processes, total: int, dst: int | None) -> None: ...
     def tensors(self) -> dict[str, Tensor]: ...
@@ -49,10 +42,10 @@ class ChunkedSums(Reducible, Generic[S]):
 
     _format: StateFormat
 
-    def __init__(self, a: Layout, b: Layout, state: S, chunk: int, threads: int) -> None:
-        """Layouts of what is added, the state, and the tokens of a chunk."""
+    def __init__(self, a: Layout, b: Layout, state: S, pending: Pending, threads: int) -> None:
+        """Layouts of what is added, the state, and what waits for it."""
         self._a, self._b, self._state, self._threads = a, b, state, threads
-        self._pending = Pending(chunk)
+        self._pending = pending
 
     @property
     @alone
@@ -78,20 +71,7 @@ class ChunkedSums(Reducible, Generic[S]):
         """
         rows = None if mask is None else mask.to(devices.CPU).nonzero()[:, 0]
         layers = [x if rows is None else x[rows] for x in (*self._read_a(a), *map(_on_cpu, b))]
-        tokens, chunk = len(layers[0]), self._pending.chunk
-        if self._pending.tokens and self._pending.dtypes != [x.dtype for x in layers]:
-            self._flush()
-        ends = [*range(min(chunk - self._pending.tokens, tokens), tokens, chunk), tokens]
-        parts = [slice(i, j) for i, j in zip([0, *ends], ends, strict=False) if j > i]
-        # All are looked at before any is added, so that a bad value leaves the state as it was.
-        moments = [self._moments(layers, part, rows, origin) for part in parts]
-        with self.wholly():
-            for part, measured in zip(parts, moments, strict=True):
-                cut = [x[part] for x in layers]
-                if self._pending.tokens == 0 and part.stop - part.start == chunk:
-                    self._state.add(*self._sides(cut), *measured)
-                elif self._pending.take(cut) == chunk:
-                    self._flush()
+        self._pending.add(self._state, layers, rows, origin, self.wholly)
 
     @alone
     def reset(self) -> None:
@@ -149,10 +129,6 @@ class ChunkedSums(Reducible, Generic[S]):
         """What is added of the layers of A."""
         return [_on_cpu(x) for x in a]
 
-    def _number_a(self, layer: int, neuron: int) -> int:
-        """In a layer of A, of a neuron of what `_read_a` gives."""
-        return neuron
-
     def _plain_options(self) -> dict[str, Any]:
         return {"layers_a": self._a.by_name(), "layers_b": self._b.by_name()}
 
@@ -160,39 +136,9 @@ class ChunkedSums(Reducible, Generic[S]):
         """Refuses tensors of the state that no such tokens give."""
         raise NotImplementedError
 
-    def _sides(self, layers: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        count = len(self._a.names)
-        return layers[:count], layers[count:]
-
-    def _moments(
-        self, layers: Sequence[Tensor], part: slice, rows: Tensor | None, origin: PairOrigin
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and second moment of the neurons of A and of B, ``[2, neurons]`` each."""
-        a, b = self._sides(layers)
-        found: list[Tensor] = []
-        for side, layout, model in ((a, self._a, origin.a), (b, self._b, origin.b)):
-            moments = []
-            for i, x in enumerate(side):
-                measured = native.neuron_moments(x[part], self._threads)
-                if isinstance(measured, native.BadValue):
-                    row = part.start + measured.token
-                    token = origin.first_token + (row if rows is None else int(rows[row]))
-                    if side is a:
-                        measured = measured._replace(neuron=self._number_a(i, measured.neuron))
-                    raise bad_value(measured, model, layout.names[i], token)
-                moments.append(measured)
-            found.append(torch.cat(moments, dim=1))
-        return found[0], found[1]
-
     def _flush(self) -> None:
         """Adds the tokens that wait for a chunk to be full."""
-        if self._pending.tokens == 0:
-            return
-        layers = self._pending.layers()
-        moments = self._moments(layers, slice(0, self._pending.tokens), None, PairOrigin())
-        with self.wholly():
-            self._state.add(*self._sides(layers), *moments)
-            self._pending.tokens = 0
+        self._pending.flush(self._state, self.wholly)
 
 
 def _on_cpu(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Chunks of tokens on their way to a product: gathered, and standardised where they must be."""
+"""Chunks of tokens on their way to a product, standardised where they must be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from univfast.machine.torch_state import exact_products
 from univfast.native import Packed
 from univfast.sums.products import NARROW, Factor, Form, Multiplier, parts_of, split
 
-__all__ = ["Chunk", "Pending"]
+__all__ = ["Chunk"]
 
 # Of the powers of two that layers are scaled by.
 _EXPONENT = 120
@@ -38,32 +38,6 @@ _ROTATED_NEURONS = 1e7
 _SEEN_BYTES = 8 << 20
 # Directions that a layer's spectrum is seen in: a few times the ranks that are to be told apart.
 _PROBES = 32
-
-
-class Pending:
-    """Tokens of all layers that wait until there are enough for a chunk."""
-
-    def __init__(self, chunk: int) -> None:
-        self.chunk = chunk
-        self.tokens = 0
-        self._buffers: list[Tensor] = []
-
-    @property
-    def dtypes(self) -> list[torch.dtype]:
-        return [buffer.dtype for buffer in self._buffers]
-
-    def take(self, layers: Sequence[Tensor]) -> int:
-        """Copies tokens ``[tokens, width]`` of each layer; returns how many wait now."""
-        if self.dtypes != [layer.dtype for layer in layers]:
-            self._buffers = [layer.new_empty(self.chunk, layer.shape[1]) for layer in layers]
-        stop = self.tokens + len(layers[0])
-        for buffer, layer in zip(self._buffers, layers, strict=True):
-            buffer[self.tokens : stop] = layer
-        self.tokens = stop
-        return stop
-
-    def layers(self) -> list[Tensor]:
-        return [buffer[: self.tokens] for buffer in self._buffers]
 
 
 class _Kind(NamedTuple):

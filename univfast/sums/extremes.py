@@ -23,6 +23,7 @@ __all__ = ["EXTREMES", "Extremes", "extremes_bytes"]
 EXTREMES = 8
 """Tokens that are listed of each neuron, above its mean and below."""
 
+
 class _List(NamedTuple):
     """The highest values of each neuron and their tokens, highest first; of equal ones the first.
 
