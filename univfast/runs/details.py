@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ __all__ = [
     "joined",
     "known_tokens",
     "plain_statistics",
+    "statistics_by_number",
     "statistics_from",
 ]
 
@@ -184,6 +185,33 @@ def statistics_from(plain: object, facts: TokenFacts, neurons: int, tokens: int)
             if name.removeprefix("match_") in _SHARES:
                 check_range(name, value, *_SHARES[name.removeprefix("match_")], torch.nan)
     return PairStatistics(**{**found, **contexts})
+
+
+def statistics_by_number(
+    plain: object,
+    wanted: Sequence[Any],
+    facts: TokenFacts | None,
+    neurons: Sequence[int],
+    kept: Callable[[int], int],
+) -> dict[int, PairStatistics]:
+    """What `plain_statistics` gave of some comparisons, by their numbers.
+
+    Args:
+        plain: by number.
+        wanted: the numbers that must be there, and no others.
+        facts: of the tokens; None: there are no details.
+        neurons: of each comparison.
+        kept: how many of the first so many tokens are used.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    found = check_fields("what was found of details", plain, () if facts is None else wanted)
+    return {
+        number: statistics_from(found[number], facts, neurons[number], kept(facts.tokens))
+        for number in wanted
+        if facts is not None
+    }
 
 
 def _contexts_from(name: str, plain: object, neurons: int, tokens: int) -> TopContexts:

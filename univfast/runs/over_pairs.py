@@ -19,7 +19,7 @@ from univfast.method import Method, method_of
 from univfast.option import select
 from univfast.options import AllPairsOptions, CorrelateOptions, SumsOptions
 from univfast.runs.comparisons import Lineup
-from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
+from univfast.runs.details import DetailsPass, plain_statistics, statistics_by_number
 from univfast.runs.passes import READ_BYTES, Range, aligned, prepare
 from univfast.runs.planning import (
     MEMORY_SHARE,
@@ -40,7 +40,6 @@ from univfast.search.searches import Searches, check_same_neurons
 from univfast.sums.batches import PairOrigin
 from univfast.sums.co_moments import CoMoments, chunk_tokens
 from univfast.sums.pair_statistics import PairStatistics
-from univfast.sums.states import check_fields
 from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["OverPairs", "PairsPass"]
@@ -335,17 +334,8 @@ class OverPairs:
         for number, (search, state) in enumerate(zip(self._searches, searches, strict=True)):
             search.load(state, held.get(number, 0))
         wanted = [entry["details"] for entry in done if "details" in entry]
-        plain = check_fields("what was found of details", details, wanted)
-        self._details = {
-            number: statistics_from(
-                plain[number],
-                self._facts,
-                self._lineup.layout(self._comparisons[number].first).neurons,
-                kept(self._facts.tokens),
-            )
-            for number in wanted
-            if self._facts is not None
-        }
+        neurons = [self._lineup.layout(one.first).neurons for one in self._comparisons]
+        self._details = statistics_by_number(details, wanted, self._facts, neurons, kept)
 
     def tokens(self, comparison: int) -> int:
         """That a comparison was measured on."""

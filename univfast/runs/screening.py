@@ -24,7 +24,7 @@ from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions
 from univfast.result import CorrelationResult
 from univfast.runs.comparisons import Comparison, Lineup
-from univfast.runs.details import DetailsPass, plain_statistics, statistics_from
+from univfast.runs.details import DetailsPass, plain_statistics, statistics_by_number
 from univfast.runs.passes import Pass
 from univfast.runs.sampling import Sample, SamplePass, choose, first_tokens
 from univfast.runs.screen_found import (
@@ -261,13 +261,8 @@ class Screening:
                 plain[number], self._layouts(number), pairs, checked, kept(tokens)
             )
         wanted = [x.number for x in tasks if x.kind == "details"]
-        plain = check_fields("what was found of details", details, wanted)
-        for number in wanted:
-            assert self._facts is not None
-            neurons = self._layouts(number)[0].neurons
-            self._details[number] = statistics_from(
-                plain[number], self._facts, neurons, kept(self._facts.tokens)
-            )
+        neurons = [self._layouts(number)[0].neurons for number in range(self._real)]
+        self._details = statistics_by_number(details, wanted, self._facts, neurons, kept)
 
     def _layouts(self, number: int) -> tuple[Layout, Layout]:
         one = self._comparisons[number]
