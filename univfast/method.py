@@ -18,7 +18,7 @@ _PRODUCT = 2e-5
 _OF_UNITS = dict.fromkeys(("bfloat16", "float16"), 4e-5)
 _OF_PRODUCTS = {"tf32": 1e-3, "float64": 1e-7, "entries": 1e-6}
 
-Sums = Literal["paired", "dense", "sparse", "screened"]
+Sums = Literal["paired", "dense", "sparse", "mixed", "screened"]
 
 
 class Dealt(TypedDict):
@@ -37,8 +37,8 @@ class Method(TypedDict):
 
     Attributes:
         sums: ``paired``, neuron i with neuron i as tokens come; ``dense``, all pairs by products of
-            layers; ``sparse``, by what is active together; ``screened``, one by one those that a
-            sample did not rule out.
+            layers; ``sparse``, by what is active together; ``mixed``, so for some models, and by
+            products for others; ``screened``, one by one those that a sample did not rule out.
         products: what these were made of (`univfast.sums.products`).
         largest_error: of r, at most, for activations as they are stored, whose means are within
             1e9 standard deviations.
@@ -68,7 +68,7 @@ def method_of(multiplied: Iterable[Collection[str]], device: torch.device) -> Me
     known = {**_OF_PRODUCTS, **(_OF_UNITS if device.type == "cuda" else {})}
     errors = [known.get(name, _PRODUCT) for name in found]
     return {
-        "sums": "sparse" if found == {"entries"} else "dense",
+        "sums": "dense" if "entries" not in found else "sparse" if len(found) == 1 else "mixed",
         "products": sorted(found),
         "largest_error": max(errors, default=_PRODUCT),
         "dealt": None,

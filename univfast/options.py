@@ -229,6 +229,10 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
     ]
 
 
+# Of searches alone, and of their sums.
+_OF_ALL_PAIRS = ("exclude_self", "reverse", "top_k", "precision", "products")
+
+
 def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
     """All options of a group: those given, checked, and the defaults of the others.
 
@@ -246,10 +250,12 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
     }
     if "rotation" in values:
         Baseline.of(values)  # which checks them
-    by_index = "match" in values and not MATCHINGS[values["match"]].all_pairs
-    if by_index and (values["exclude_self"] or values["reverse"]):
-        name = "exclude_self" if values["exclude_self"] else "reverse"
-        raise InputError(f"{name}: is not for a match by index; match 'best', or leave it out")
+    if "match" in values and not MATCHINGS[values["match"]].all_pairs:
+        for name in _OF_ALL_PAIRS:
+            if values[name] != options[name][1].default:
+                raise InputError(
+                    f"{name}: is not for a match by index; match 'best', or leave it out"
+                )
     if values.get("screen") is not None and values["match"] != "best":
         raise InputError(
             f"screen: is for match 'best', not {values['match']!r}; leave one of both out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -306,6 +307,18 @@ def test_with_no_more_tokens_than_a_sample_all_are_searched() -> None:
         result = uf.correlate(a, b, screen=TOKENS + 1, draws=2)
     assert "screen" not in result.summary
     check_same(result, uf.correlate(a, b, draws=2), 0)
+
+
+def test_controls_on_fewer_tokens_than_asked_are_told_of() -> None:
+    a, b, *controls = models(number=4)
+    given: dict[str, Any] = {"controls_a": controls[:1], "controls_b": controls[1:], "draws": 2}
+    said = "control_tokens: controls are compared on 100 tokens, as many as the screen's sample"
+    with pytest.warns(UnivfastWarning, match=said):
+        uf.correlate(a, b, screen=100, control_tokens=300, **given)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        uf.correlate(a, b, screen=100, **given)
+    assert not [x for x in found if "control_tokens" in str(x.message)]
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,7 @@ def test_processes_are_interrupted_and_die_in_a_search(
     searching(process, path)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert err.count("Interrupted after") >= 1
+    assert err.count("Interrupted") == 1  # though both are
     assert f" pairs, which are saved in {path}: the same command goes on" in err
 
     process = torchrun(3, slow, *command)

@@ -256,6 +256,16 @@ def test_one_sparse_model_and_one_dense_are_dense(passes: list[SparsePass]) -> N
     check_best(found, exact_r(a, b), 1e-12)
 
 
+def test_a_sparse_model_with_others_of_both_kinds(passes: list[SparsePass]) -> None:
+    a, b, c = (dense_model(i, n) for i, n in ((1, 60), (2, 50), (3, 40)))
+    found = uf.correlate(as_form(a, "coo"), [as_form(b, "coo"), c], rotation="none")
+    assert len(passes) == 1
+    assert found.summary["method"]["sums"] == "mixed"
+    assert found.summary["method"]["products"] == ["entries", "float64"]
+    for result, other in zip(found.by_model, (b, c), strict=True):
+        check_best(result, exact_r(a, other), 1e-7)
+
+
 def test_features_that_are_active_everywhere_are_dense(passes: list[SparsePass]) -> None:
     a, b = (dense_model(i, 50, active=8) for i in (1, 2))
     found = uf.correlate(as_form(a, "coo"), as_form(b, "coo"), rotation="none")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from univfast.cli.failures import typed, with_options
+from univfast.cli.failures import INTERRUPTED, typed, with_options
 from univfast.cli.options import (
     PATH,
     PATHS,
@@ -201,7 +201,10 @@ def correlate(
         rest = others[0] if len(others) == 1 else others
         # On one terminal, bars of several processes would erase each other.
         other = processes is not None and processes.rank > 0
-        with progress_bars(quiet or other, ("read", "tokens"), ("search", "pairs")) as bars:
+        with (
+            _told_by_first(other),
+            progress_bars(quiet or other, ("read", "tokens"), ("search", "pairs")) as bars,
+        ):
             result = correlate_together(processes, model, rest, settings, *bars, say=bars.say)
         if result is not None:  # process 0 has it
             if columns == "published":
@@ -251,6 +254,19 @@ def _writing_alone(out: str | None, processes: Processes | None) -> Iterator[Non
                 if first:
                     held.enter_context(holding_directory(out))
         yield
+
+
+@contextmanager
+def _told_by_first(other: bool) -> Iterator[None]:
+    """A block that all processes are interrupted in together: the first one says so, no other."""
+    from univfast.runs.run import Interrupted
+
+    try:
+        yield
+    except Interrupted:
+        if other:
+            raise SystemExit(INTERRUPTED) from None
+        raise
 
 
 def _with_weights(result: CorrelationResult, given: Sources) -> CorrelationResult:

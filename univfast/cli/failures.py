@@ -16,7 +16,10 @@ from univfast.errors import InputError
 from univfast.option import declared
 from univfast.options import CorrelateOptions
 
-__all__ = ["internal", "told", "typed", "with_options"]
+__all__ = ["INTERRUPTED", "internal", "told", "typed", "with_options"]
+
+INTERRUPTED = 130
+"""Exit status of what was interrupted."""
 
 # Shows where an internal error came from.
 _TRACEBACK = "UNIVFAST_TRACEBACK"

@@ -15,7 +15,7 @@ from univfast.cli.control import control
 from univfast.cli.correlate import correlate, report
 from univfast.cli.experiment import demo, train
 from univfast.cli.export import export
-from univfast.cli.failures import told
+from univfast.cli.failures import INTERRUPTED, told
 from univfast.cli.help import HELP, HelpedGroup, meant
 from univfast.cli.info import info
 from univfast.cli.printing import check_said, complain, forget
@@ -26,7 +26,6 @@ from univfast.machine.limits import check_limits
 __all__ = ["cli", "main"]
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 BROKEN_PIPE = 141  # as of programs that SIGPIPE ends
 
 

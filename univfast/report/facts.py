@@ -96,6 +96,7 @@ def all_pairs(summary: Mapping[str, Any]) -> bool:
 _SUMS = {
     "paired": "neuron by neuron, as tokens come",
     "dense": "all pairs, by products of layers",
+    "mixed": "all pairs, by products of layers or by what is active together",
     "screened": "candidates of a sample, pair by pair",
     "sparse": "all pairs, by what is active together",
 }

@@ -12,6 +12,7 @@ from univfast.inputs.layout import Layout
 from univfast.machine.memory import gigabytes, needed
 from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
+from univfast.option import declared
 from univfast.options import CorrelateOptions
 from univfast.runs.comparisons import Lineup
 from univfast.search.matchings import MATCHINGS
@@ -31,6 +32,7 @@ ROWS = 2048
 """Neurons of A that are searched between two checkpoints: seconds of work, and enough that what is
 done once for each layer of B costs little."""
 
+_CONTROL_TOKENS = declared(CorrelateOptions)["control_tokens"][1].default
 _ALONE = 8192  # tokens, where nobody said how many
 _FEWEST = 1024  # tokens that a screen is worth the name with
 # Of a candidate in either direction: r and place while searching, twice where they are merged, and
@@ -116,6 +118,12 @@ def plan_screen(
     elif tokens < most:
         notes.append(
             f"screen: a sample of {tokens} tokens was taken, as {most} do not fit the memory limit"
+        )
+    controls = options["control_tokens"]
+    if len(lineup.rounds) > 1 and tokens < controls != _CONTROL_TOKENS:
+        notes.append(
+            f"control_tokens: controls are compared on {tokens} tokens, as many as the screen's"
+            f" sample has, not on {controls}"
         )
     return Screen(tokens, alone, need + kept_each * tokens <= limit), tuple(notes)
 
