@@ -275,11 +275,13 @@ def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
     learned = "" if summary["learned"] is None else f", {summary['learned']:,} learned"
     mutual = summary["universal_mutual"]
     pairs = "" if mutual is None else f", {mutual:,} mutual"
+    screen = summary.get("screen")
+    screened = f", screened on {screen['tokens']:,} tokens" if screen else ""
     return [
         ("models", f"{short(first)} with {_listed(others)}, {summary['tokens']:,} tokens"),
         (
             "settings",
-            f"match {summary['match']}, {drawn}, threshold {summary['threshold']:g}",
+            f"match {summary['match']}, {drawn}, threshold {summary['threshold']:g}{screened}",
         ),
         (
             "universal",

@@ -55,6 +55,7 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     yield from _index_beside(summary)
     if summary.get("screen"):
         yield from _screened(summary["screen"], models > 1)
+        yield from _baselines_of_sample(summary)
     if summary["unmatched"]:
         yield _without_partner(summary)
     for warning in summary.get("warnings", ()):
@@ -75,7 +76,7 @@ def _without_baseline(summary: Mapping[str, Any]) -> Iterator[str]:
             "How far r is above that of networks that learned nothing stands in the columns"
             " excess_control and p_control."
         )
-    elif (summary.get("method") or {}).get("sums") == "sparse":
+    elif (summary.get("method") or {}).get("sums") in ("sparse", "mixed"):
         yield (
             "Rotations say little of sparse features: compare r with that of dictionaries of"
             " networks that learned nothing (--controls-b)."
@@ -313,6 +314,18 @@ def _screened(screen: Mapping[str, Any], several: bool) -> Iterator[str]:
         yield (
             f"{_neurons(rare)} {verb} on fewer than {screen['few']} tokens of the sample,"
             f" {whose} may be missed."
+        )
+
+
+def _baselines_of_sample(summary: Mapping[str, Any]) -> Iterator[str]:
+    """That excess is r over all tokens less the baseline of fewer, by which it is low."""
+    screen = summary["screen"]
+    even = screen["tokens"] - screen["by_activity"]
+    if summary["rotation"]["draws"] and even < summary["tokens"]:
+        yield (
+            f"Baselines are of {even:,} tokens of the sample, where r by chance is higher than over"
+            f" all {summary['tokens']:,}: excess, and with it the number of universal neurons, is"
+            " low rather than high."
         )
 
 

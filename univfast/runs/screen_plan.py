@@ -112,7 +112,7 @@ def plan_screen(
         )
     if alone is not None:
         notes = [
-            f"{alone.split(';')[0]}, so pairs were screened on {tokens} tokens, as screen={tokens}"
+            f"{alone.split(';')[0]}; so pairs were screened on {tokens} tokens, as screen={tokens}"
             " does"
         ]
     elif tokens < most:
