@@ -135,5 +135,7 @@ def test_rotations_of_sparse_features_say_little() -> None:
         " rotation='none', and controls_b= for a null"
     )
     assert with_options(said).endswith("give --rotation none, and --controls-b for a null")
-    (said,) = uf.correlate(a, b, draws=2, controls_b=[torch.rand(64, 5).sub(0.5).relu()]).summary["warnings"]
+    (said,) = uf.correlate(a, b, draws=2, controls_b=[torch.rand(64, 5).sub(0.5).relu()]).summary[
+        "warnings"
+    ]
     assert said.endswith("say little; give rotation='none', for controls are their null")

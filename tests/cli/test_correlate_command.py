@@ -84,6 +84,8 @@ def test_a_screen_that_cannot_be(
     for options, message in (
         (("--screen", 400, "--match", "index"), "--screen: is for match 'best', not 'index'"),
         (("--screen", 10), "--screen: got 10, expected at least 64"),
+        (("--screen", 400, "--top-k", 33), "give at most 32, or leave --screen out"),
+        (("--screen", 400, "--memory-limit", 1e-3), "; raise --memory-limit, or choose layers"),
         (("--screen", 1001), None),
     ):
         assert run("correlate", *pair, *options) == (0 if message is None else 2)
