@@ -12,7 +12,7 @@ from typing import Any
 from univfast.nulls.controls import exceeds
 from univfast.search.matchings import MATCHINGS
 
-__all__ = ["by_chance_in_words", "verdict"]
+__all__ = ["by_chance_in_words", "can_be_universal", "verdict"]
 
 # Of draws in none of which a neuron is flagged, the mean is below this over their number, at 95%
 # (Poisson's limit, -ln 0.05).
@@ -41,7 +41,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
 def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     models = len(summary["models"]) - 1
     averaged = f"Averaged over {models} models, " if models > 1 else ""
-    compared = summary["rotation"]["draws"] > 0 or _by_index(summary)
+    compared = can_be_universal(summary)
     if not compared:
         mean = f"the mean correlation of {_neurons(live - summary['unmatched'], 'live')} is"
         yield _capital(f"{averaged}{mean} {summary['mean_correlation']:.3f}.")
@@ -62,6 +62,11 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
         yield f"Warning: {warning}."
     if summary["controls"] and compared:
         yield from _learned(summary)  # last: it is what a reader takes away
+
+
+def can_be_universal(summary: Mapping[str, Any]) -> bool:
+    """Whether there is a baseline to have an excess over."""
+    return summary["rotation"]["draws"] > 0 or _by_index(summary)
 
 
 def _without_baseline(summary: Mapping[str, Any]) -> Iterator[str]:
