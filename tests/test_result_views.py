@@ -24,9 +24,10 @@ def test_a_result_is_six_lines_with_its_counts() -> None:
     assert lines[0] == "CorrelationResult: a.pt with b.pt, 123,456 tokens"
     assert "12 of 37 live neurons (32.4%), 12 partners" in lines[2]
     assert "no controls" in lines[3]
-    assert repr(made_up(draws=0, match="best")).splitlines()[1] == (
-        "  settings: match best, rotation none, threshold 0.5"
-    )
+    assert repr(made_up(40, 0, draws=0, dead=3, match="best")).splitlines()[1:3] == [
+        "  settings: match best, rotation none, threshold 0.5",
+        "  universal: unknown without a baseline, of 37 live neurons",
+    ]
     long = made_up(40, 2, layers=["x" * 300, "\x1b[31m\n"], models=["a" * 500, "b\n"])
     assert all(len(line) < 150 and line.isprintable() for line in repr(long).splitlines())
     assert len(repr(long).splitlines()) == 6

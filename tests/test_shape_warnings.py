@@ -13,6 +13,7 @@ from torch import nn
 
 import univfast as uf
 from support.command import run
+from univfast.cli.failures import with_options
 from univfast.errors import UnivfastWarning
 from univfast.report.saved import load
 from univfast.report.verdict import verdict
@@ -41,6 +42,20 @@ def test_with_the_axis_there_is_nothing_to_say() -> None:
     assert (result.summary["tokens"], result.summary["neurons"]) == (500, 64)
     assert result.summary["warnings"] == []
     assert "Warning" not in verdict(result.summary)
+
+
+def test_an_axis_that_was_given_is_not_advised() -> None:
+    said = "; if neurons are on another axis than axis=0, give that"
+    for x in (torch.randn(64, 20), torch.randn(1, 64)):
+        for warning in uf.correlate(x, x, axis=0, draws=2).summary["warnings"]:
+            assert warning.endswith(said)
+            assert with_options(warning).endswith("another axis than --axis 0, give that")
+    model = nn.Sequential(nn.Linear(4, 30)).eval()
+    batches = [torch.randn(10, 4)]
+    (wide, _) = uf.correlate_models(model, model, batches, hooks="0", axis=1, draws=2).summary[
+        "warnings"
+    ]
+    assert wide.endswith(said.replace("axis=0", "axis=1"))
 
 
 def test_masked_tokens_are_none() -> None:
@@ -116,6 +131,11 @@ def test_rotations_of_sparse_features_say_little() -> None:
     (said,) = uf.correlate(a, b, draws=2).summary["warnings"]
     assert said == (
         "b: layer 'activations' is of sparse features, of which rotations mix those that are never"
-        " active together: the baseline, and what it gives by chance, say little; give controls_b,"
-        " and rotation='none'"
+        " active together: the baseline, and what it gives by chance, say little; give"
+        " rotation='none', and controls_b= for a null"
     )
+    assert with_options(said).endswith("give --rotation none, and --controls-b for a null")
+    (said,) = uf.correlate(a, b, draws=2, controls_b=[torch.rand(64, 5).sub(0.5).relu()]).summary[
+        "warnings"
+    ]
+    assert said.endswith("say little; give rotation='none', for controls are their null")

@@ -22,6 +22,7 @@ from univfast.inputs.axes import along_axis
 from univfast.inputs.formats import in_words
 from univfast.inputs.layers import Activations
 from univfast.inputs.masks import kept_tokens
+from univfast.inputs.sparse import check_width
 from univfast.machine.devices import CPU, as_device, unavailable
 from univfast.machine.processes import Processes
 from univfast.machine.torch_state import PlainState, in_plain_state, not_compiled
@@ -165,6 +166,7 @@ class _Task:
             return [along_axis(model, axis) for model in models]
 
         found = [open_activations(a, "a", files, width), *open_models(b, "b", files, width)]
+        check_width(width, found)
         self._models = along(found)
         if options["reverse"] and len(self._models) > 2:
             raise InputError("reverse: is for two models; correlate each pair by itself")
@@ -264,10 +266,11 @@ class _Task:
         if not direction:
             result = self._explained(result)
         layouts = [(x.name, self._lineup.layout(i)) for i, x in enumerate(self._models)]
-        result.summary["warnings"] += shape_warnings(layouts, self._way.tokens(0))
+        said = result.summary["warnings"]
+        said += shape_warnings(layouts, self._way.tokens(0), self._options["axis"])
         if self._all_pairs and self._baseline.draws:
-            result.summary["warnings"] += sparse_warnings(self._lineup.searched(direction))
-        result.summary["warnings"] += self._notes
+            said += sparse_warnings(self._lineup.searched(direction), self._activity is not None)
+        said += self._notes
         if isinstance(self._way, Screening):
             self._way.describe(result, direction)
         cast("dict[str, object]", result.summary).update(provenance(models))
@@ -366,8 +369,7 @@ class _Task:
         """What the sums depend on, as plain values."""
         keep, lineup = self._keep, self._lineup
         mask = None if keep is None else _digest(keep.cpu().numpy().tobytes())
-        names = ["top_k", "exclude_self", "reverse"] if self._all_pairs else []
-        names += ["shifts"]
+        names = [*(["top_k", "exclude_self", "reverse"] if self._all_pairs else []), "shifts"]
         options: Mapping[str, Any] = self._options
         named = list(zip(lineup.named, lineup.layers, strict=True))
         return {

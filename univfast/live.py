@@ -159,7 +159,9 @@ def correlate_models(
             results[0] = _looked_at(results[0], feed, real, record, look)
         results[0].summary["seconds"] = time.perf_counter() - start
     for result in results:
-        result.summary["warnings"] += shape_warnings(stream.named_layouts, stream.tokens)
+        result.summary["warnings"] += shape_warnings(
+            stream.named_layouts, stream.tokens, given["axis"]
+        )
     warn_of(results[0], stacklevel=2)
     results[0].summary["hooks"] = [row for network in real for row in network.rows()]
     results[0].summary["warnings"] += said

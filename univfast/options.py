@@ -230,7 +230,9 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
 
 
 # Of searches alone, and of their sums.
-_OF_ALL_PAIRS = ("exclude_self", "reverse", "top_k", "precision", "products")
+_OF_ALL_PAIRS = ("exclude_self", "reverse", "top_k", "precision", "products", "memory_limit")
+# Of what is looked at with details alone.
+_OF_DETAILS = ("token_ids", "neurons", "token_text", "features", "examples", "around")
 
 
 def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
@@ -248,23 +250,29 @@ def complete(group: type[G], given: Mapping[str, Any], function: str) -> G:
         name: option.checked(name, given.get(name, option.default))
         for name, (_, option) in options.items()
     }
+
+    def asked(name: str) -> bool:
+        if name not in values:
+            return False
+        value, default = values[name], options[name][1].default
+        return value is not None if default is None else bool(value != default)
+
     if "rotation" in values:
         Baseline.of(values)  # which checks them
     if "match" in values and not MATCHINGS[values["match"]].all_pairs:
-        for name in _OF_ALL_PAIRS:
-            if values[name] != options[name][1].default:
-                raise InputError(
-                    f"{name}: is not for a match by index; match 'best', or leave it out"
-                )
+        for name in filter(asked, _OF_ALL_PAIRS):
+            raise InputError(f"{name}: is not for a match by index; match 'best', or leave it out")
     if values.get("screen") is not None and values["match"] != "best":
         raise InputError(
             f"screen: is for match 'best', not {values['match']!r}; leave one of both out"
         )
     if "controls_a" in values:
         _check_controls(values)
-    for name in ("token_ids", "neurons", "token_text", "features"):
-        if values.get(name) is not None and not values.get("details", True):
+    if not values.get("details", True):
+        for name in filter(asked, _OF_DETAILS):
             raise InputError(f"{name}: is for details; ask for details too")
+    if values.get("checkpoint") is None and asked("checkpoint_every"):
+        raise InputError("checkpoint_every: is for a checkpoint; give checkpoint= too")
     return cast("G", values)
 
 

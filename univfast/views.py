@@ -262,7 +262,7 @@ def short(name: str) -> str:
 
 def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
     """What stands in six lines: what was compared, and what came out."""
-    from univfast.report.verdict import by_chance_in_words
+    from univfast.report.verdict import by_chance_in_words, can_be_universal
 
     summary = result.summary
     live = summary["neurons"] - summary["dead"]
@@ -273,21 +273,21 @@ def result_facts(result: CorrelationResult) -> list[tuple[str, str]]:
     rotation = summary["rotation"]
     drawn = f"{rotation['kind']} x {rotation['draws']}" if rotation["draws"] else "rotation none"
     learned = "" if summary["learned"] is None else f", {summary['learned']:,} learned"
-    mutual = summary["universal_mutual"]
-    pairs = "" if mutual is None else f", {mutual:,} mutual"
+    mutual, partners = summary["universal_mutual"], summary["universal_partners"]
+    more = "" if partners is None else f", {partners:,} partners"
+    more += ("" if mutual is None else f", {mutual:,} mutual") + learned
+    universal = f"{summary['universal']:,} of {live:,} live neurons{share}{more}"
+    if not can_be_universal(summary):
+        universal = f"unknown without a baseline, of {live:,} live neurons"
+    screen = summary.get("screen")
+    screened = f", screened on {screen['tokens']:,} tokens" if screen else ""
     return [
         ("models", f"{short(first)} with {_listed(others)}, {summary['tokens']:,} tokens"),
         (
             "settings",
-            f"match {summary['match']}, {drawn}, threshold {summary['threshold']:g}",
+            f"match {summary['match']}, {drawn}, threshold {summary['threshold']:g}{screened}",
         ),
-        (
-            "universal",
-            f"{summary['universal']:,} of {live:,} live neurons{share},"
-            f" {summary['universal_partners']:,} partners{pairs}{learned}"
-            if summary["universal_partners"] is not None
-            else f"{summary['universal']:,} of {live:,} live neurons{share}{pairs}{learned}",
-        ),
+        ("universal", universal),
         (
             "by nulls",
             f"by chance {by_chance}, "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import univfast as uf
 from support.command import run
 from support.made_up import COMMANDED, FILES, HEADER, PICTURES
 
@@ -65,6 +66,10 @@ def test_a_screen_says_what_may_be_missed(
     assert "Of those with r above 0.5, 8 of 8 have it: at most 31% of such matches" in text
     screen = json.loads((out / "summary.json").read_text())["screen"]
     assert screen["tokens"] == 400
+    even = 400 - screen["by_activity"]
+    assert f"Baselines are of {even} tokens of the sample, where r by chance is higher" in text
+    assert run("correlate", *pair, "--screen", 400, "--rotation", "none") == 0
+    assert "Baselines are of" not in capsys.readouterr().out
     page = (out / "report.html").read_text()
     assert "screened on" in page
     assert run("report", out) == 0
@@ -79,12 +84,57 @@ def test_a_screen_that_cannot_be(
     for options, message in (
         (("--screen", 400, "--match", "index"), "--screen: is for match 'best', not 'index'"),
         (("--screen", 10), "--screen: got 10, expected at least 64"),
+        (("--screen", 400, "--top-k", 33), "give at most 32, or leave --screen out"),
+        (("--screen", 400, "--memory-limit", 1e-3), "; raise --memory-limit, or choose layers"),
         (("--screen", 1001), None),
     ):
         assert run("correlate", *pair, *options) == (0 if message is None else 2)
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         assert (message or "Warning: --screen: there are 1000 tokens, no more than a") in err
+
+
+def test_a_screen_that_was_chosen_alone_is_named_as_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path in paths:
+        torch.save(torch.randn(1100, 2600), path)
+    out = tmp_path / "out"
+    assert run("correlate", *paths, "--memory-limit", 0.25, "--draws", 2, "--out", out) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (warning,) = [line for line in lines if "screened" in line]
+    assert warning.startswith("Warning: --memory-limit: layer 'activations' of A with all of B")
+    assert warning.endswith("; so pairs were screened on 1100 tokens, as --screen 1100 does")
+    assert "screened on 1,100 tokens" in repr(uf.load(out))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--control-tokens 500", "--control-tokens: is for controls; give --controls or"),
+        ("--control-margin 0", "--control-margin: is for controls; give --controls or"),
+        ("--no-match-rate", "--no-match-rate: is for controls; give --controls too"),
+        ("--no-match-rate --controls-b x.pt", "--no-match-rate: is for controls; give --controls"),
+        ("--draws 5 --rotation none", "--draws: is for rotations, not for --rotation none"),
+        (
+            "--shifts 20 --screen 400",
+            "--shifts: is for neurons by index, which --screen leaves out",
+        ),
+        ("--examples 3", "--examples: is for details; ask for details too"),
+        ("--around 3", "--around: is for details; ask for details too"),
+        ("--checkpoint-every 3", "--checkpoint-every: is for a checkpoint; give --checkpoint too"),
+        ("--match index --memory-limit 1", "--memory-limit: is not for a match by index"),
+        ("--width 9", "--width: is for sparse features, and none were given; leave it out"),
+    ],
+)
+def test_options_that_would_say_nothing(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], options: str, message: str
+) -> None:
+    assert run("correlate", *pair, *options.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
 
 
 def test_json_is_the_summary_and_quiet_is_silent(

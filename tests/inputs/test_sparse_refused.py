@@ -37,6 +37,13 @@ def test_the_width_is_not_guessed(tmp_path: Path) -> None:
     refused(torch.eye(4).to_sparse(), "width: is 5", "4 features", width=5)
 
 
+def test_a_width_of_what_is_not_sparse() -> None:
+    dense = torch.rand(20, 5)
+    with pytest.raises(uf.InputError, match=r"^width: is for sparse features, and none were given"):
+        uf.correlate(dense, dense, width=5)
+    uf.correlate(dense, dense.to_sparse(), width=5, rotation="none")  # one is
+
+
 @pytest.mark.parametrize("width", [0, -3, 2.5, "many"])
 def test_a_width_that_is_none(width: Any) -> None:
     with pytest.raises((uf.InputError, TypeError), match=r"^width: "):

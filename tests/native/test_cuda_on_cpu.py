@@ -300,5 +300,7 @@ def test_without_a_device_the_error_says_why(
     file = str(tmp_path / "a.pt")
     assert main(["correlate", file, file, "--device", "cuda"]) == 2
     line = capsys.readouterr().err.strip()
-    assert line == f"Error: device: 'cuda' cannot be used: {devices.unavailable()}; use 'cpu'"
+    assert (
+        line == f"Error: --device: 'cuda' cannot be used: {devices.unavailable()}; use --device cpu"
+    )
     assert main(["correlate", file, file, "--device", "auto", "--quiet"]) == 0

@@ -10,6 +10,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+import torch
 
 import univfast as uf
 from support.made_up import TWO, made_up
@@ -50,6 +51,16 @@ def test_the_browser_may_run_these_scripts_alone() -> None:
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', html)
     rules = "default-src 'none'; script-src {}; style-src 'unsafe-inline'; img-src data:"
     assert unescape(policy) == rules.format(allowed)
+
+
+def test_without_a_baseline_none_can_be_universal() -> None:
+    text = Page(report_html(made_up(40, 0, draws=0, match="best"))).text
+    assert text.count("none can be, without a baseline") >= 2  # above, and among all counts
+    assert "universal 0 (none can be, without a baseline)" in text
+    a = torch.randn(64, 3)
+    alone = Page(report_html(uf.correlate(a, torch.zeros(64, 3), draws=2))).text
+    assert "none can be, without a baseline" not in alone
+    assert "universal 0 (0.0% of live neurons)" in alone
 
 
 def test_report_shows_the_numbers() -> None:

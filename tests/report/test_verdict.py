@@ -136,6 +136,8 @@ def test_without_draws_to_compare() -> None:
         " so no neuron is called universal. Rotations say little of sparse features: compare r with"
         " that of dictionaries of networks that learned nothing (--controls-b)."
     )
+    assert "(--controls-b)" in words(**none, method={"sums": "mixed"})
+    assert "(--controls-b)" not in words(**none, method={"sums": "dense"})
     assert words(**none, unmatched=20).startswith("The mean correlation of 80 live neurons")
     assert words(**none, models=["a", "b", "c"]).startswith(
         "Averaged over 2 models, the mean correlation of"

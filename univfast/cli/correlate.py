@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from univfast.cli.failures import INTERRUPTED, typed, with_options
 from univfast.cli.options import (
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from univfast.result import CorrelationResult
 
 __all__ = ["correlate", "report"]
+
+# Options that say nothing without one of others.
+_OF_CONTROLS = {
+    "match_rate": ("controls",),
+    "control_tokens": ("controls", "controls_a", "controls_b"),
+    "control_margin": ("controls", "controls_a", "controls_b"),
+}
 
 
 @click.command(
@@ -223,7 +231,11 @@ def correlate(
 
 
 def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> None:
-    """Refuses options that are wrong or exclude each other, before any model is opened."""
+    """Refuses options that are wrong, mean nothing or exclude each other, before models are opened.
+
+    Raises:
+        UsageError: an option of controls, rotations or shifts, and there are none.
+    """
     from univfast.option import declared
     from univfast.options import CorrelateOptions, complete
 
@@ -231,6 +243,21 @@ def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> 
         name: x for name, x in options.items() if name in declared(CorrelateOptions) and x != ()
     }
     complete(CorrelateOptions, {**asked, "token_text": token_text}, "correlate")
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in options if source(name) is ParameterSource.COMMANDLINE}
+    if "draws" in given and options["rotation"] == "none":
+        raise click.UsageError("--draws: is for rotations, not for --rotation none; leave one out")
+    if "shifts" in given and options["screen"] is not None:
+        raise click.UsageError(
+            "--shifts: is for neurons by index, which --screen leaves out; leave one out"
+        )
+    for name, needs in _OF_CONTROLS.items():
+        if name in given and not any(options[need] for need in needs):
+            no = "no-" if options[name] is False else ""
+            named = " or ".join(f"--{need.replace('_', '-')}" for need in needs)
+            raise click.UsageError(
+                f"--{no}{name.replace('_', '-')}: is for controls; give {named} too"
+            )
 
 
 def _text_of(tokenizer: str) -> Callable[[int], str]:

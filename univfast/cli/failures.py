@@ -99,7 +99,16 @@ _ARGUMENT = re.compile(
 def _options() -> dict[str, str]:
     """Options that have the name of an argument, or another."""
     found = [name for name, (_, option) in declared(CorrelateOptions).items() if option.help]
-    found += ["bos", "context", "hooks", "hooks_b", "match_rate", "max_tokens", "positions"]
+    found += [
+        "bos",
+        "context",
+        "device",
+        "hooks",
+        "hooks_b",
+        "match_rate",
+        "max_tokens",
+        "positions",
+    ]
     found += ["inputs", "site", "skip", "text"]
     named = {name: f"--{name.replace('_', '-')}" for name in found}
     return {**named, "layer_numbers": "--layer-number"}

@@ -101,19 +101,13 @@ def _settings(summary: Mapping[str, Any]) -> Iterator[str]:
         yield "rotation none"
 
 
-def _can_be_universal(summary: Mapping[str, Any]) -> bool:
-    """Whether there is a baseline to have an excess over."""
-    by_index = not MATCHINGS[summary["match"]].all_pairs
-    return by_index or summary["rotation"]["draws"] > 0
-
-
 def _headline(summary: Mapping[str, Any]) -> Iterator[str]:
     """Counts beside their nulls, and what a count of 0 bounds."""
-    from univfast.report.verdict import by_chance_in_words
+    from univfast.report.verdict import by_chance_in_words, can_be_universal
 
     live, universal = summary["neurons"] - summary["dead"], summary["universal"]
     by_index = not MATCHINGS[summary["match"]].all_pairs
-    if _can_be_universal(summary):
+    if can_be_universal(summary):
         share = f" ({universal / live:.1%})" if live else ""
         partners, mutual = summary["universal_partners"], summary["universal_mutual"]
         one = "partner" if partners == 1 else "partners"
@@ -138,10 +132,12 @@ def _headline(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _print_layers(result: CorrelationResult, every: bool) -> None:
     """A row a layer, a row of those that are left out, and the total."""
+    from univfast.report.verdict import can_be_universal
+
     summary = result.summary
     controls = summary["controls"] is not None
     matched = {} if not MATCHINGS[summary["match"]].all_pairs else _mostly_matched(result)
-    can_be = _can_be_universal(summary)
+    can_be = can_be_universal(summary)
     names = [row["layer"] for row in summary["layers"]]
     columns = [Column("layer", least=_NAME)]
     columns += [Column("live"), *([Column("dead", extra=4)] if summary["dead"] else [])]

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from univfast.errors import InputError
-from univfast.inputs.layers import Layer, StoredLayer, check_layer, fingerprint
+from univfast.inputs.layers import Activations, Layer, StoredLayer, check_layer, fingerprint
 from univfast.inputs.sparse_entries import Entries
 from univfast.inputs.stored import Stored
 from univfast.machine.digests import bytes_of
 from univfast.native.sparse import EntryList, repeated_entry
 
-__all__ = ["Part", "SparseLayer", "SparseStored", "as_layer", "in_sparse_layers"]
+__all__ = ["Part", "SparseLayer", "SparseStored", "as_layer", "check_width", "in_sparse_layers"]
 
 # Entries that tell one list from another, at so many places.
 _SAMPLES, _SAMPLED = 16, 256
@@ -239,6 +239,17 @@ class SparseLayer:
                 some = bytes_of(values.read(low, low + _SAMPLED).cpu())
                 digest.update(some.numpy().tobytes())
         return digest.digest()
+
+
+def check_width(width: int | None, models: Sequence[Activations]) -> None:
+    """Refuses a number of features where no model has layers of sparse features.
+
+    Raises:
+        InputError: so it is.
+    """
+    layers = (layer for model in models for layer in model.layers.values())
+    if width is not None and not any(isinstance(layer, SparseLayer) for layer in layers):
+        raise InputError("width: is for sparse features, and none were given; leave it out")
 
 
 def in_sparse_layers(layers: Sequence[Layer]) -> list[SparseLayer] | None:

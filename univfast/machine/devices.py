@@ -53,7 +53,7 @@ def as_device(device: str | torch.device | None) -> torch.device | None:
     if found.type == "cpu":
         return CPU
     if reason := unavailable():
-        raise InputError(f"device: {str(device)!r} cannot be used: {reason}; use 'cpu'")
+        raise InputError(f"device: {str(device)!r} cannot be used: {reason}; use device='cpu'")
     number = torch.cuda.current_device() if found.index is None else found.index
     if number >= torch.cuda.device_count():
         raise InputError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from univfast.report.page import number, whole
-from univfast.report.verdict import by_chance_in_words
+from univfast.report.verdict import by_chance_in_words, can_be_universal
 from univfast.search.matchings import MATCHINGS
 
 __all__ = ["NEEDS_DRAWS", "all_pairs", "control_facts", "means", "summary_facts"]
@@ -22,6 +22,8 @@ def summary_facts(summary: Mapping[str, Any]) -> Facts:
     neurons, universal = summary["neurons"], summary["universal"]
     live = neurons - summary["dead"]
     share = f" ({universal / live:.1%} of live neurons)" if live else ""
+    if live and not can_be_universal(summary):
+        share = " (none can be, without a baseline)"
     significant = summary["q_below_0.05"]
     first, *others = summary["models"]
     correlation, baseline, excess = means(summary)

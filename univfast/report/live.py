@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from univfast.report.facts import all_pairs
 from univfast.report.page import middle, named, number, text, whole
-from univfast.report.verdict import by_chance_in_words
+from univfast.report.verdict import by_chance_in_words, can_be_universal
 from univfast.report.web.data import (
     AXIS,
     MOST_DOTS,
@@ -49,7 +49,7 @@ def tiles(summary: Mapping[str, Any]) -> str:
     live = summary["neurons"] - summary["dead"]
     universal = summary["universal"]
     share = f"{universal / live:.1%} of {live:,} live" if live else "no live neuron"
-    if live and summary["mean_excess"] is None:
+    if live and not can_be_universal(summary):
         share = "none can be, without a baseline"
     found = [("universal", whole(universal), share)]
     if all_pairs(summary):

@@ -12,7 +12,7 @@ from typing import Any
 from univfast.nulls.controls import exceeds
 from univfast.search.matchings import MATCHINGS
 
-__all__ = ["by_chance_in_words", "verdict"]
+__all__ = ["by_chance_in_words", "can_be_universal", "verdict"]
 
 # Of draws in none of which a neuron is flagged, the mean is below this over their number, at 95%
 # (Poisson's limit, -ln 0.05).
@@ -41,7 +41,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
 def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     models = len(summary["models"]) - 1
     averaged = f"Averaged over {models} models, " if models > 1 else ""
-    compared = summary["rotation"]["draws"] > 0 or _by_index(summary)
+    compared = can_be_universal(summary)
     if not compared:
         mean = f"the mean correlation of {_neurons(live - summary['unmatched'], 'live')} is"
         yield _capital(f"{averaged}{mean} {summary['mean_correlation']:.3f}.")
@@ -55,12 +55,18 @@ def _sentences(summary: Mapping[str, Any], live: int) -> Iterator[str]:
     yield from _index_beside(summary)
     if summary.get("screen"):
         yield from _screened(summary["screen"], models > 1)
+        yield from _baselines_of_sample(summary)
     if summary["unmatched"]:
         yield _without_partner(summary)
     for warning in summary.get("warnings", ()):
         yield f"Warning: {warning}."
     if summary["controls"] and compared:
         yield from _learned(summary)  # last: it is what a reader takes away
+
+
+def can_be_universal(summary: Mapping[str, Any]) -> bool:
+    """Whether there is a baseline to have an excess over."""
+    return summary["rotation"]["draws"] > 0 or _by_index(summary)
 
 
 def _without_baseline(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -75,7 +81,7 @@ def _without_baseline(summary: Mapping[str, Any]) -> Iterator[str]:
             "How far r is above that of networks that learned nothing stands in the columns"
             " excess_control and p_control."
         )
-    elif (summary.get("method") or {}).get("sums") == "sparse":
+    elif (summary.get("method") or {}).get("sums") in ("sparse", "mixed"):
         yield (
             "Rotations say little of sparse features: compare r with that of dictionaries of"
             " networks that learned nothing (--controls-b)."
@@ -313,6 +319,18 @@ def _screened(screen: Mapping[str, Any], several: bool) -> Iterator[str]:
         yield (
             f"{_neurons(rare)} {verb} on fewer than {screen['few']} tokens of the sample,"
             f" {whose} may be missed."
+        )
+
+
+def _baselines_of_sample(summary: Mapping[str, Any]) -> Iterator[str]:
+    """That excess is r over all tokens less the baseline of fewer, by which it is low."""
+    screen = summary["screen"]
+    even = screen["tokens"] - screen["by_activity"]
+    if summary["rotation"]["draws"] and even < summary["tokens"]:
+        yield (
+            f"Baselines are of {even:,} tokens of the sample, where r by chance is higher than over"
+            f" all {summary['tokens']:,}: excess, and with it the number of universal neurons, is"
+            " low rather than high."
         )
 
 

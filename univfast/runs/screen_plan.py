@@ -95,8 +95,8 @@ def plan_screen(
         if alone is not None:
             raise InputError(f"{alone}; {few}, top_k is {options['top_k']}")
         raise InputError(
-            f"top_k: got {options['top_k']}, and {few}; give at most {CANDIDATES}, or leave screen"
-            " out"
+            f"top_k: got {options['top_k']}, and {few}; give at most {CANDIDATES}, or leave"
+            " screen= out"
         )
     tokens, most = min(kept, asked or _ALONE), asked or _ALONE
     fixed, each, kept_each = _bytes(lineup, options)
@@ -108,11 +108,11 @@ def plan_screen(
             raise InputError(f"{alone}; even a screen of {tokens} tokens needs {needed(need)}")
         raise InputError(
             f"screen: a sample of {tokens} tokens needs {needed(need)}, the limit is"
-            f" {gigabytes(limit)}; raise memory_limit, or choose layers"
+            f" {gigabytes(limit)}; raise memory_limit=, or choose layers"
         )
     if alone is not None:
         notes = [
-            f"{alone.split(';')[0]}, so pairs were screened on {tokens} tokens, as screen={tokens}"
+            f"{alone.split(';')[0]}; so pairs were screened on {tokens} tokens, as screen={tokens}"
             " does"
         ]
     elif tokens < most:
