@@ -230,7 +230,7 @@ class CorrelateOptions(ModelOptions, FileOptions, TokenOptions, total=False):
 
 
 # Of searches alone, and of their sums.
-_OF_ALL_PAIRS = ("exclude_self", "reverse", "top_k", "precision", "products", "memory_limit")
+_OF_ALL_PAIRS = ("exclude_self", "reverse", "top_k", "precision", "products")
 # Of what is looked at with details alone.
 _OF_DETAILS = ("token_ids", "neurons", "token_text", "features", "examples", "around")
 

@@ -124,7 +124,6 @@ def test_a_screen_that_was_chosen_alone_is_named_as_the_option(
         ("--examples 3", "--examples: is for details; ask for details too"),
         ("--around 3", "--around: is for details; ask for details too"),
         ("--checkpoint-every 3", "--checkpoint-every: is for a checkpoint; give --checkpoint too"),
-        ("--match index --memory-limit 1", "--memory-limit: is not for a match by index"),
         ("--width 9", "--width: is for sparse features, and none were given; leave it out"),
     ],
 )

@@ -245,7 +245,7 @@ def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> 
     complete(CorrelateOptions, {**asked, "token_text": token_text}, "correlate")
     source = click.get_current_context().get_parameter_source
     given = {name for name in options if source(name) is ParameterSource.COMMANDLINE}
-    if "draws" in given and options["rotation"] == "none":
+    if "draws" in given and options["draws"] and options["rotation"] == "none":
         raise click.UsageError("--draws: is for rotations, not for --rotation none; leave one out")
     if "shifts" in given and options["screen"] is not None:
         raise click.UsageError(
