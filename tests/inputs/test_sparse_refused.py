@@ -64,6 +64,18 @@ def test_ranks_are_never_read_as_neurons(tmp_path: Path) -> None:
     refused(apart / "top_acts.npy", "a column is a rank")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["top_indices", "mlp.0.topk_idx", "latent_indices", "col_indices", "indptr", "locations"],
+)
+def test_numbers_of_features_are_never_read_as_neurons(name: str, tmp_path: Path) -> None:
+    for indices in (INDICES, INDICES.float(), INDICES.to(torch.uint64)):
+        refused({name: indices}, f"layer {name!r} holds, by its name, numbers", "int64", "rename")
+    refused({"top_indices": INDICES.float(), "top_acts": VALUES}, "numbers", layers="top_indices")
+    np.save(tmp_path / "top_indices.npy", INDICES.double().numpy())
+    refused(tmp_path / "top_indices.npy", "top_indices.npy holds, by its name, numbers")
+
+
 def test_values_of_integers(tmp_path: Path) -> None:
     whole = {**TOP, "top_acts": VALUES.to(torch.int8), "d_sae": 12}
     refused(whole, "a: layer 'activations' has dtype int8; convert it")
@@ -121,6 +133,16 @@ def test_scipy_of_other_forms(tmp_path: Path, kind: str) -> None:
     refused(made, "a: layer 'activations'", ".tocsr()")
     scipy.sparse.save_npz(tmp_path / "a.npz", made)
     refused(tmp_path / "a.npz", "a.npz", ".tocsr()")
+
+
+@pytest.mark.parametrize("kind", ["dok_matrix", "dok_array"])
+def test_scipy_by_keys_is_no_dict_of_layers(kind: str) -> None:
+    made = getattr(scipy.sparse, kind)(np.eye(4, 4))
+    refused(made, "a: layer 'activations': is a sparse dok array", ".tocsr()")
+    refused({"x": made}, "a: layer 'x': is a sparse dok array", ".tocsr()")
+    sums = uf.AllPairsCorrelation({"x": 4}, {"x": 4})
+    with pytest.raises(TypeError, match=rf"^a: layer 'x': .* found {kind}; pass its .toarray\(\)"):
+        sums.update(made, np.eye(4, 4))
 
 
 def test_sparse_files_are_no_masks_and_no_tokens(tmp_path: Path) -> None:

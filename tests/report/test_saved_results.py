@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import univfast as uf
 from support.made_up import FILES, PARTNERS
@@ -145,3 +146,24 @@ def test_spoilt_results_are_refused(spoil: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^{tmp_path}") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dead", ["a", "b", "second"])
+def test_a_model_without_partners_is_read_back(dead: str, tmp_path: Path) -> None:
+    live, other = pair()
+    constant = torch.ones_like(live)
+    others: Any = [live, constant, other] if dead == "second" else constant
+    result = (
+        uf.correlate(constant, live, draws=2, match="best")
+        if dead == "a"
+        else uf.correlate(live, others, draws=2, match="best")
+    )
+    result.save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.summary == result.summary
+    models, read = (x.by_model or (x,) for x in (result, loaded))
+    partners = [int((x.top_correlation > -1).sum()) for x in models]
+    assert partners == ([200, 0, 200] if dead == "second" else [0])
+    assert [int((x.top_correlation > -1).sum()) for x in read] == partners
+    for own, one in zip(models, read, strict=True):
+        assert one.top_layer == own.top_layer or one.top_layer == [[]] * len(own)

@@ -286,3 +286,37 @@ def test_what_is_all_dead() -> None:
             assert result.summary["unmatched"] == 4 - dead
             assert result.correlation.isnan().all()
             assert result.summary["universal"] == 0
+
+
+def _one_live(width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """A, B of one live neuron, and its number."""
+    g = np.random.default_rng([width, seed])
+    a, live = torch.from_numpy(g.standard_normal((80, width))), int(g.integers(width))
+    b = torch.zeros_like(a)
+    b[:, live] = torch.from_numpy(g.standard_normal(80))
+    return a, b, live
+
+
+@pytest.mark.parametrize("width", [32, 128])
+@pytest.mark.parametrize("way", ["dense", "sparse", "screen"])
+def test_rotated_neurons_in_which_all_cancels(way: str, width: int) -> None:
+    """Of one live neuron, each rotated neuron has its r, either way, or nothing."""
+    for seed in range(8):
+        a, b, live = _one_live(width, seed)
+        given = (a.to_sparse(), b.to_sparse()) if way == "sparse" else (a, b)
+        result = uf.correlate(*given, match="best", draws=4, screen=64 if way == "screen" else None)
+        np.testing.assert_allclose(result.baseline_std.numpy(), 0, rtol=0, atol=1e-7)
+        if way != "screen":  # whose baselines are those of some tokens
+            r = np.abs(reference.pearson_matrix(a.numpy(), b.numpy())[:, live])
+            np.testing.assert_allclose(result.baseline.numpy(), r, rtol=0, atol=1e-12)
+
+
+def test_rotated_neurons_in_which_all_cancels_by_index() -> None:
+    found = []
+    for seed in range(40):
+        a, b, live = _one_live(16, seed)
+        result = uf.correlate(a, b, match="index", draws=1, shifts=0)
+        r, baseline = (float(x[live]) for x in (result.correlation, result.baseline))
+        found.append(math.isnan(baseline))
+        assert math.isnan(baseline) or abs(abs(baseline) - abs(r)) < 1e-12
+    assert 0 < sum(found) < 20

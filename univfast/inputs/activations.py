@@ -15,7 +15,7 @@ from univfast.errors import InputError
 from univfast.inputs.directories import open_directory
 from univfast.inputs.formats import open_whole, read_file
 from univfast.inputs.hub import fetch, is_hub_name
-from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, check_no_ranks, collect
+from univfast.inputs.layers import LONE_LAYER, Activations, StoredLayer, check_by_name, collect
 from univfast.inputs.model_paths import is_model_file
 from univfast.inputs.sparse import SparseLayer, SparseStored, as_layer
 from univfast.inputs.sparse_names import Found, join_sparse, said_integers, says_width
@@ -68,7 +68,7 @@ def _open(source: object, name: str, files: str | None, width: int | None) -> Ac
     if isinstance(source, (str, os.PathLike)):
         check_path(name, source)
         return _open_path(os.fsdecode(source), files, width)
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and not is_scipy(source):  # as those by keys are
         for layer in source:
             if not isinstance(layer, str):
                 raise TypeError(f"{name}: layer names must be str, found {type(layer).__name__}")
@@ -198,7 +198,7 @@ def _open_path(path: str, files: str | None = None, width: int | None = None) ->
     content = read_file(path, LONE_LAYER)
     if not is_model_file(content):
         if isinstance(content.get(LONE_LAYER), Stored):  # has the file's name at most
-            check_no_ranks(os.path.splitext(os.path.basename(path))[0], path)
+            check_by_name(os.path.splitext(os.path.basename(path))[0], path)
         return _collect(path, content, width)
     # Only a model file needs the model, and only then is it imported.
     from univfast.experiment import capture_mlp, from_dict, test_set_name, test_tokens

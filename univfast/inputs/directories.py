@@ -18,7 +18,7 @@ from univfast.inputs.captures import (
 from univfast.inputs.file_names import FileName, read_names
 from univfast.inputs.formats import format_of, open_whole, read_file, suffixes
 from univfast.inputs.joined import open_joined
-from univfast.inputs.layers import LONE_LAYER, Activations, check_no_ranks, collect
+from univfast.inputs.layers import LONE_LAYER, Activations, check_by_name, collect
 from univfast.inputs.model_paths import is_model_directory, is_model_file, is_saved_result
 from univfast.inputs.natural import natural_key
 from univfast.inputs.numbering import (
@@ -245,7 +245,7 @@ class _Files:
         of_lone = {layer: own for layer, own in of_layer.items() if lone[layer]}
         for layer, (first, *_) in of_lone.items():
             stem = os.path.splitext(os.path.basename(first.file))[0]
-            check_no_ranks(stem.rstrip("-_.0123456789"), f"{first.file}: layer {layer!r}")
+            check_by_name(stem.rstrip("-_.0123456789"), f"{first.file}: layer {layer!r}")
         check_layers_alike(self._root, of_lone if not given else dict(of_layer))
         if len(of_lone) == len(shards) == 1 and not has_layer:
             (only,) = of_layer.values()

@@ -24,8 +24,8 @@ __all__ = [
     "Activations",
     "Layer",
     "StoredLayer",
+    "check_by_name",
     "check_layer",
-    "check_no_ranks",
     "collect",
     "fingerprint",
     "fingerprint_of",
@@ -41,6 +41,8 @@ _SAMPLES = 16
 _SPREAD = 2
 # What is stored beside the numbers of features, in an order of its own for each token.
 _RANKS = re.compile(r"(.+[./_-])?top_?k?_(acts|activations|values|vals)")
+# These numbers, or the rows of entries: converted to a dtype of activations they are none.
+_NUMBERS = re.compile(r"(.+[./_-])?(indices|idx|inds|indptr|locations)")
 # Characters of a layer's name: what reads CSV takes 131,072 in a cell, and a name is no text.
 _LONGEST_NAME = 10_000
 
@@ -286,7 +288,7 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
             f"{source}: layer {name[:40]!r}... has a name of {len(name)} characters; give it one "
             f"of {_LONGEST_NAME} at most"
         )
-    check_no_ranks(name, where)
+    check_by_name(name, where)
     check_dtype(dtype, where)
     if len(shape) < 2:
         raise InputError(
@@ -298,13 +300,19 @@ def check_layer(name: str, dtype: torch.dtype, shape: tuple[int, ...], source: s
         raise InputError(f"{where} has shape {list(shape)}, so no tokens; give at least one")
 
 
-def check_no_ranks(name: str, where: str) -> None:
+def check_by_name(name: str, where: str) -> None:
     """Raises InputError, which ``where`` begins, for what is no neurons by its name."""
     if _RANKS.fullmatch(name):
         raise InputError(
             f"{where} holds, by its name, the largest values of each token, so that a column is a"
             " rank and no neuron; save the numbers of their features beside, as top_indices in one"
             " file, or rename it"
+        )
+    if _NUMBERS.fullmatch(name):
+        raise InputError(
+            f"{where} holds, by its name, numbers of features or tokens, and no activations; save"
+            " integers, int64 or narrower, beside the values that they belong to, as top_indices"
+            " and top_acts in one file, or rename it"
         )
 
 

@@ -135,7 +135,8 @@ def from_memory(value: object, where: str, wrong_type: Callable[[str], Exception
         return from_numpy(value, where)
     if not isinstance(value, torch.Tensor):
         if not hasattr(value, "__dlpack__"):
-            instead = "; pass its .to_numpy()" if hasattr(value, "to_numpy") else ""
+            known = [x for x in ("to_numpy", "toarray") if hasattr(value, x)]
+            instead = f"; pass its .{known[0]}()" if known else ""
             raise wrong_type(
                 f"{where}: expected a torch.Tensor, a NumPy array or an object with __dlpack__, "
                 f"found {type(value).__name__}{instead}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -30,7 +31,7 @@ def with_matches(result: CorrelationResult, cells: Cells) -> CorrelationResult:
     Raises:
         KeyError, ValueError: the table is not that of the result.
     """
-    parts = _of_each_model(result, cells)
+    parts = _of_each_model(result, cells, [True] * (len(result.summary["models"]) - 1))
     if len(parts) == 1:
         (part,) = parts
         _check_rows(result, part)
@@ -49,13 +50,17 @@ def with_top(result: CorrelationResult, cells: Cells) -> CorrelationResult:
     Raises:
         KeyError, ValueError: the table is not that of the result.
     """
-    parts = _of_each_model(result, cells)
-    if len(parts) == 1:
-        return _with_partners(result, parts[0])
-    if not result.by_model:
+    several = len(result.summary["models"]) > 2
+    if several and not result.by_model:
         raise ValueError("there is no matches.csv, which has the models that it is of")
-    models = [_with_partners(*one) for one in zip(result.by_model, parts, strict=True)]
-    return replace(result, by_model=tuple(models))
+    models = result.by_model if several else (result,)
+    # A model whose neurons, or all of A's, are constant has no partners.
+    matched = [not bool(one.correlation.isnan().all()) for one in models]
+    parts = _of_each_model(result, cells, matched)
+    found = [_with_partners(*x) for x in zip(models, parts, strict=True)]
+    if not several:
+        return found[0]
+    return replace(result, by_model=tuple(found))
 
 
 def with_contexts(result: CorrelationResult, file: BinaryIO) -> CorrelationResult:
@@ -80,12 +85,12 @@ def with_contexts(result: CorrelationResult, file: BinaryIO) -> CorrelationResul
     return replace(result, contexts=Contexts(**sides))
 
 
-def _of_each_model(result: CorrelationResult, cells: Cells) -> list[Cells]:
-    """The table in parts, of each other model in their order."""
+def _of_each_model(
+    result: CorrelationResult, cells: Cells, has_rows: Sequence[bool]
+) -> list[Cells]:
+    """The table in parts, of each other model in their order; which of them have rows in it."""
     names = [name.encode("utf-8", "replace").decode() for name in result.summary["models"][1:]]
     rows, places = parsed(COLUMNS["model"], cells), _places(result, cells)
-    if not rows:
-        return [{name: [] for name in cells}] * len(names)
     ranks = cells.get("rank") or [""] * len(rows)
     # Two models may have one name: a part ends where the name changes, or neurons begin again.
     ends = [
@@ -95,10 +100,13 @@ def _of_each_model(result: CorrelationResult, cells: Cells) -> list[Cells]:
         or places[i] < places[i - 1]
         or (places[i] == places[i - 1] and ranks[i] in ("", "1"))
     ]
-    parts = [slice(*pair) for pair in zip([0, *ends], [*ends, len(rows)], strict=True)]
-    if [rows[part.start] for part in parts] != names:
+    starts = [0, *ends] if rows else []
+    parts = [slice(*pair) for pair in zip(starts, [*starts[1:], len(rows)], strict=False)]
+    if [rows[part.start] for part in parts] != list(compress(names, has_rows)):
         raise ValueError("its models are not those of summary.json")
-    return [{name: column[part] for name, column in cells.items()} for part in parts]
+    following = iter(parts)
+    own = [next(following) if has else slice(0) for has in has_rows]
+    return [{name: column[part] for name, column in cells.items()} for part in own]
 
 
 def _places(result: CorrelationResult, cells: Cells) -> list[int]:

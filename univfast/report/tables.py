@@ -75,7 +75,7 @@ def read_csv(file: BinaryIO) -> dict[str, list[str]]:
     for number, row in enumerate(rows):
         if len(row) != len(head):
             raise ValueError(f"row {number} has {len(row)} cells, the head {len(head)}")
-    return dict(zip(head, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
+    return {name: [row[i] for row in rows] for i, name in enumerate(head)}
 
 
 def parsed(column: Column, cells: Mapping[str, list[str]]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from univfast.checks import as_integer, plain_text
 from univfast.errors import InputError
 from univfast.inputs.arrays import check_dtype, same_order, to_tensor
 from univfast.inputs.layout import Layout
+from univfast.inputs.sparse_tensors import is_scipy
 
 __all__ = [
     "Origin",
@@ -73,7 +75,8 @@ def as_layout(name: str, layers: Mapping[str, int]) -> Layout:
 
 def batch_rows(name: str, batch: object, layout: Layout) -> tuple[list[Tensor], tuple[int, ...]]:
     """The layers of a batch as ``[tokens, width]``, and the leading shape of the first."""
-    layers = batch if isinstance(batch, Mapping) else {layout.names[0]: batch}
+    by_layer = isinstance(batch, Mapping) and not is_scipy(batch)  # of which some are, by keys
+    layers: Any = batch if by_layer else {layout.names[0]: batch}
     if set(layers) != set(layout.names):
         raise InputError(
             f"{name}: got layers {sorted(map(str, layers))}, expected {sorted(layout.names)}"

@@ -95,17 +95,19 @@ class Side:
     def second_moments(
         self, layer: int, rotations: Rotations, draws: range, threads: int
     ) -> Tensor:
-        """Of the rotated neurons of a layer, float64 ``[draws, width]``.
+        """Of the rotated neurons of a layer, float64 ``[draws, width]``; 0 for what is rounding.
 
         ``rotations`` are those ``draws`` of the layer.
         """
         if layer in self.streamed:
-            return self.streamed[layer][m.ROTATED :: 2][draws.start : draws.stop]
-        s = self.within[layer]
-        for rows, columns in _upper_blocks(0, len(s)):
-            if rows != columns:
-                s[columns, rows] = s[rows, columns].T
-        return rotations.second_moments(s, threads)
+            found = self.streamed[layer][m.ROTATED :: 2][draws.start : draws.stop]
+        else:
+            s = self.within[layer]
+            for rows, columns in _upper_blocks(0, len(s)):
+                if rows != columns:
+                    s[columns, rows] = s[rows, columns].T
+            found = rotations.second_moments(s, threads)
+        return m.beyond_rounding(found, self.m2[self.layout.slices[layer]])
 
     def stream(self, layers: Sequence[Tensor], before: int, threads: int) -> None:
         """Takes a chunk ``[tokens, width]`` of each layer into `streamed`, behind other tokens."""

@@ -23,12 +23,17 @@ __all__ = [
     "MEAN_B",
     "ROTATED",
     "about",
+    "beyond_rounding",
     "finish",
     "merge",
     "zero",
 ]
 
 MEAN_A, MEAN_B, M2_A, M2_B, CO_AB, ROTATED = range(6)
+
+# A rotated neuron in which all that varies cancels is left with the square of its rounding, 1e-32
+# of what a neuron has, and r with that would be anything.
+_LEAST_SHARE = 1e-27
 
 
 def zero(neurons: int, draws: int, shifts: int = 0) -> Tensor:
@@ -94,22 +99,32 @@ def _draws(moments: Tensor, draws: int) -> tuple[Tensor, Tensor]:
     return moments[ROTATED:behind], moments[behind:]
 
 
+def beyond_rounding(rotated: Tensor, m2: Tensor) -> Tensor:
+    """Second moments of a layer's rotated neurons ``[..., neurons]``; 0 for what is rounding alone.
+
+    ``m2`` are those of the layer as it is.
+    """
+    return torch.where(rotated > _LEAST_SHARE * m2.mean(), rotated, 0.0)
+
+
 def finish(
     moments: Tensor, draws: int, shifts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pearson's r, and r with rotations of B and with wrong partners.
 
     ``[neurons]``, ``[draws, neurons]`` and ``[shifts, neurons]``. NaN where a variance is exactly
-    zero: of shifts, that of A or of the wrong partner. There is no other threshold on a variance.
+    zero: of shifts, that of A or of the wrong partner. There is no other threshold on a variance,
+    but for rotated neurons (`beyond_rounding`).
     """
     # Two square roots, because the product of two second moments can leave the range of float64.
     root_a, root_b = moments[M2_A].sqrt(), moments[M2_B].sqrt()
     r = moments[CO_AB] / root_a / root_b
     turned, shifted = _draws(moments, draws)
-    rotated = turned[1::2] / root_a / turned[::2].sqrt()
+    root_rotated = beyond_rounding(turned[::2], moments[M2_B]).sqrt()
+    rotated = turned[1::2] / root_a / root_rotated
     alive = (root_a > 0) & (root_b > 0)
     r = torch.where(alive, r.clamp(-1.0, 1.0), torch.nan)
-    rotated = torch.where(alive, rotated.clamp(-1.0, 1.0), torch.nan)
+    rotated = torch.where(alive & (root_rotated > 0), rotated.clamp(-1.0, 1.0), torch.nan)
     if shifts is None or not len(shifts):
         return r, rotated, shifted
     root_wrong = root_b[partners(shifts, len(root_b))]
