@@ -104,7 +104,8 @@ def beyond_rounding(rotated: Tensor, m2: Tensor) -> Tensor:
 
     ``m2`` are those of the layer as it is.
     """
-    return torch.where(rotated > _LEAST_SHARE * m2.mean(), rotated, 0.0)
+    least = (m2 * (_LEAST_SHARE / len(m2))).sum()  # the sum of m2 may leave the range of float64
+    return torch.where(rotated > least, rotated, 0.0)
 
 
 def finish(
