@@ -1,9 +1,10 @@
 // Sums over the entries of sparse matrices: cost grows with the pairs that are active together, not with the widths.
+#include "../sparse.h"
+
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
 
-#include "../sparse.h"
 #include "parallel.h"
 
 namespace univfast {
