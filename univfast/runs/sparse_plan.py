@@ -29,9 +29,9 @@ from univfast.sums.sparse_pairs import CHUNK_ENTRIES, ENTRY_BYTES
 __all__ = ["SparsePlan"]
 
 # Values are multiplied entry by entry where, of all pairs of a value of A and one of B, no more
-# than this share has entries in both. On two cores a pair took 3 ns by entries, and 0.02 ns in a
-# product of dense float32.
-_LARGEST_SHARE = 0.005
+# than this share has entries in both. On two cores either took as long at 1.5%
+# (benchmarks/sparse_crossover.py); other machines may multiply faster.
+_LARGEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
