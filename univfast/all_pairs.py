@@ -325,8 +325,7 @@ class AllPairsCorrelation(Reducible, Shown):
 
     def _flush(self) -> None:
         """Adds the tokens that wait for a chunk to be full."""
-        if self._pending.tokens:
-            self._pending.flush(self._state, self.wholly)
+        self._pending.flush(self._state, self.wholly)
 
     def _plain_options(self) -> dict[str, Any]:
         searched = {name: self._options[name] for name in ("top_k", "exclude_self", "reverse")}

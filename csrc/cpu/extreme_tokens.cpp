@@ -1,9 +1,8 @@
 // The highest and the lowest values of each neuron, and their tokens. A thread owns neurons, so nothing is merged.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <stdexcept>
 
+#include "highest.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "parallel.h"
@@ -33,25 +32,19 @@ class StripLists {
     }
 
  private:
-    // A value as high as the lowest listed one goes before it where its token does: all to come are `next` or later.
+    // All tokens to come are `next` or later.
     void set_floor(int64_t i, int64_t next) {
         const int64_t last = (i + 1) * count_ - 1;
-        const bool may_equal = tokens_[last] >= next;
-        floor_[i] = may_equal ? std::nextafter(values_[last], -std::numeric_limits<float>::infinity()) : values_[last];
+        floor_[i] = floor_of<float>(values_[last], tokens_[last], next);
     }
 
     void insert(int64_t i, float value, int64_t token) {
         float* values = values_ + i * count_;
         int64_t* tokens = tokens_ + i * count_;
-        const auto precedes = [&](int64_t k) { return value > values[k] || (value == values[k] && token < tokens[k]); };
-        int64_t k = count_ - 1;
-        if (!precedes(k)) return;
-        for (; k > 0 && precedes(k - 1); --k) {
-            values[k] = values[k - 1];
-            tokens[k] = tokens[k - 1];
-        }
-        values[k] = value;
-        tokens[k] = token;
+        const int64_t place = place_of(value, token, values, tokens, count_);
+        if (place == count_) return;
+        put(value, place, values, count_);
+        put(token, place, tokens, count_);
         set_floor(i, token + 1);
     }
 

@@ -3,11 +3,10 @@
 // A thread owns neurons of A, and takes their tokens in order, so nothing is merged and the bits do not depend on the
 // number of threads.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <vector>
 
+#include "highest.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "parallel.h"
@@ -88,14 +87,6 @@ Plan make_plan(const PairDetailsParams& p) {
         number += layer.columns;
     }
     return plan;
-}
-
-// What a value must be above to be among the highest of a list, if all tokens to come are `token` or later.
-template <class T>
-T floor_of(double lowest, int64_t its_token, int64_t token) {
-    const T value = static_cast<T>(lowest);
-    const bool may_equal = its_token >= token || static_cast<double>(value) > lowest;
-    return may_equal ? std::nextafter(value, -std::numeric_limits<T>::infinity()) : value;
 }
 
 template <class T>
@@ -185,18 +176,11 @@ class StripSums {
         const int64_t first = (strip_.first + i) * p_.count;
         double* values = p_.top[side].value + first;
         int64_t* tokens = p_.top[side].token + first;
-        double* partners = p_.top[side].partner + first;
-        const auto precedes = [&](int64_t k) { return value > values[k] || (value == values[k] && token < tokens[k]); };
-        int64_t k = p_.count - 1;
-        if (!precedes(k)) return;
-        for (; k > 0 && precedes(k - 1); --k) {
-            values[k] = values[k - 1];
-            tokens[k] = tokens[k - 1];
-            partners[k] = partners[k - 1];
-        }
-        values[k] = value;
-        tokens[k] = token;
-        partners[k] = partner;
+        const int64_t place = place_of(value, token, values, tokens, p_.count);
+        if (place == p_.count) return;
+        put(value, place, values, p_.count);
+        put(token, place, tokens, p_.count);
+        put(partner, place, p_.top[side].partner + first, p_.count);
     }
 
     const PairDetailsParams& p_;
