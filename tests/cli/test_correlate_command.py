@@ -117,10 +117,6 @@ def test_a_screen_that_was_chosen_alone_is_named_as_the_option(
         ("--no-match-rate", "--no-match-rate: is for controls; give --controls too"),
         ("--no-match-rate --controls-b x.pt", "--no-match-rate: is for controls; give --controls"),
         ("--draws 5 --rotation none", "--draws: is for rotations, not for --rotation none"),
-        (
-            "--shifts 20 --screen 400",
-            "--shifts: is for neurons by index, which --screen leaves out",
-        ),
         ("--examples 3", "--examples: is for details; ask for details too"),
         ("--around 3", "--around: is for details; ask for details too"),
         ("--checkpoint-every 3", "--checkpoint-every: is for a checkpoint; give --checkpoint too"),

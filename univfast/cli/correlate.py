@@ -234,7 +234,7 @@ def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> 
     """Refuses options that are wrong, mean nothing or exclude each other, before models are opened.
 
     Raises:
-        UsageError: an option of controls, rotations or shifts, and there are none.
+        UsageError: an option of controls or rotations, and there are none.
     """
     from univfast.option import declared
     from univfast.options import CorrelateOptions, complete
@@ -247,10 +247,6 @@ def _check(options: dict[str, Any], token_text: Callable[[int], str] | None) -> 
     given = {name for name in options if source(name) is ParameterSource.COMMANDLINE}
     if "draws" in given and options["draws"] and options["rotation"] == "none":
         raise click.UsageError("--draws: is for rotations, not for --rotation none; leave one out")
-    if "shifts" in given and options["screen"] is not None:
-        raise click.UsageError(
-            "--shifts: is for neurons by index, which --screen leaves out; leave one out"
-        )
     for name, needs in _OF_CONTROLS.items():
         if name in given and not any(options[need] for need in needs):
             no = "no-" if options[name] is False else ""

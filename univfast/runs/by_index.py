@@ -31,7 +31,7 @@ from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts
 from univfast.sums.transfer import Uploads
 
-__all__ = ["ByIndex", "IndexPass"]
+__all__ = ["ByIndex", "IndexPass", "layers_from"]
 
 
 class IndexPass:
@@ -215,7 +215,7 @@ class ByIndex:
         rounds = [self._lineup.rounds[entry["round"]] for entry in done]
         comparisons = [(one.tokens, each) for one in rounds for each in one.comparisons]
         self._found = [
-            self._layers_from(plain, each, kept(tokens))
+            layers_from(plain, each, self._lineup, self._options, kept(tokens))
             for plain, (tokens, each) in zip(
                 check_number("comparisons", correlations, len(comparisons)),
                 comparisons,
@@ -228,24 +228,6 @@ class ByIndex:
             statistics_from(plain, facts, self._lineup.layout(0).neurons, kept(facts.tokens))
             for plain in plain_details
             if facts is not None
-        ]
-
-    def _layers_from(
-        self, plain: object, comparison: Comparison, tokens: int
-    ) -> list[LayerCorrelation]:
-        """r of the layers of a comparison, as `found` gave them."""
-        a, b = (self._lineup.layout(i) for i in (comparison.first, comparison.second))
-        draws = Baseline.of(self._options).draws
-        return [
-            correlation_from(
-                layer, names, width, tokens, draws, min(self._options["shifts"], width - 1)
-            )
-            for layer, names, width in zip(
-                check_number("layers", plain, len(a.names)),
-                zip(a.names, b.names, strict=True),
-                a.widths,
-                strict=True,
-            )
         ]
 
     def details(self, comparison: int) -> PairStatistics | None:
@@ -270,3 +252,24 @@ class ByIndex:
 
     def by_index(self, comparison: int) -> None:
         """Nothing beside what `matches` gives."""
+
+
+def layers_from(
+    plain: object, comparison: Comparison, lineup: Lineup, options: CorrelateOptions, tokens: int
+) -> list[LayerCorrelation]:
+    """r of the layers of a comparison, over so many tokens, from the ``vars`` of each.
+
+    Raises:
+        InputError: no pass of these models gives it.
+    """
+    a, b = (lineup.layout(i) for i in (comparison.first, comparison.second))
+    draws = Baseline.of(options).draws
+    return [
+        correlation_from(layer, names, width, tokens, draws, min(options["shifts"], width - 1))
+        for layer, names, width in zip(
+            check_number("layers", plain, len(a.names)),
+            zip(a.names, b.names, strict=True),
+            a.widths,
+            strict=True,
+        )
+    ]

@@ -2,7 +2,8 @@
 
 The passes of a task whose co-moments do not fit, or that is asked to be screened: one looks for the
 tokens of the sample, one searches it for candidates, and one takes the exact r of those, while some
-neurons are correlated with all others to see what was missed. Of controls, and of the real models
+neurons are correlated with all others to see what was missed. Where all models have the same
+layers, one more has neurons with those of the same number. Of controls, and of the real models
 beside them, the sample is their first tokens and the search on it is all there is.
 """
 
@@ -21,8 +22,10 @@ from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
 from univfast.method import Method, screened
 from univfast.nulls.kinds import Baseline
+from univfast.nulls.rotations import draw_bytes
 from univfast.options import CorrelateOptions
 from univfast.result import CorrelationResult
+from univfast.runs.by_index import IndexPass, layers_from
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_by_number
 from univfast.runs.passes import Pass
@@ -37,7 +40,7 @@ from univfast.runs.screen_found import (
 )
 from univfast.runs.screen_passes import SearchPass, VerifyPass
 from univfast.runs.screen_plan import CANDIDATES, Screen
-from univfast.search.matches import Matches
+from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
 from univfast.search.saved import check_number
 from univfast.search.searches import check_same_neurons
 from univfast.search.verified import matches_of_best
@@ -47,6 +50,9 @@ from univfast.sums.states import check_fields
 from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["Screening"]
+
+# Dense rotations of all layers, which the pass of same numbers holds at once.
+_MATRIX_BYTES = 1 << 30
 
 
 @dataclass
@@ -59,7 +65,7 @@ class _Task:
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> _Task:
-        kind = next(x for x in ("sample", "search", "verify", "details") if x in entry)
+        kind = next(x for x in ("sample", "search", "verify", "index", "details") if x in entry)
         number = 0 if kind == "sample" else entry[kind]
         return _Task(kind, number, bool(entry.get("turned", 0)))
 
@@ -100,6 +106,7 @@ class Screening:
         self._sample: Sample | None = None
         self._found: dict[tuple[int, bool], Found] = {}
         self._verified: dict[int, Verified] = {}
+        self._same: list[list[LayerCorrelation]] = []  # of each real comparison, of each layer
         self._details: dict[int, PairStatistics] = {}
 
     def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -107,25 +114,33 @@ class Screening:
 
         ``done``: nothing is dealt to processes, so that no plan is made anew.
         """
-        tokens = self._lineup.rounds[0].tokens
+        tokens, real = self._lineup.rounds[0].tokens, range(self._real)
         passes: list[dict[str, Any]] = [{"tokens": tokens, "sample": self._screen.tokens}]
-        turns = (0, 1) if self._options["reverse"] else (0,)
-        for number, one in enumerate(self._comparisons):
-            if number == self._real and self._facts is not None:
-                passes += [{"tokens": tokens, "details": i} for i in range(self._real)]
-            for turned in turns:
-                if turned and not self._baseline.draws:
-                    continue
-                sides = [self._lineup.layout(i).neurons for i in (one.first, one.second)]
-                matched, searched = sides[::-1] if turned else sides
-                pairs = searched * (self._baseline.draws + 1 - turned)
-                entry = {"tokens": matched, "search": number, "turned": turned, "pairs": pairs}
-                passes.append(entry)
-            if number < self._real:
-                passes.append({"tokens": tokens, "verify": number})
-        if len(self._comparisons) == self._real and self._facts is not None:
-            passes += [{"tokens": tokens, "details": i} for i in range(self._real)]
+        for number in real:
+            passes += [*self._searches(number), {"tokens": tokens, "verify": number}]
+        if self._has_same_numbers():
+            passes.append({"tokens": tokens, "index": 0})
+        if self._facts is not None:
+            passes += [{"tokens": tokens, "details": number} for number in real]
+        for number in range(self._real, len(self._comparisons)):
+            passes += self._searches(number)
         return passes
+
+    def _searches(self, number: int) -> list[dict[str, Any]]:
+        """Those of a comparison: of the second in rotations of the first only where it has them."""
+        one, draws = self._comparisons[number], self._baseline.draws
+        a, b = (self._lineup.layout(i).neurons for i in (one.first, one.second))
+        passes = [{"tokens": a, "search": number, "turned": 0, "pairs": b * (draws + 1)}]
+        if self._options["reverse"] and draws:
+            passes.append({"tokens": b, "search": number, "turned": 1, "pairs": a * draws})
+        return passes
+
+    def _has_same_numbers(self) -> bool:
+        """Whether neurons are correlated with those of the same number too."""
+        a, *others = (self._lineup.layout(i) for i in range(self._real + 1))
+        matrices = sum(draw_bytes(self._baseline, width) for width in a.widths)
+        fits = self._baseline.draws * matrices <= _MATRIX_BYTES
+        return fits and not self._options["exclude_self"] and all(b == a for b in others)
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs."""
@@ -147,6 +162,9 @@ class Screening:
                 self._options["threads"],
                 self._processes,
             )
+        if task.kind == "index":
+            real = self._comparisons[: self._real]
+            return IndexPass(real, self._lineup, self._options, self._device)
         one = self._comparisons[task.number]
         if task.kind == "search":
             return self._search(task, one)
@@ -217,6 +235,8 @@ class Screening:
             self._found[task.number, task.turned] = Found.of(work.search)
         elif isinstance(work, VerifyPass):
             self._verified[task.number] = work.verified()
+        elif isinstance(work, IndexPass):
+            self._same = work.correlations()
         elif isinstance(work, DetailsPass):
             self._details[task.number] = work.details.finish()
 
@@ -226,6 +246,7 @@ class Screening:
             None if self._sample is None else self._sample.plain(),
             {f"{i} {int(turned)}": vars(one) for (i, turned), one in self._found.items()},
             {number: one.plain() for number, one in self._verified.items()},
+            [[vars(layer) for layer in layers] for layers in self._same],
             {number: plain_statistics(one) for number, one in self._details.items()},
         ]
 
@@ -239,7 +260,9 @@ class Screening:
         Raises:
             InputError: it is none that these passes find.
         """
-        sample, searches, verified, details = check_number("parts of what was found", found, 4)
+        sample, searches, verified, same, details = check_number(
+            "parts of what was found", found, 5
+        )
         tasks = [_Task.of(entry) for entry in done]
         tokens = self._lineup.rounds[0].tokens
         if tasks:
@@ -260,6 +283,15 @@ class Screening:
             self._verified[number] = Verified.checked(
                 plain[number], self._layouts(number), pairs, checked, kept(tokens)
             )
+        has_same = any(x.kind == "index" for x in tasks)
+        self._same = [
+            layers_from(layers, one, self._lineup, self._options, kept(tokens))
+            for layers, one in zip(
+                check_number("comparisons", same, self._real if has_same else 0),
+                self._comparisons[: self._real],
+                strict=has_same,
+            )
+        ]
         wanted = [x.number for x in tasks if x.kind == "details"]
         neurons = [self._layouts(number)[0].neurons for number in range(self._real)]
         self._details = statistics_by_number(details, wanted, self._facts, neurons, kept)
@@ -309,7 +341,8 @@ class Screening:
         return torch.empty(0, neurons, dtype=torch.float64, device="cpu")
 
     def by_index(self, comparison: int) -> Matches | None:
-        """None: a screen knows nothing of neurons with those of the same number."""
+        """Neurons with those of the same number; None where they were not correlated."""
+        return matches_by_index(self._same[comparison]) if self._same else None
 
     def details(self, comparison: int) -> PairStatistics | None:
         """Of the matched pairs of a comparison; None where they were not asked for."""
