@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
     "meta": (lambda: A.to("meta"), "a meta tensor; pass a dense one"),
     "coo": (A.to_sparse, r"a sparse_coo tensor; .*to_dense\(\)"),
     "csr": (A.to_sparse_csr, r"a sparse_csr tensor; .*to_dense\(\)"),
-    "csc": (A.to_sparse_csc, r"a sparse_csc tensor; .*to_dense\(\)"),
+    "csc": (A.to_sparse_csc, r"a sparse_csc tensor; .*to_dense\(\); or,.*to_sparse_coo"),
     "mkldnn": (A.to_mkldnn, r"a mkldnn tensor; .*to_dense\(\)"),
     "nested": (lambda: torch.nested.nested_tensor([A, A]), r"a nested tensor; .*torch.cat"),
     "jagged": (

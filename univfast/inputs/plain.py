@@ -18,6 +18,9 @@ from univfast.native.place import memory
 
 __all__ = ["plain_tensor"]
 
+# Sparse activations are read in the forms that have rows.
+_BY_ROWS = "; or, of activations [tokens, features], x.to_sparse_coo()"
+
 
 @not_compiled
 def plain_tensor(value: Tensor, where: str) -> Tensor:
@@ -119,7 +122,9 @@ def _described(value: Tensor) -> tuple[str, str]:
         return "a quantized tensor", "pass a dense one: x.dequantize()"
     if value.layout is not torch.strided:
         layout = str(value.layout).removeprefix("torch.").removeprefix("_")
-        return f"a {layout} tensor", "pass a dense one that holds its values: x.to_dense()"
+        dense = "pass a dense one that holds its values: x.to_dense()"
+        by_columns = layout in ("sparse_csc", "sparse_bsr", "sparse_bsc")
+        return f"a {layout} tensor", f"{dense}{_BY_ROWS if by_columns else ''}"
     return (
         f"a {name}, which wraps other tensors",
         "pass a plain torch.Tensor that holds its values",
