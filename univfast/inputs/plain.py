@@ -19,7 +19,7 @@ from univfast.native.place import memory
 __all__ = ["plain_tensor"]
 
 # Sparse activations are read in the forms that have rows.
-_BY_ROWS = "; or, of activations [tokens, features], x.to_sparse_coo()"
+_BY_ROWS = "; or, of activations [tokens, features], x.to_sparse_coo().coalesce()"
 
 
 @not_compiled
