@@ -209,7 +209,7 @@ def test_negated_views_keep_their_sign(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (lambda: torch.ones(2, 2, 2).to_sparse(), "sparse_coo"),
+        (lambda: torch.ones(2, 2, 2).to_sparse_csr(), "sparse_csr"),
         (lambda: torch.ones(2, 2).to_sparse_csc(), "sparse_csc"),
         (lambda: torch.ones(2, 2).to_sparse_bsr((1, 1)), "sparse_bsr"),
         (lambda: torch.ones(2, 2, device="meta"), "meta"),

@@ -54,7 +54,7 @@ def opened_and_matched(source: object) -> None:
         (np.full((4, 3), "x"), ["dtype <U1"]),
         (np.full((4, 3), None), ["dtype object"]),
         (np.ma.masked_array(np.ones((4, 3)), False), ["masked array"]),
-        (torch.ones(4, 3, 2).to_sparse(), ["sparse_coo"]),
+        (torch.ones(4, 3, 2).to_sparse(2), ["sparse_coo"]),
         (torch.ones(4, 3, device="meta"), ["meta tensor"]),
     ],
 )
@@ -109,7 +109,7 @@ def test_no_layers(tmp_path: Path) -> None:
         ({"x": {"y": torch.ones(2, 2)}}, ["layer 'x'", "dict"]),
         ({0: torch.ones(2, 2)}, ["layer names", "0"]),
         ({"x": torch.ones(2)}, ["layer 'x'", "[2]", "at least 2 axes"]),
-        ({"x": torch.ones(2, 2, 2).to_sparse()}, ["layer 'x'", "sparse_coo"]),
+        ({"x": torch.ones(2, 2, 2).to_sparse(2)}, ["layer 'x'", "sparse_coo"]),
         ({"x": torch.ones(2, 2, dtype=torch.complex128)}, ["layer 'x'", "complex128"]),
         ({"x": torch.ones(2, 2, dtype=torch.bool)}, ["layer 'x'", "bool"]),
         (np.ones((2, 2)), ["more than tensors", "numpy", "was not executed"]),

@@ -113,6 +113,18 @@ def test_sparse_tensors(tmp_path: Path, layout: str) -> None:
     assert_same(tmp_path / "c.pt", dense)
 
 
+def test_entries_of_samples(tmp_path: Path) -> None:
+    dense = features(2)[0].reshape(20, 30, WIDTH)
+    made = dense.to_sparse().coalesce()
+    assert_same(made, dense)
+    torch.save({"mlp": made}, tmp_path / "b.pt")
+    assert_same(tmp_path / "b.pt", dense, "mlp")
+    entries = {"indices": made.indices(), "values": made.values(), "shape": (20, 30, WIDTH)}
+    assert_same(entries, dense)
+    (layer,) = open_activations(made, "b").layers.values()
+    assert layer.shape == (20, 30, WIDTH)
+
+
 def test_entries_that_stand_twice_are_added(tmp_path: Path) -> None:
     made = features(2)[0].to_sparse().coalesce()
     twice = torch.cat([made.indices(), made.indices()], 1)

@@ -109,7 +109,11 @@ def test_entries_that_are_not_sorted(tmp_path: Path) -> None:
     refused(entries, "not sorted by token", ".coalesce()")
     refused({**entries, "row": torch.tensor([0, 1, 3])}, "of token 3 of 3")
     del entries["shape"]
-    refused(entries, "does not say of how many tokens", "shape", width=4)
+    refused(entries, "does not say of how many tokens", "[tokens, features]", width=4)
+    of_samples = {"indices": torch.zeros(3, 2, dtype=torch.int64), "values": torch.ones(2)}
+    refused(of_samples, "does not say of how many tokens", "[..., features]", width=4)
+    other = {**of_samples, "shape": torch.tensor([3, 4])}
+    refused(other, "has numbers along 3 axes, and its shape is [3, 4]; mend one of them")
 
 
 def test_rows_that_do_not_fit() -> None:

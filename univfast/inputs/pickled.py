@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Other", "SparsePlace", "Storage", "TensorPlace"]
+__all__ = ["Other", "SparsePlace", "Storage", "TensorPlace", "reads_axes"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,15 @@ class Other:
 
 @dataclass(frozen=True, eq=False)
 class SparsePlace(Other):
-    """A sparse tensor ``[tokens, features]``: by rows, or by entries, ``kind`` says which.
+    """A sparse tensor ``[..., features]``: by rows, or by entries, ``kind`` says which.
 
     ``parts``: its tensors, as PyTorch lists them; ``size``: of the whole.
     """
 
     parts: tuple[TensorPlace, ...] = ()
     size: tuple[int, ...] = ()
+
+
+def reads_axes(kind: str, axes: int) -> bool:
+    """Whether a sparse tensor of so many axes is read: entries of any number, rows of two."""
+    return axes >= 2 if kind == "sparse_coo" else axes == 2

@@ -18,7 +18,7 @@ import torch
 
 from univfast.errors import InputError
 from univfast.inputs.mapping import extent
-from univfast.inputs.pickled import Other, SparsePlace, Storage, TensorPlace
+from univfast.inputs.pickled import Other, SparsePlace, Storage, TensorPlace, reads_axes
 from univfast.inputs.torch_dtypes import DTYPE_NAMES, INTEGERS_OF, STORAGES
 
 __all__ = [
@@ -234,11 +234,11 @@ class Pickle:
         return TensorPlace(storage, dtype, offset, size, stride, negated)
 
     def _sparse(self, kind: str, parts: tuple[Any, ...]) -> Other:
-        """A sparse tensor, which counts as no plain one; of two axes and their dtypes, by place."""
+        """A sparse tensor, which counts as no plain one; of the axes that are read, by place."""
         *tensors, size = (x for x in parts if not isinstance(x, bool))
         count = _LAYOUTS.get(kind)
         places = all(isinstance(x, TensorPlace) for x in tensors) and len(tensors) == count
-        if not places or not isinstance(size, tuple) or len(size) != 2:
+        if not places or not isinstance(size, tuple) or not reads_axes(kind, len(size)):
             return self._other(kind, tensor=True)
         extent(size, None, 1)
         self.others.append(SparsePlace(kind, tensor=True, parts=tuple(tensors), size=size))

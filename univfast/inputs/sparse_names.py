@@ -219,8 +219,9 @@ def _lists(
 
     for end in _INDICES:
         indices = group.of(end, 2)
-        if indices is not None and tuple(indices.data.shape) == (2, *count):
-            yield (end,), _coo(group, [Rows(_row(indices, i)) for i in (0, 1)], values)
+        axes = 0 if indices is None else len(indices.data)
+        if indices is not None and axes > 1 and tuple(indices.data.shape) == (axes, *count):
+            yield (end,), _coo(group, [Rows(_row(indices, i)) for i in range(axes)], values)
     for starts_end, end in _CSR:
         starts, features = group.of(starts_end, 1), list_of(end)
         if starts is not None and features is not None and starts.data.ndim == 1:
@@ -242,10 +243,16 @@ def _row(stored: Stored, at: int) -> Stored:
 
 def _coo(group: _Group, axes: list[Rows], values: Stored) -> SparseStored | InputError:
     shape = _shape(group)
-    if shape is None or len(shape) != 2:
-        return _no_tokens(group, "as shape, [tokens, features]")
-    row, feature = axes
-    return _stored(group, Coo([row], shape[:1], feature, Rows(values), sums=True), shape[:1])
+    if shape is None:
+        return _no_tokens(group, f"as shape, [{'tokens' if len(axes) == 2 else '...'}, features]")
+    if len(shape) != len(axes):
+        return InputError(
+            f"{group.where}: has numbers along {len(axes)} axes, and its shape is {list(shape)};"
+            " mend one of them"
+        )
+    *rows, features = axes
+    entries = Coo(rows, shape[:-1], features, Rows(values), sums=True)
+    return _stored(group, entries, shape[:-1])
 
 
 def _located(group: _Group, locations: Stored, values: Stored) -> SparseStored | InputError:

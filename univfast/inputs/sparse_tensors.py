@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from univfast.errors import InputError
+from univfast.inputs.pickled import reads_axes
 from univfast.inputs.plain import plain_tensor
 from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_entries import Coo, Csr, Rows
@@ -19,11 +20,11 @@ _FORMS = {torch.sparse_coo: "sparse_coo", torch.sparse_csr: "sparse_csr"}
 
 
 def of_parts(kind: str, parts: Sequence[Stored], size: tuple[int, ...], where: str) -> SparseStored:
-    """A sparse tensor ``[tokens, features]`` of what it is made of.
+    """A sparse tensor ``[..., features]`` of what it is made of.
 
     Args:
-        kind: ``sparse_coo``, of indices ``[2, entries]`` and values; or ``sparse_csr``, of where
-            rows begin, the features of the entries, and values.
+        kind: ``sparse_coo``, of indices ``[axes, entries]`` and values; or ``sparse_csr``, of two
+            axes: of where rows begin, the features of the entries, and values.
         parts: these.
         size: of the whole.
         where: what begins an error.
@@ -34,20 +35,21 @@ def of_parts(kind: str, parts: Sequence[Stored], size: tuple[int, ...], where: s
     shapes = [tuple(part.data.shape) for part in parts]
     integers = all(not part.dtype.is_floating_point for part in parts[:-1])
     count = shapes[-1]
-    expected = [(2, *count), count] if kind == "sparse_coo" else [(size[0] + 1,), count, count]
+    coo, axes = kind == "sparse_coo", len(size)
+    expected = [(axes, *count), count] if coo else [(size[0] + 1,), count, count]
     if len(count) != 1 or shapes != expected or not integers:
         raise InputError(
             f"{where}: is a {kind} tensor {list(size)} of parts {[list(x) for x in shapes]}; save"
-            " one of plain numbers [tokens, features]"
+            f" one of plain numbers [{'...' if coo else 'tokens'}, features]"
         )
     if kind == "sparse_csr":
         return SparseStored(where, Csr(*parts), size[:1], size[1])
     indices, values = parts
-    rows, features = (
-        Rows(Stored(indices.data[i], indices.dtype, indices.mapped)) for i in range(2)
+    *rows, features = (
+        Rows(Stored(indices.data[i], indices.dtype, indices.mapped)) for i in range(axes)
     )
-    entries = Coo([rows], size[:1], features, Rows(values), sums=True)
-    return SparseStored(where, entries, size[:1], size[1])
+    entries = Coo(rows, size[:-1], features, Rows(values), sums=True)
+    return SparseStored(where, entries, size[:-1], size[-1])
 
 
 def sparse_in_memory(value: object, where: str) -> SparseStored | None:
@@ -70,7 +72,8 @@ def _of_tensor(value: torch.Tensor, where: str) -> SparseStored | None:
     kind = _FORMS.get(value.layout)
     if kind is None or type(value) not in (torch.Tensor, torch.nn.Parameter):
         return None  # which the gate of all tensors says more of
-    if value.dim() != 2 or value.dense_dim() != 0 or value.device.type == "meta":
+    plain = value.dense_dim() == 0 and value.device.type != "meta"
+    if not plain or not reads_axes(kind, value.dim()):
         return None
     value = value.detach()
     if kind == "sparse_coo":
