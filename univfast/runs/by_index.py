@@ -24,14 +24,14 @@ from univfast.runs.details import joined, plain_statistics, statistics_from
 from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, at_least, prepare
 from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
-from univfast.search.saved import check_number, correlation_from
+from univfast.search.saved import check_number, correlations_from
 from univfast.sums.batches import PairOrigin
 from univfast.sums.details import PairDetails
 from univfast.sums.pair_statistics import PairStatistics
 from univfast.sums.token_facts import TokenFacts
 from univfast.sums.transfer import Uploads
 
-__all__ = ["ByIndex", "IndexPass", "layers_from"]
+__all__ = ["ByIndex", "IndexPass"]
 
 
 class IndexPass:
@@ -163,6 +163,7 @@ class ByIndex:
         self._facts = facts
         self._details: list[PairStatistics] = []  # of each real comparison
         self._found: list[list[LayerCorrelation]] = []  # of each comparison
+        self._nulls = Baseline.of(options).draws, options["shifts"]
 
     def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """The passes, as plain values; of any limit of memory, for they take next to nothing.
@@ -215,7 +216,7 @@ class ByIndex:
         rounds = [self._lineup.rounds[entry["round"]] for entry in done]
         comparisons = [(one.tokens, each) for one in rounds for each in one.comparisons]
         self._found = [
-            layers_from(plain, each, self._lineup, self._options, kept(tokens))
+            correlations_from(plain, self._layouts(each), kept(tokens), *self._nulls)
             for plain, (tokens, each) in zip(
                 check_number("comparisons", correlations, len(comparisons)),
                 comparisons,
@@ -229,6 +230,10 @@ class ByIndex:
             for plain in plain_details
             if facts is not None
         ]
+
+    def _layouts(self, comparison: Comparison) -> tuple[Layout, Layout]:
+        first, second = (self._lineup.layout(i) for i in (comparison.first, comparison.second))
+        return first, second
 
     def details(self, comparison: int) -> PairStatistics | None:
         """Of the pairs of a comparison; None where they were not asked for."""
@@ -252,24 +257,3 @@ class ByIndex:
 
     def by_index(self, comparison: int) -> None:
         """Nothing beside what `matches` gives."""
-
-
-def layers_from(
-    plain: object, comparison: Comparison, lineup: Lineup, options: CorrelateOptions, tokens: int
-) -> list[LayerCorrelation]:
-    """r of the layers of a comparison, over so many tokens, from the ``vars`` of each.
-
-    Raises:
-        InputError: no pass of these models gives it.
-    """
-    a, b = (lineup.layout(i) for i in (comparison.first, comparison.second))
-    draws = Baseline.of(options).draws
-    return [
-        correlation_from(layer, names, width, tokens, draws, min(options["shifts"], width - 1))
-        for layer, names, width in zip(
-            check_number("layers", plain, len(a.names)),
-            zip(a.names, b.names, strict=True),
-            a.widths,
-            strict=True,
-        )
-    ]

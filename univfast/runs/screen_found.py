@@ -16,10 +16,10 @@ from univfast.native import Best
 from univfast.nulls.matrices import layer_seed
 from univfast.runs.sampling import FEW, Sample
 from univfast.runs.screen_plan import CANDIDATES, CHECKED
-from univfast.search.matches import Matches
+from univfast.search.matches import LayerCorrelation, Matches
 from univfast.search.missed import missed
 from univfast.search.sampled import SampleSearch
-from univfast.search.saved import check_found, check_number
+from univfast.search.saved import check_found, check_number, correlations_from
 from univfast.search.verified import Pairs, matches_of_best
 from univfast.sums.candidates import Candidates
 from univfast.sums.states import check_count, check_fields, check_range, check_tensor, refused
@@ -157,6 +157,8 @@ class Verified:
         r: float64 ``[pairs]``; NaN where either is constant.
         dead_a, dead_b: neurons without variance, bool.
         checks: of A's neurons and, where that was asked for, of B's, those searched for whole.
+        same: of each layer, neurons with those of the same number; nothing where these were not
+            correlated.
     """
 
     tokens: int
@@ -164,11 +166,12 @@ class Verified:
     dead_a: Tensor
     dead_b: Tensor
     checks: list[Checked]
+    same: list[LayerCorrelation]
 
     def plain(self) -> dict[str, Any]:
         """As a checkpoint has it."""
         checks = [x._asdict() for x in self.checks]
-        return {**vars(self), "checks": checks}
+        return {**vars(self), "checks": checks, "same": [vars(x) for x in self.same]}
 
     @staticmethod
     def checked(
@@ -177,8 +180,11 @@ class Verified:
         candidates: Candidates,
         rows: Sequence[Tensor],
         tokens: int,
+        same: tuple[int, int] | None,
     ) -> Verified:
         """What `plain` gave, of these candidates and checked neurons, over so many tokens.
+
+        ``same``: draws and shifts of neurons with those of the same number; None for no such.
 
         Raises:
             InputError: it is none.
@@ -199,7 +205,9 @@ class Verified:
             _check_of(each, own, other.neurons)
             for each, own, other in zip(checks, rows, layouts[::-1], strict=False)
         ]
-        return Verified(tokens, r, dead_a, dead_b, new)
+        by_number = [] if same is None else correlations_from(found["same"], layouts, tokens, *same)
+        check_number("layers", found["same"], len(by_number))
+        return Verified(tokens, r, dead_a, dead_b, new, by_number)
 
     def matches(
         self,

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from univfast import native
 from univfast.inputs.layout import Layout
-from univfast.machine.devices import thread_count
+from univfast.machine.devices import CPU, thread_count
 from univfast.machine.processes import Processes
 from univfast.nulls.kinds import Baseline
-from univfast.options import CorrelateOptions
+from univfast.option import select
+from univfast.options import CorrelateOptions, PairedOptions
+from univfast.paired import PairedCorrelation
 from univfast.runs.comparisons import Comparison, Lineup
+from univfast.runs.layer_pairs import LayerPairs
 from univfast.runs.passes import LEAST_TOKENS, READ_BYTES, Range, aligned, prepare
 from univfast.runs.sampling import Sample, gather
 from univfast.runs.screen_found import Checked, Verified
@@ -129,13 +132,14 @@ class SearchPass:
 
 
 class VerifyPass:
-    """Exact r of candidates, and of some neurons with all others.
+    """Exact r of candidates, of some neurons with all others, and of those of the same number.
 
     Args:
         one: the models.
         candidates: the pairs.
         checked: numbers of neurons of the first that are correlated with all of the second, and,
             where both directions are asked for, of neurons of the second with all of the first.
+        same: neurons are correlated with those of the same number too; layers are the same.
         lineup: of all models.
         options: of the task.
     """
@@ -145,6 +149,7 @@ class VerifyPass:
         one: Comparison,
         candidates: Candidates,
         checked: Sequence[Tensor],
+        same: bool,
         lineup: Lineup,
         options: CorrelateOptions,
     ) -> None:
@@ -160,13 +165,17 @@ class VerifyPass:
         self._checked = [
             CheckedRows(*turned[i], numbers, threads=threads) for i, numbers in enumerate(checked)
         ]
+        # On the CPU, as all sums of this pass.
+        paired = select(PairedOptions, {**options, "device": CPU})
+        self._same = LayerPairs(a, b, paired) if same else None
         self._exclude_self = options["exclude_self"]
         row = sum(x.neurons * x.dtype.itemsize for layers in self._layers for x in layers)
         least = max(1, min(LEAST_TOKENS, 4 * READ_BYTES // row))
         self.step = aligned(max(least, READ_BYTES // row), self.models)
 
-    def _all(self) -> list[CandidateSums | CheckedRows]:
-        return [self._sums, *self._checked]
+    def _all(self) -> list[CandidateSums | CheckedRows | PairedCorrelation]:
+        same = [] if self._same is None else self._same.accumulators
+        return [self._sums, *self._checked, *same]
 
     def update(self, part: Range, following: Range | None, keep: Tensor | None) -> None:
         every = [layer for layers in self._layers for layer in layers]
@@ -180,6 +189,9 @@ class VerifyPass:
         for i, checked in enumerate(self._checked):
             own = PairOrigin(names[i], names[1 - i], part[0])
             checked.update_rows(read[i], read[1 - i], here, own)
+        if self._same is not None:
+            for i, (x, y) in enumerate(zip(*read, strict=True)):
+                self._same.update_rows(i, x, y, here, origin)
         for layer in every:
             layer.release(*part)
 
@@ -205,7 +217,8 @@ class VerifyPass:
             for checked, own in zip(self._checked, (pairs, pairs.turned()), strict=False)
         ]
         dead = self._sums.dead_a, self._sums.dead_b
-        return Verified(self._sums.tokens, r, *dead, checks)
+        same = [] if self._same is None else self._same.correlations()
+        return Verified(self._sums.tokens, r, *dead, checks, same)
 
     def _check(self, checked: CheckedRows, pairs: Pairs) -> Checked:
         place = pairs.best(1).place[checked.numbers, 0]

@@ -2,8 +2,8 @@
 
 The passes of a task whose co-moments do not fit, or that is asked to be screened: one looks for the
 tokens of the sample, one searches it for candidates, and one takes the exact r of those, while some
-neurons are correlated with all others to see what was missed. Where all models have the same
-layers, one more has neurons with those of the same number. Of controls, and of the real models
+neurons are correlated with all others to see what was missed, and, where both models have the same
+layers, each with that of the same number. Of controls, and of the real models
 beside them, the sample is their first tokens and the search on it is all there is.
 """
 
@@ -25,7 +25,6 @@ from univfast.nulls.kinds import Baseline
 from univfast.nulls.rotations import draw_bytes
 from univfast.options import CorrelateOptions
 from univfast.result import CorrelationResult
-from univfast.runs.by_index import IndexPass, layers_from
 from univfast.runs.comparisons import Comparison, Lineup
 from univfast.runs.details import DetailsPass, plain_statistics, statistics_by_number
 from univfast.runs.passes import Pass
@@ -40,7 +39,7 @@ from univfast.runs.screen_found import (
 )
 from univfast.runs.screen_passes import SearchPass, VerifyPass
 from univfast.runs.screen_plan import CANDIDATES, Screen
-from univfast.search.matches import LayerCorrelation, Matches, matches_by_index
+from univfast.search.matches import Matches, matches_by_index
 from univfast.search.saved import check_number
 from univfast.search.searches import check_same_neurons
 from univfast.search.verified import matches_of_best
@@ -51,7 +50,7 @@ from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["Screening"]
 
-# Dense rotations of all layers, which the pass of same numbers holds at once.
+# Dense rotations of all layers, which are held at once for neurons of the same number.
 _MATRIX_BYTES = 1 << 30
 
 
@@ -65,7 +64,7 @@ class _Task:
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> _Task:
-        kind = next(x for x in ("sample", "search", "verify", "index", "details") if x in entry)
+        kind = next(x for x in ("sample", "search", "verify", "details") if x in entry)
         number = 0 if kind == "sample" else entry[kind]
         return _Task(kind, number, bool(entry.get("turned", 0)))
 
@@ -106,7 +105,6 @@ class Screening:
         self._sample: Sample | None = None
         self._found: dict[tuple[int, bool], Found] = {}
         self._verified: dict[int, Verified] = {}
-        self._same: list[list[LayerCorrelation]] = []  # of each real comparison, of each layer
         self._details: dict[int, PairStatistics] = {}
 
     def plan(self, limit: float, done: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -118,8 +116,6 @@ class Screening:
         passes: list[dict[str, Any]] = [{"tokens": tokens, "sample": self._screen.tokens}]
         for number in real:
             passes += [*self._searches(number), {"tokens": tokens, "verify": number}]
-        if self._has_same_numbers():
-            passes.append({"tokens": tokens, "index": 0})
         if self._facts is not None:
             passes += [{"tokens": tokens, "details": number} for number in real]
         for number in range(self._real, len(self._comparisons)):
@@ -135,12 +131,12 @@ class Screening:
             passes.append({"tokens": b, "search": number, "turned": 1, "pairs": a * draws})
         return passes
 
-    def _has_same_numbers(self) -> bool:
-        """Whether neurons are correlated with those of the same number too."""
-        a, *others = (self._lineup.layout(i) for i in range(self._real + 1))
+    def _has_same_numbers(self, number: int) -> bool:
+        """Whether neurons of a comparison are correlated with those of the same number too."""
+        a, b = self._layouts(number)
         matrices = sum(draw_bytes(self._baseline, width) for width in a.widths)
         fits = self._baseline.draws * matrices <= _MATRIX_BYTES
-        return fits and not self._options["exclude_self"] and all(b == a for b in others)
+        return fits and a == b and not self._options["exclude_self"]
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs."""
@@ -162,15 +158,13 @@ class Screening:
                 self._options["threads"],
                 self._processes,
             )
-        if task.kind == "index":
-            real = self._comparisons[: self._real]
-            return IndexPass(real, self._lineup, self._options, self._device)
         one = self._comparisons[task.number]
         if task.kind == "search":
             return self._search(task, one)
         if task.kind == "verify":
             candidates, checked = self._told(lambda: self._to_verify(task.number))
-            return VerifyPass(one, candidates, checked, self._lineup, self._options)
+            same = self._has_same_numbers(task.number)
+            return VerifyPass(one, candidates, checked, same, self._lineup, self._options)
         assert self._facts is not None
         return DetailsPass(
             one,
@@ -235,8 +229,6 @@ class Screening:
             self._found[task.number, task.turned] = Found.of(work.search)
         elif isinstance(work, VerifyPass):
             self._verified[task.number] = work.verified()
-        elif isinstance(work, IndexPass):
-            self._same = work.correlations()
         elif isinstance(work, DetailsPass):
             self._details[task.number] = work.details.finish()
 
@@ -246,7 +238,6 @@ class Screening:
             None if self._sample is None else self._sample.plain(),
             {f"{i} {int(turned)}": vars(one) for (i, turned), one in self._found.items()},
             {number: one.plain() for number, one in self._verified.items()},
-            [[vars(layer) for layer in layers] for layers in self._same],
             {number: plain_statistics(one) for number, one in self._details.items()},
         ]
 
@@ -260,9 +251,7 @@ class Screening:
         Raises:
             InputError: it is none that these passes find.
         """
-        sample, searches, verified, same, details = check_number(
-            "parts of what was found", found, 5
-        )
+        sample, searches, verified, details = check_number("parts of what was found", found, 4)
         tasks = [_Task.of(entry) for entry in done]
         tokens = self._lineup.rounds[0].tokens
         if tasks:
@@ -280,18 +269,15 @@ class Screening:
         plain = check_fields("what was verified", verified, wanted)
         for number in wanted:
             pairs, checked = self._to_verify(number)
+            nulls = self._baseline.draws, self._options["shifts"]
             self._verified[number] = Verified.checked(
-                plain[number], self._layouts(number), pairs, checked, kept(tokens)
+                plain[number],
+                self._layouts(number),
+                pairs,
+                checked,
+                kept(tokens),
+                nulls if self._has_same_numbers(number) else None,
             )
-        has_same = any(x.kind == "index" for x in tasks)
-        self._same = [
-            layers_from(layers, one, self._lineup, self._options, kept(tokens))
-            for layers, one in zip(
-                check_number("comparisons", same, self._real if has_same else 0),
-                self._comparisons[: self._real],
-                strict=has_same,
-            )
-        ]
         wanted = [x.number for x in tasks if x.kind == "details"]
         neurons = [self._layouts(number)[0].neurons for number in range(self._real)]
         self._details = statistics_by_number(details, wanted, self._facts, neurons, kept)
@@ -342,7 +328,8 @@ class Screening:
 
     def by_index(self, comparison: int) -> Matches | None:
         """Neurons with those of the same number; None where they were not correlated."""
-        return matches_by_index(self._same[comparison]) if self._same else None
+        same = self._verified[comparison].same
+        return matches_by_index(same) if same else None
 
     def details(self, comparison: int) -> PairStatistics | None:
         """Of the matched pairs of a comparison; None where they were not asked for."""

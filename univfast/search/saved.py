@@ -14,7 +14,7 @@ from univfast.inputs.layout import Layout
 from univfast.search.matches import LayerCorrelation, Matches
 from univfast.sums.states import check_fields, check_range, check_tensor, refused
 
-__all__ = ["check_found", "check_number", "correlation_from", "matches_from"]
+__all__ = ["check_found", "check_number", "correlations_from", "matches_from"]
 
 # What each tensor of a search holds where nothing was found.
 _ABSENT = {"same_r": torch.nan, "same_rotated": torch.nan, "same_shifted": torch.nan}
@@ -88,14 +88,9 @@ def matches_from(
     return Matches(**{**found, "layers": searched.names})
 
 
-def correlation_from(
+def _correlation_from(
     plain: object, names: tuple[str, str], width: int, tokens: int, draws: int, shifts: int
 ) -> LayerCorrelation:
-    """What ``vars`` of a layer's r gave.
-
-    Raises:
-        InputError: it is none of these layers, or of other tokens.
-    """
     own = [field.name for field in fields(LayerCorrelation)]
     found = check_fields("r of a layer", plain, own)
     if differ([found["layer"], found["match_layer"], found["tokens"]], [*names, tokens]):
@@ -104,6 +99,26 @@ def correlation_from(
     for name, shape in shapes.items():
         check_range(name, check_tensor(name, found[name], shape), -1, 1, torch.nan)
     return LayerCorrelation(**found)
+
+
+def correlations_from(
+    plain: object, layouts: tuple[Layout, Layout], tokens: int, draws: int, shifts: int
+) -> list[LayerCorrelation]:
+    """What ``vars`` of r of each layer gave, neuron i of either model with neuron i of the other.
+
+    Raises:
+        InputError: it is none of these layers, or of other tokens.
+    """
+    a, b = layouts
+    return [
+        _correlation_from(layer, names, width, tokens, draws, min(shifts, width - 1))
+        for layer, names, width in zip(
+            check_number("layers", plain, len(a.names)),
+            zip(a.names, b.names, strict=True),
+            a.widths,
+            strict=True,
+        )
+    ]
 
 
 def _check_places(r: Tensor, place: Tensor, most: int, absent: float) -> None:
