@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import univfast as uf
-from univfast.runs import screening
+from univfast.runs import screen_plan
 from univfast.search import sampled
 
 WIDTHS = (30, 20)
@@ -59,6 +59,6 @@ def test_there_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uf.correlate(a, b, exclude_self=True, **given).by_index is None
     assert uf.correlate(a, b, **given, rotation="gaussian").by_index is not None
     # Dense rotations of both layers are held at once.
-    monkeypatch.setattr(screening, "_MATRIX_BYTES", 2 * 8 * sum(n**2 for n in WIDTHS) - 1)
+    monkeypatch.setattr(screen_plan, "_MATRIX_BYTES", 2 * 8 * sum(n**2 for n in WIDTHS) - 1)
     assert uf.correlate(a, b, **given, rotation="gaussian").by_index is None
     assert uf.correlate(a, b, **given).by_index is not None

@@ -22,7 +22,7 @@ from univfast.sums.checked import checked_bytes
 from univfast.sums.co_moments import streams
 from univfast.sums.extremes import extremes_bytes
 
-__all__ = ["CANDIDATES", "CHECKED", "ROWS", "Screen", "plan_screen"]
+__all__ = ["CANDIDATES", "CHECKED", "ROWS", "Screen", "plan_screen", "same_number_bytes"]
 
 CANDIDATES = 32
 """Partners of each neuron, in either direction, whose r over all tokens is taken."""
@@ -35,6 +35,8 @@ done once for each layer of B costs little."""
 _CONTROL_TOKENS = declared(CorrelateOptions)["control_tokens"][1].default
 _ALONE = 8192  # tokens, where nobody said how many
 _FEWEST = 1024  # tokens that a screen is worth the name with
+# Dense rotations of all layers, which neurons of the same number take at once.
+_MATRIX_BYTES = 1 << 30
 # Of a candidate in either direction: r and place while searching, twice where they are merged, and
 # the pair, its sum, its r and its place in the order behind it.
 _CANDIDATE_BYTES = 96
@@ -154,8 +156,23 @@ def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int, int]:
         verifying = candidate_bytes(a, b, pairs, dtype) + checked_bytes(CHECKED, b, dtype)
         if options["reverse"]:
             verifying += checked_bytes(CHECKED, a, dtype)
+        verifying += same_number_bytes(a, b, options) or 0
         fixed.append(max(searching, verifying) + _CANDIDATE_BYTES * pairs)
     return max(fixed), max(each), max(kept)
+
+
+def same_number_bytes(a: Layout, b: Layout, options: CorrelateOptions) -> int | None:
+    """That correlating neurons with those of the same number takes, beside candidates.
+
+    None where it is not done: of other layers, of a model with itself whose neurons are left out,
+    and where dense rotations of all layers take too much.
+    """
+    rotation = Baseline.of(options)
+    matrices = rotation.draws * sum(draw_bytes(rotation, width) for width in a.widths)
+    if a != b or options["exclude_self"] or matrices > _MATRIX_BYTES:
+        return None
+    # Sums, as they are and of a batch that is added to them, and signs of rotations.
+    return matrices + 8 * a.neurons * (16 + 8 * rotation.draws + 4 * options["shifts"])
 
 
 def _has_float64(lineup: Lineup, *models: int) -> bool:

@@ -22,7 +22,6 @@ from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
 from univfast.method import Method, screened
 from univfast.nulls.kinds import Baseline
-from univfast.nulls.rotations import draw_bytes
 from univfast.options import CorrelateOptions
 from univfast.result import CorrelationResult
 from univfast.runs.comparisons import Comparison, Lineup
@@ -38,7 +37,7 @@ from univfast.runs.screen_found import (
     screen_summary,
 )
 from univfast.runs.screen_passes import SearchPass, VerifyPass
-from univfast.runs.screen_plan import CANDIDATES, Screen
+from univfast.runs.screen_plan import CANDIDATES, Screen, same_number_bytes
 from univfast.search.matches import Matches, matches_by_index
 from univfast.search.saved import check_number
 from univfast.search.searches import check_same_neurons
@@ -49,9 +48,6 @@ from univfast.sums.states import check_fields
 from univfast.sums.token_facts import TokenFacts
 
 __all__ = ["Screening"]
-
-# Dense rotations of all layers, which are held at once for neurons of the same number.
-_MATRIX_BYTES = 1 << 30
 
 
 @dataclass
@@ -133,10 +129,7 @@ class Screening:
 
     def _has_same_numbers(self, number: int) -> bool:
         """Whether neurons of a comparison are correlated with those of the same number too."""
-        a, b = self._layouts(number)
-        matrices = sum(draw_bytes(self._baseline, width) for width in a.widths)
-        fits = self._baseline.draws * matrices <= _MATRIX_BYTES
-        return fits and a == b and not self._options["exclude_self"]
+        return same_number_bytes(*self._layouts(number), self._options) is not None
 
     def check_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """Refuses the plan of a checkpoint that is none of these inputs."""
