@@ -3,8 +3,8 @@
 The passes of a task whose co-moments do not fit, or that is asked to be screened: one looks for the
 tokens of the sample, one searches it for candidates, and one takes the exact r of those, while some
 neurons are correlated with all others to see what was missed, and, where both models have the same
-layers, each with that of the same number. Of controls, and of the real models
-beside them, the sample is their first tokens and the search on it is all there is.
+layers, each with that of the same number. Of controls, and of the real models beside them, the
+sample is their first tokens and the search on it is all there is.
 """
 
 from __future__ import annotations
