@@ -162,3 +162,60 @@ def test_dense_dimensions(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.save(torch.eye(4).to_sparse(1), tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "is a sparse_coo tensor [4, 4] of parts [[1, 4], [4, 4]]")
+
+
+def test_a_shape_that_is_said_in_two_ways_or_is_none() -> None:
+    entries = torch.rand(4, 15, 9).to_sparse().coalesce()
+    coo: dict[str, Any] = {"indices": entries.indices(), "values": entries.values()}
+    both = "layer 'activations': has shape [4, 15, 9] by shape and "
+    for other in ((2, 30, 9), (4, 15, 12)):
+        refused({**coo, "shape": (4, 15, 9), "size": other}, f"{both}{list(other)} by size; mend")
+    refused({**TOP, "shape": (3, 10), "size": (3, 12)}, "[3, 10] by shape and [3, 12] by size")
+    for shape in ((4, 15, -9), (-4, -15, 9)):
+        refused({**coo, "shape": shape}, f"its shape is {list(shape)}, and cannot be")
+    refused({**TOP, "d_sae": -9}, "layer 'activations': its d_sae is -9, and cannot be negative")
+
+
+def test_numbers_and_values_that_do_not_fit(tmp_path: Path) -> None:
+    x = torch.rand(4, 15, 9)
+    entries = {"indices": x.nonzero(), "values": x[x != 0], "shape": x.shape}
+    refused(entries, "'indices' [540, 3] and 'values' [540] do not fit", "[axes, entries]")
+    torch.save({"mlp.top_indices": INDICES[:, :1], "mlp.top_acts": VALUES}, tmp_path / "a.pt")
+    both = "'mlp.top_indices' [3, 1] and 'mlp.top_acts' [3, 2] do not fit"
+    refused(tmp_path / "a.pt", both)
+    # Rows of some tokens, of which the numbers say which.
+    rows = {"indices": torch.tensor([[0, 2, 5]]), "values": torch.rand(3, 4), "shape": (8, 4)}
+    for layers in (None, "values"):
+        refused(rows, "'indices' [1, 3] and 'values' [3, 4] do not fit", layers=layers)
+
+
+def test_a_place_that_is_outside_of_its_axis() -> None:
+    indices = torch.tensor([[0, 2], [1, 0], [0, 3]])
+    coo = {"indices": indices, "values": torch.ones(2), "shape": (2, 3, 4)}
+    refused(coo, "an entry has number 2 along axis 0, of 2")
+    flat = {"indices": indices[1:], "values": torch.ones(2), "shape": (1, 4)}
+    refused(flat, "an entry is of token 1 of 1")
+
+
+@pytest.mark.parametrize("form", ["csc", "bsr"])
+def test_files_of_columns_or_blocks(form: str, tmp_path: Path) -> None:
+    x = torch.rand(40, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sparse = x.to_sparse_csc() if form == "csc" else x.to_sparse_bsr((2, 2))
+    torch.save(sparse, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", f"is a sparse_{form} tensor", "x.to_sparse_coo().coalesce()")
+    torch.save(sparse.to_sparse_coo().coalesce(), tmp_path / "a.pt")
+    found = uf.correlate(tmp_path / "a.pt", x, rotation="none")
+    assert torch.allclose(found.correlation, torch.ones(6, dtype=torch.float64))
+
+
+def test_arrays_of_scipy_that_have_other_axes(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((4, 5, 3))
+    array = scipy.sparse.coo_array(x)
+    how = "of 3 axes", "x.reshape(-1, x.shape[-1]).tocsr()"
+    refused(array, "a: layer 'activations': is a sparse coo array", *how)
+    scipy.sparse.save_npz(tmp_path / "a.npz", array)
+    refused(tmp_path / "a.npz", "a.npz: layer 'activations': is a sparse coo array", *how)
+    found = uf.correlate(array.reshape(-1, 3).tocsr(), x, rotation="none")
+    assert torch.allclose(found.correlation, torch.ones(3, dtype=torch.float64))

@@ -16,10 +16,9 @@ from univfast.errors import InputError
 from univfast.machine.torch_state import PlainState, not_compiled
 from univfast.native.place import memory
 
-__all__ = ["plain_tensor"]
+__all__ = ["by_rows", "plain_tensor"]
 
-# Sparse activations are read in the forms that have rows.
-_BY_ROWS = "; or, of activations [tokens, features], x.to_sparse_coo().coalesce()"
+_BY_COLUMNS = ("sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
 @not_compiled
@@ -93,6 +92,13 @@ def _whole(value: Tensor) -> Tensor:
     return value
 
 
+def by_rows(layout: str) -> str:
+    """What is said of sparse tensors of columns or blocks, for those of rows are read."""
+    if layout not in _BY_COLUMNS:
+        return ""
+    return "; or, of activations [tokens, features], x.to_sparse_coo().coalesce()"
+
+
 def _described(value: Tensor) -> tuple[str, str]:
     """What a tensor is that has no memory of its own, and what to give instead."""
     name = type(value).__name__
@@ -123,8 +129,7 @@ def _described(value: Tensor) -> tuple[str, str]:
     if value.layout is not torch.strided:
         layout = str(value.layout).removeprefix("torch.").removeprefix("_")
         dense = "pass a dense one that holds its values: x.to_dense()"
-        by_columns = layout in ("sparse_csc", "sparse_bsr", "sparse_bsc")
-        return f"a {layout} tensor", f"{dense}{_BY_ROWS if by_columns else ''}"
+        return f"a {layout} tensor", f"{dense}{by_rows(layout)}"
     return (
         f"a {name}, which wraps other tensors",
         "pass a plain torch.Tensor that holds its values",

@@ -245,10 +245,13 @@ class Coo:
     def _rows(self, low: int, high: int) -> Tensor:
         """The tokens of some entries."""
         token = numbers(high - low, device=self.values.device) * 0
-        for axis, size in zip(self._axes, self._leading, strict=True):
+        for i, (axis, size) in enumerate(zip(self._axes, self._leading, strict=True)):
             place = axis.read(low, high).long()
             if bool(((place < 0) | (place >= size)).any()):
-                raise ValueError(f"an entry is of token {_outside(place, size)} of {size}")
+                number = _outside(place, size)
+                if len(self._leading) == 1:
+                    raise ValueError(f"an entry is of token {number} of {size}")
+                raise ValueError(f"an entry has number {number} along axis {i}, of {size}")
             token = token * size + place
         return token
 

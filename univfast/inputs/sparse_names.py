@@ -112,6 +112,7 @@ def join_sparse(
     """
     joined: dict[str, SparseStored | InputError] = {}
     layers: dict[str, str] = {}  # of each array that is a part
+    misfits: dict[str, InputError] = {}
     for group in _groups(found, lone, where).values():
         forms = list(_forms(group))
         if len(forms) > 1:
@@ -120,13 +121,15 @@ def join_sparse(
                 f"{group.where}: may be made of {readings}; save one of these, or rename the other"
             )
         for names, made in forms:
-            joined[group.layer] = made
+            joined[group.layer] = _said_wrongly(group) or made
             parts = [group.names[end] for end in names]
             if group.layer in found and group.layer not in parts:
                 raise InputError(
                     f"{group.where}: is an array, and made of {_listed(group, names)}; rename one"
                 )
             layers.update(dict.fromkeys(parts, group.layer))
+        if not forms:
+            misfits.update(_misfits(group, where))
     arrays: dict[str, Found] = {}
     for name, value in found.items():
         if name in layers:
@@ -138,7 +141,7 @@ def join_sparse(
         elif isinstance(value, (SparseStored, InputError)):
             arrays[name] = value
         elif isinstance(value, Stored):
-            arrays[name] = _apart(name, value, found, where)
+            arrays[name] = misfits.get(name) or _apart(name, value, found, where)
         else:
             error = f"{where}: layer {name!r} is a number, not a tensor; save tensors alone"
             arrays[name] = InputError(error)
@@ -195,6 +198,37 @@ def _forms(group: _Group) -> Iterator[tuple[tuple[str, ...], SparseStored | Inpu
             _top_forms(group, values) if values.data.ndim > 1 else _lists(group, values)
         ):
             yield (*ends, end), made
+
+
+def _said_wrongly(group: _Group) -> InputError | None:
+    """What is said beside, where that is said in two ways or can be of no array."""
+    shapes = {end: list(group.said[end]) for end in _SHAPES if end in group.said}
+    if len({*map(tuple, shapes.values())}) > 1:
+        said = " and ".join(f"{shape} by {end}" for end, shape in shapes.items())
+        return InputError(f"{group.where}: has shape {said}; mend one of them")
+    for end, sizes in group.said.items():
+        if min(sizes, default=0) < 0:
+            shown = list(sizes) if end in _SHAPES else sizes[0]
+            return InputError(f"{group.where}: its {end} is {shown}, and cannot be negative")
+    return None
+
+
+def _misfits(group: _Group, where: str) -> Iterator[tuple[str, InputError]]:
+    """Numbers of features and values whose shapes do not belong together, by name."""
+    indices = next((end for end in _INDICES if group.of(end, 1) is not None), None)
+    values = next((end for end in _VALUES if group.of(end, 1, integers=False) is not None), None)
+    if indices is None or values is None:
+        return
+    shapes = [tuple(group.arrays[end].data.shape) for end in (indices, values)]
+    error = (
+        f"{where}: {group.names[indices]!r} {list(shapes[0])} and {group.names[values]!r}"
+        f" {list(shapes[1])} do not fit: of the k largest both are [..., k]; of entries, numbers"
+        " are [axes, entries] and values [entries]; save them so, or rename what is something else"
+    )
+    yield group.names[indices], InputError(error)
+    # As hybrid sparse tensors have rows of values, whose tokens the numbers are.
+    if len(shapes[0]) > 1 and len(shapes[1]) > 1 and shapes[0][1:] == shapes[1][:1]:
+        yield group.names[values], InputError(error)
 
 
 def _top_forms(

@@ -87,13 +87,22 @@ def _of_tensor(value: torch.Tensor, where: str) -> SparseStored | None:
 def _of_scipy(value: Any, where: str) -> SparseStored:
     arrays = {"csr": ("indptr", "indices", "data"), "coo": ("row", "col", "data")}
     form = getattr(value, "format", "unknown")
-    if form not in arrays or len(value.shape) != 2:
+    if len(value.shape) != 2:
+        raise _of_axes(form, len(value.shape), where)
+    if form not in arrays:
         raise InputError(
-            f"{where}: is a sparse {form} array of {len(value.shape)} axes, which is not read by"
-            " rows; pass its .tocsr()"
+            f"{where}: is a sparse {form} array of 2 axes, which is not read by rows; pass its"
+            " .tocsr()"
         )
     parts = {name: from_memory(getattr(value, name), where, TypeError) for name in arrays[form]}
     return _of_arrays(form, parts, tuple(int(x) for x in value.shape), where)
+
+
+def _of_axes(form: str, axes: int, where: str) -> InputError:
+    return InputError(
+        f"{where}: is a sparse {form} array of {axes} axes, and those of [tokens, features] are"
+        " read; give x.reshape(-1, x.shape[-1]).tocsr()"
+    )
 
 
 def _of_arrays(
@@ -126,7 +135,9 @@ def of_scipy_file(kind: str, arrays: dict[str, Stored], where: str) -> SparseSto
             f"{where}: is a sparse {kind} array, which is not read by rows; save its .tocsr()"
         )
     shape = arrays.pop("shape").tensor()
-    if not needed <= arrays.keys() or shape.dim() != 1 or shape.numel() != 2:
+    if shape.dim() == 1 and shape.numel() != 2:
+        raise _of_axes(kind, shape.numel(), where)
+    if not needed <= arrays.keys() or shape.dim() != 1:
         raise ValueError(f"a sparse {kind} array without its parts, or not of two axes")
     size = tuple(int(x) for x in shape.tolist())
     if min(size) < 0:

@@ -24,6 +24,7 @@ from univfast.inputs.pickles import (
     more_than_tensors,
     shown_key,
 )
+from univfast.inputs.plain import by_rows
 from univfast.inputs.quantised import Quantiser
 from univfast.inputs.sparse import SparseStored
 from univfast.inputs.sparse_names import said_integers, says_width
@@ -84,6 +85,7 @@ def _stored(
     if isinstance(value, Other) and value.tensor:
         raise InputError(
             f"{where}: is a {value.kind} tensor; pass a dense one that holds its values"
+            f"{by_rows(value.kind)}"
         )
     if isinstance(value, Other) and value.refused:
         raise InputError(f"{where}: {more_than_tensors(value.kind)}")
