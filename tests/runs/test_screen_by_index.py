@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import univfast as uf
-from univfast.runs import screen_plan
+from univfast.runs import screen_plan, screening
+from univfast.runs.sampling import Sample
 from univfast.search import sampled
 
 WIDTHS = (30, 20)
@@ -62,3 +63,24 @@ def test_there_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen_plan, "_MATRIX_BYTES", 2 * 8 * sum(n**2 for n in WIDTHS) - 1)
     assert uf.correlate(a, b, **given, rotation="gaussian").by_index is None
     assert uf.correlate(a, b, **given).by_index is not None
+
+
+def test_the_neuron_of_the_same_number_is_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screening, "CANDIDATES", 1)
+    a, b = models(600)
+    # In the sample each neuron of A is like another one of B.
+    seen = torch.zeros(600, dtype=torch.bool)
+
+    def first(*arguments: object) -> Sample:
+        sample = choose(*arguments)  # type: ignore[arg-type]
+        seen[sample.tokens] = True
+        b["mlp.0"][seen] = a["mlp.0"][seen].roll(1, dims=1)
+        return sample
+
+    choose = screening.choose
+    monkeypatch.setattr(screening, "choose", first)
+    result = uf.correlate(a, b, screen=100, draws=1)
+    assert result.by_index is not None
+    own = result.by_index.correlation
+    assert int((own[:25] > 0.4).sum()) > 20
+    assert bool((result.correlation >= own - 1e-6).all())

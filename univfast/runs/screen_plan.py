@@ -151,12 +151,14 @@ def _bytes(lineup: Lineup, options: CorrelateOptions) -> tuple[int, int, int]:
         kept.append(
             dtype.itemsize * (max(a.neurons, b.neurons) if options["reverse"] else b.neurons)
         )
-        pairs = min(CANDIDATES * (a.neurons + b.neurons), a.neurons * b.neurons)
+        same_number = same_number_bytes(a, b, options)
+        pairs = CANDIDATES * (a.neurons + b.neurons) + (0 if same_number is None else a.neurons)
+        pairs = min(pairs, a.neurons * b.neurons)
         searching = tile_memory(together, columns) + _of_rotations(a, b, options)
         verifying = candidate_bytes(a, b, pairs, dtype) + checked_bytes(CHECKED, b, dtype)
         if options["reverse"]:
             verifying += checked_bytes(CHECKED, a, dtype)
-        verifying += same_number_bytes(a, b, options) or 0
+        verifying += same_number or 0
         fixed.append(max(searching, verifying) + _CANDIDATE_BYTES * pairs)
     return max(fixed), max(each), max(kept)
 

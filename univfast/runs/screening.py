@@ -21,6 +21,7 @@ from univfast.errors import InputError
 from univfast.inputs.layout import Layout
 from univfast.machine.processes import Processes
 from univfast.method import Method, screened
+from univfast.native.place import numbers
 from univfast.nulls.kinds import Baseline
 from univfast.options import CorrelateOptions
 from univfast.result import CorrelationResult
@@ -200,8 +201,10 @@ class Screening:
     def _to_verify(self, number: int) -> tuple[Candidates, list[Tensor]]:
         """Candidates of a comparison, and the neurons whose r with all neurons is taken too."""
         found = self._found[number, False]
-        candidates = Candidates.of(found.forward.place, found.backward.place)
-        return candidates, self._checked(number)
+        forward = found.forward.place
+        if self._has_same_numbers(number):
+            forward = torch.cat([forward, numbers(len(forward))[:, None]], dim=1)
+        return Candidates.of(forward, found.backward.place), self._checked(number)
 
     def _checked(self, number: int) -> list[Tensor]:
         found, seed = self._found[number, False], self._options["seed"]
