@@ -164,7 +164,8 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     command += ["--checkpoint", str(saved), "--checkpoint-every", "0", "--out", str(out)]
     moments = random.Random(0)
     kills, reached = 0, set()
-    while kills < 6:
+    while kills < 6 or len(reached) < 2:  # however far each comes, on slow machines
+        assert kills < 60, "all were killed in one pass"
         before = saved.stat().st_mtime_ns if saved.exists() else None
         process = subprocess.Popen(command)
         # While the checkpoint is being written again and again.
@@ -181,7 +182,6 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
             # The one before, where it was killed between two moves.
             last = saved if saved.exists() else tmp_path / "run.pt.previous"
             reached.add(torch.load(last, weights_only=True)["number"])
-    assert len(reached) > 1, "all were killed in one pass"
     subprocess.run(command, check=True)
     assert (out / "neurons.csv").read_bytes() == expected
     assert summary_of(out) == summary_of(tmp_path / "unbroken")

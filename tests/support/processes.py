@@ -69,6 +69,43 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def together(folder: object) -> str:
+    """The start of a script of two processes, which go on when both have imported what they need.
+
+    They join at once then, within any timeout, however long that took one of them.
+    """
+    return f"""
+import os, pathlib, time
+import univfast.cli.correlate, univfast.correlation, univfast.machine.processes
+ready = pathlib.Path({str(folder)!r})
+(ready / f"ready-{{os.environ['RANK']}}").touch()
+while len([*ready.glob("ready-*")]) < 2:
+    time.sleep(0.01)
+"""
+
+
+def ends_itself(signal: str, rank: int) -> str:
+    """The start of a script in which a process sends itself a signal once it has read 3 slices.
+
+    It is in the middle of the run then, however fast that is and whoever else uses the cores.
+    """
+    return f"""
+import os, signal
+from univfast.runs import by_index, over_pairs
+def ending(update):
+    seen = []
+    def counted(*given):
+        done = update(*given)
+        seen.append(0)
+        if len(seen) == 3 and os.environ.get("RANK") == "{rank}":
+            os.kill(os.getpid(), signal.{signal})
+        return done
+    return counted
+for each in (by_index.IndexPass, over_pairs.PairsPass):
+    each.update = ending(each.update)
+"""
+
+
 def slow_search(seconds: float) -> str:
     """The start of a script in which one step of a search says nothing for so long."""
     return f"""
