@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from support import TESTS
 
@@ -26,6 +27,16 @@ def printed(done: subprocess.CompletedProcess[str]) -> str:
     """What a process wrote on stdout, which must have ended well."""
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def peak_memory() -> int:
+    """The most bytes that this process had in memory, on Linux.
+
+    What getrusage says is at least what the process that started this one had: so much more would
+    not be seen.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM:"))
 
 
 def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
