@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import univfast as uf
-from support.processes import command_in_slices
+from support.processes import command_in_slices, written_at
 from support.stopped import StopError, stopping
 from univfast.cli import main
 from univfast.machine.digests import sealed
@@ -340,15 +340,13 @@ def test_killed_runs_end_with_the_same_numbers(
             # Every other time, as a full disk leaves it.
             os.truncate(saved, moments.randrange(saved.stat().st_size))
             cut += 1
-        before = saved.stat().st_mtime_ns if saved.exists() else None
+        before = written_at(saved)
         process = subprocess.Popen(command)
         # Some are killed at any time, most while the checkpoint is being written again and again.
         if kills % 5 == 0:
             time.sleep(moments.uniform(0, 2))
         else:
-            while process.poll() is None and (
-                not saved.exists() or saved.stat().st_mtime_ns == before
-            ):
+            while process.poll() is None and written_at(saved) in (None, before):
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.1))
         process.kill()

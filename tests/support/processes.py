@@ -39,6 +39,17 @@ def peak_memory() -> int:
     return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM:"))
 
 
+def written_at(path: Path) -> int | None:
+    """When a file was written, which another process writes; None where it is not there.
+
+    In one call: a checkpoint is gone for a moment while the next one takes its place.
+    """
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), *map(str, arguments)]
