@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from support.cores import THREADS  # before torch
+
 # Read when transformers is first imported, by whichever test that is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -17,7 +19,6 @@ import torch
 from hypothesis import settings
 
 from support import torch_states
-from support.cores import THREADS
 from support.language_models import Directories, make_directories
 from univfast.machine import devices
 from univfast.sums import co_moments

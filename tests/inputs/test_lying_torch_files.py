@@ -144,11 +144,11 @@ def nested(depth: int, begin: bytes, step: bytes) -> bytes:
     ],
 )
 def test_pickles_that_go_nowhere(tmp_path: Path, pickle: bytes) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     refused(write_pt(tmp_path / "a.pt", pickle, {}), tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes(pickle)
     refused(tmp_path / "b.pt", tmp_path / "b.pt")
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_a_dict_within_itself(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 
 import univfast as uf
 from support.controlled import COLUMNS, sides, two, untrained
-from support.processes import command_in_slices, finished, torchrun
+from support.processes import command_in_slices, finished, torchrun, written_at
 from support.stopped import StopError, stopping
 from univfast.report.files import neurons_csv
 from univfast.runs import by_index, over_pairs
@@ -164,11 +164,12 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     command += ["--checkpoint", str(saved), "--checkpoint-every", "0", "--out", str(out)]
     moments = random.Random(0)
     kills, reached = 0, set()
-    while kills < 6:
-        before = saved.stat().st_mtime_ns if saved.exists() else None
+    while kills < 6 or len(reached) < 2:  # however far each comes, on slow machines
+        assert kills < 60, "all were killed in one pass"
+        before = written_at(saved)
         process = subprocess.Popen(command)
         # While the checkpoint is being written again and again.
-        while process.poll() is None and (not saved.exists() or saved.stat().st_mtime_ns == before):
+        while process.poll() is None and written_at(saved) in (None, before):
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.3))
         process.kill()
@@ -181,7 +182,6 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
             # The one before, where it was killed between two moves.
             last = saved if saved.exists() else tmp_path / "run.pt.previous"
             reached.add(torch.load(last, weights_only=True)["number"])
-    assert len(reached) > 1, "all were killed in one pass"
     subprocess.run(command, check=True)
     assert (out / "neurons.csv").read_bytes() == expected
     assert summary_of(out) == summary_of(tmp_path / "unbroken")

@@ -18,7 +18,7 @@ import torch
 import univfast as uf
 from support.controlled import COLUMNS, TOKENS, WIDTHS, sides, two, untrained
 from support.pairs import Layers
-from support.processes import command_in_slices, finished, slow_search, torchrun
+from support.processes import command_in_slices, finished, slow_search, together, torchrun
 from support.stopped import StopError, stopping
 from univfast.details import Details
 from univfast.report.files import neurons_csv
@@ -230,6 +230,6 @@ def test_what_process_0_searches_may_take_longer_than_the_timeout(tmp_path: Path
     one, many = tmp_path / "one", tmp_path / "many"
     subprocess.run([sys.executable, str(script), *given, str(one)], check=True)
     slow = tmp_path / "slow.py"
-    slow.write_text(slow_search(4) + script.read_text())
+    slow.write_text(together(tmp_path) + slow_search(4) + script.read_text())
     finished(torchrun(2, slow, *given, many, "--timeout", "3"))
     check_same(many, one, "best")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from support.processes import command_in_slices, finished, slow_search, torchrun
+from support.processes import (
+    command_in_slices,
+    ends_itself,
+    finished,
+    slow_search,
+    together,
+    torchrun,
+)
 from univfast.machine.locks import holding_directory, holding_file
 
 pytestmark = pytest.mark.slow
@@ -119,27 +124,16 @@ def test_a_bad_value_in_one_share_ends_all(pair: list[Path], script: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
-
-
 def test_a_dead_process_ends_the_run_and_others_go_on(
     pair: list[Path], script: Path, tmp_path: Path
 ) -> None:
     a, b, _ = pair
-    whole = {name: torch.load(path) for name, path in (("a", a), ("b", b))}
-    for path, name in ((a, "a"), (b, "b")):  # a run long enough to be broken
-        torch.save({k: x.repeat(10, 1) for k, x in whole[name].items()}, path)
-    saved = tmp_path / "run.pt"
+    saved, dying = tmp_path / "run.pt", tmp_path / "dying.py"
+    dying.write_text(ends_itself("SIGKILL", 2) + script.read_text())
     arguments = ["correlate", a, b, "--match", "best", "--checkpoint", saved]
     arguments += ["--checkpoint-every", "0", "--out"]
-    process = torchrun(3, script, *arguments, tmp_path / "many")
-    while not saved.exists():
-        time.sleep(0.01)
-        assert process.poll() is None
-    os.kill(workers(process)[-1], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)  # bounded
+    process = torchrun(3, dying, *arguments, tmp_path / "many")
+    _, err = process.communicate(timeout=120)  # bounded
     assert process.returncode != 0, err
     assert not (tmp_path / "many").exists()
     done = torch.load(saved, weights_only=True)["done"]
@@ -170,27 +164,26 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGSTOP"], ids=["killed", "stopped"])
 def test_the_others_do_not_wait_for_ever(
-    end: signal.Signals, pair: list[Path], script: Path, tmp_path: Path
+    end: str, pair: list[Path], script: Path, tmp_path: Path
 ) -> None:
     a, b, _ = pair
     saved = tmp_path / "run.pt"
     arguments = ["correlate", a, b, "--match", "index", "--timeout", "4", "--checkpoint", saved]
-    arguments += ["--checkpoint-every", "0", "--draws", "100", "--rotation", "gaussian"]
+    arguments += ["--checkpoint-every", "0"]
+    script.write_text(together(tmp_path) + ends_itself(end, 1) + script.read_text())
     port = free_port()
     first, second = (joined(rank, port, script, *arguments) for rank in range(2))
     try:
-        while not saved.exists():
-            time.sleep(0.01)
-            assert first.poll() is None
-        second.send_signal(end)
-        _, err = first.communicate(timeout=60)
+        _, err = first.communicate(timeout=120)
     finally:
-        second.kill()
-        second.communicate()
+        for each in (first, second):
+            each.kill()
+            each.communicate()
     assert first.returncode == 2, err
     assert "Error: process 0 of 2: another one died or does not answer" in err
+    assert saved.exists()
 
 
 def test_a_process_that_is_alone_says_so(pair: list[Path], script: Path) -> None:
@@ -206,7 +199,7 @@ def test_a_search_may_take_longer_than_the_timeout(
 ) -> None:
     a, b, _ = pair
     slow = tmp_path / "slow.py"
-    slow.write_text(slow_search(6) + script.read_text())
+    slow.write_text(together(tmp_path) + slow_search(6) + script.read_text())
     arguments = ["correlate", a, b, "--match", "best", "--memory-limit", "1.4e-4", "--out"]
     out = tmp_path / "out"
     finished(torchrun(2, slow, *arguments, out, "--timeout", "3"))

@@ -19,7 +19,7 @@ import torch
 import univfast as uf
 from support import TESTS
 from support.edited import edits
-from support.processes import finished, torchrun
+from support.processes import finished, torchrun, written_at
 from support.searched import SEARCHES, numbers, pair, small
 from univfast.machine.digests import sealed
 from univfast.runs.run import Interrupted
@@ -331,7 +331,7 @@ def test_processes_are_interrupted_and_die_in_a_search(
     assert f" pairs, which are saved in {path}: the same command goes on" in err
 
     process = torchrun(3, slow, *command)
-    searching(process, path, beside(path).stat().st_mtime_ns)
+    searching(process, path, written_at(beside(path)))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -350,8 +350,8 @@ def test_processes_are_interrupted_and_die_in_a_search(
     assert ticks[0][0] > whole[0][0] == 0
 
 
-def searching(process: subprocess.Popen[str], path: Path, before: int = 0) -> None:
+def searching(process: subprocess.Popen[str], path: Path, before: int | None = None) -> None:
     """Waits until a search was saved anew."""
-    while not beside(path).exists() or beside(path).stat().st_mtime_ns == before:
+    while written_at(beside(path)) in (None, before):
         time.sleep(0.01)
         assert process.poll() is None, process.communicate()[1]

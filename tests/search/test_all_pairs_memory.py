@@ -167,7 +167,7 @@ def correlate(width_a, width_b):
     )
 
 draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
-correlate(80, 60)
+correlate(300, 2200)  # libraries keep what they set up for products of this size
 before = megabytes("VmRSS")
 need = correlate(300, 2200)
 if sys.argv[2] == "one-to-one":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from support import TESTS
 
@@ -26,6 +27,27 @@ def printed(done: subprocess.CompletedProcess[str]) -> str:
     """What a process wrote on stdout, which must have ended well."""
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def peak_memory() -> int:
+    """The most bytes that this process had in memory, on Linux.
+
+    What getrusage says is at least what the process that started this one had: so much more would
+    not be seen.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM:"))
+
+
+def written_at(path: Path) -> int | None:
+    """When a file was written, which another process writes; None where it is not there.
+
+    In one call: a checkpoint is gone for a moment while the next one takes its place.
+    """
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
@@ -66,6 +88,43 @@ screen_passes.SearchPass.step = 8
 co_moments._CHUNK_TOKENS, co_moments._TILE_BYTES = {chunk}, 4096
 from univfast.cli import main
 sys.exit(main(sys.argv[1:]))
+"""
+
+
+def together(folder: object) -> str:
+    """The start of a script of two processes, which go on when both have imported what they need.
+
+    They join at once then, within any timeout, however long that took one of them.
+    """
+    return f"""
+import os, pathlib, time
+import univfast.cli.correlate, univfast.correlation, univfast.machine.processes
+ready = pathlib.Path({str(folder)!r})
+(ready / f"ready-{{os.environ['RANK']}}").touch()
+while len([*ready.glob("ready-*")]) < 2:
+    time.sleep(0.01)
+"""
+
+
+def ends_itself(signal: str, rank: int) -> str:
+    """The start of a script in which a process sends itself a signal once it has read 3 slices.
+
+    It is in the middle of the run then, however fast that is and whoever else uses the cores.
+    """
+    return f"""
+import os, signal
+from univfast.runs import by_index, over_pairs
+def ending(update):
+    seen = []
+    def counted(*given):
+        done = update(*given)
+        seen.append(0)
+        if len(seen) == 3 and os.environ.get("RANK") == "{rank}":
+            os.kill(os.getpid(), signal.{signal})
+        return done
+    return counted
+for each in (by_index.IndexPass, over_pairs.PairsPass):
+    each.update = ending(each.update)
 """
 
 
