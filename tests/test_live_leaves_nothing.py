@@ -66,7 +66,7 @@ def test_progress() -> None:
 
 STREAM = """
 import torch, univfast as uf
-from support.processes import peak_memory
+from support.processes import memory
 from torch import nn
 
 class Source(nn.Module):
@@ -83,10 +83,10 @@ def run(batches):
     return uf.correlate_models(a, b, range(batches), hooks="layers.*", draws=1, match="index")
 
 run(1)
-before = peak_memory()
+before = memory("VmHWM")
 result = run(32)  # of 2 models x 4 layers x 8 MiB
 assert result.summary["tokens"] == 65536
-print(peak_memory() - before)
+print(memory("VmHWM") - before)
 """
 
 

@@ -48,9 +48,9 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
         np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(1 << 20, 256))
     code = (
         "import sys; from univfast.cli import main; import univfast.report.plots, torch; "
-        "from support.processes import peak_memory; before = peak_memory(); "
+        "from support.processes import memory; before = memory('VmHWM'); "
         "status = main(['correlate', *sys.argv[1:], '--quiet', '--draws', '1']); "
-        "print(status, peak_memory() - before)"
+        "print(status, memory('VmHWM') - before)"
     )
     status, grown = map(int, printed(python(code, *paths)).split())
     assert status == 0

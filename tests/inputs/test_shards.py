@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from support.activation_files import MIB, random
-from support.processes import printed, python
+from support.processes import memory, printed, python
 from support.shards import opened, save, save_shards
 from univfast.errors import InputError
 from univfast.inputs.layers import Layer
@@ -44,14 +43,6 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path, change: str) -> None:
     assert torch.equal(first, expected)  # what was read stays valid
 
 
-def resident(kind: str) -> int:
-    """Bytes of this process in memory: all, or those of files alone."""
-    (line,) = re.findall(
-        rf"^{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE
-    )
-    return int(line) * 1024
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("step", [1500, 8500])  # mostly within a shard; always over several
@@ -69,18 +60,18 @@ def test_resident_memory_stays_flat(tmp_path: Path, step: int) -> None:
         for layer in layers.values():
             layer.prepare(stop, min(stop + step, 20480))
             assert layer.read(start, stop).sum().isfinite()
-            taken = [max(most, resident(kind)) for most, kind in zip(taken, kinds, strict=True)]
+            taken = [max(most, memory(kind)) for most, kind in zip(taken, kinds, strict=True)]
             layer.release(start, stop)
         return taken
 
     read(0)  # so that the code that it needs, which is mapped too, is in memory
-    before = [resident(kind) for kind in kinds]
+    before = [memory(kind) for kind in kinds]
     peaks = [read(start) for start in range(0, 20480, step)]
     all_grew, files_grew = (max(peak[i] for peak in peaks) - before[i] for i in range(2))
     assert files_grew < step * 4096 + 16 * MIB  # the slice, and the blocks around it
     # Its copy too, and what the allocator keeps of those before: of 160 MiB, still a part.
     assert all_grew < 2 * step * 4096 + 64 * MIB
-    assert resident("RssFile") - before[1] < 8 * MIB
+    assert memory("RssFile") - before[1] < 8 * MIB
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from torch import Tensor
 import univfast as uf
 from support import ROOT
 from support.command import run
+from support.processes import memory
 from univfast.inputs.activations import open_activations
 
 TOKENS, WIDTH, K = 600, 40, 5
@@ -252,17 +253,12 @@ def test_memory_is_that_of_a_slice(tmp_path: Path) -> None:
         tmp_path / "b.pt",
     )
     (layer,) = open_activations(tmp_path / "b.pt", "b").layers.values()
-    sums, before = torch.zeros(width, dtype=torch.float64), resident()
+    sums, before = torch.zeros(width, dtype=torch.float64), memory("VmRSS")
     most = before
     for start in range(0, tokens, 4096):
         stop = min(start + 4096, tokens)
         sums += layer.read(start, stop).double().sum(0)
         layer.release(start, stop)
-        most = max(most, resident())
+        most = max(most, memory("VmRSS"))
     assert sums.sum().item() == pytest.approx(values.double().sum().item())
     assert most - before < 300e6
-
-
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096

@@ -143,6 +143,7 @@ MEMORY = """
 import sys
 import torch
 import univfast as uf
+from support.processes import memory
 from univfast.sums import co_moments
 from univfast.machine import devices
 from univfast.search.searches import state_bytes
@@ -151,10 +152,6 @@ torch.set_num_threads(1)
 # Chunks and products are small here, so that matrices are what is seen.
 co_moments._CHUNK_TOKENS = 64
 co_moments._TILE_BYTES = 1 << 20
-
-def megabytes(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field)) / 1024
 
 def correlate(width_a, width_b):
     accumulator = uf.AllPairsCorrelation(
@@ -168,11 +165,11 @@ def correlate(width_a, width_b):
 
 draws = 40 if sys.argv[1] == "hadamard" else 2  # so many that the co-moments within B are kept
 correlate(300, 2200)  # libraries keep what they set up for products of this size
-before = megabytes("VmRSS")
+before = memory("VmRSS")
 need = correlate(300, 2200)
 if sys.argv[2] == "one-to-one":
     need += 3 * 8 * 300 * 2200
-print(megabytes("VmHWM") - before, need / 2**20)
+print((memory("VmHWM") - before) / 2**20, need / 2**20)
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.activation_files import resident
+from support.processes import memory
 from univfast.inputs.activations import open_activations
 
 TOKENS, NEURONS, PART = 300_000, 512, 20_000
@@ -48,11 +48,11 @@ def test_memory_is_bounded(tmp_path: Path, write: object) -> None:
     layer = open_activations(tmp_path / "a", "a").layers["h"]
     assert layer.tokens == TOKENS
     layer.release(0, TOKENS)
-    before, most = resident(), 0
+    before, most = memory("VmRSS"), 0
     for start in range(0, TOKENS, 4096):
         stop = min(start + 4096, TOKENS)
         rows = layer.read(start, stop)
         assert rows[:, 5].tolist() == list(range(start, stop))
-        most = max(most, resident() - before)
+        most = max(most, memory("VmRSS") - before)
         layer.release(start, stop)
     assert most < 350 * MIB < TOKENS * NEURONS * 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import struct
 import sys
@@ -183,10 +182,6 @@ def flipped(path: Path, seed: int, times: int) -> Iterator[None]:
         content[generator.integers(0, len(whole), 3)] = generator.integers(0, 256, 3)
         content.tofile(path)
         yield
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def model(name: str, test_set: str | None = None, **shapes: tuple[int, ...]) -> Activations:

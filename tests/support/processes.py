@@ -29,14 +29,14 @@ def printed(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def peak_memory() -> int:
-    """The most bytes that this process had in memory, on Linux.
+def memory(kind: str) -> int:
+    """Bytes of this process in memory, on Linux: VmRSS; of files alone, RssFile; at most, VmHWM.
 
-    What getrusage says is at least what the process that started this one had: so much more would
-    not be seen.
+    The most that getrusage says is at least what the process that started this one had: so much
+    more would not be seen.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM:"))
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{kind}:"))
 
 
 def written_at(path: Path) -> int | None:

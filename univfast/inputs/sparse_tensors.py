@@ -42,7 +42,7 @@ def of_parts(kind: str, parts: Sequence[Stored], size: tuple[int, ...], where: s
             f"{where}: is a {kind} tensor {list(size)} of parts {[list(x) for x in shapes]}; save"
             f" one of plain numbers [{'...' if coo else 'tokens'}, features]"
         )
-    if kind == "sparse_csr":
+    if not coo:
         return SparseStored(where, Csr(*parts), size[:1], size[1])
     indices, values = parts
     *rows, features = (

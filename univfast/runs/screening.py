@@ -263,9 +263,9 @@ class Screening:
             )
         wanted: list[Any] = [x.number for x in tasks if x.kind == "verify"]
         plain = check_fields("what was verified", verified, wanted)
+        nulls = self._baseline.draws, self._options["shifts"]
         for number in wanted:
             pairs, checked = self._to_verify(number)
-            nulls = self._baseline.draws, self._options["shifts"]
             self._verified[number] = Verified.checked(
                 plain[number],
                 self._layouts(number),
